@@ -1,0 +1,19 @@
+"""README.md from nbs/index.ipynb: prose, code and stored text outputs; cells marked `#| hide` are left out."""
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+root = Path(__file__).resolve().parents[1]
+nb = nbformat.read(root/"nbs"/"index.ipynb", as_version=4)
+nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and re.match(r"\s*#\|\s*hide\b", c.source))]
+for cell in nb.cells:
+    cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+text, _ = MarkdownExporter().from_notebook_node(nb)
+text = re.sub(r"\]\((?!https?:|#)([\w/]+\.ipynb)", r"](nbs/\1", text)  # links between notebooks, as seen from the top folder
+text = re.sub(r"[ \t]+$", "", text, flags=re.M)
+text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+(root/"README.md").write_text("<!-- Generated from nbs/index.ipynb by `make readme`; edit that. -->\n\n" + text, encoding="utf-8")
+print(f"README.md: {len(text.splitlines())} lines", file=sys.stderr)

