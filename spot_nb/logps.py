@@ -187,14 +187,14 @@ def packed_logps(model: torch.nn.Module, packed: Packed, chunk: int = 512) -> to
     return head_logps(head, hidden[packed.previous[packed.targets]], packed.tokens[packed.targets], model.config, chunk)
 
 # %% ../nbs/11_logps.ipynb #772db690
-def plain_logps(model: torch.nn.Module, sequences: Sequence) -> "list[torch.Tensor]":
-    "Per-token response log-probabilities of each `(prompt_ids, response_ids)`, by the model's own forward on a right-padded batch."
+def plain_logps(model: torch.nn.Module, sequences: Sequence, forward: "Callable | None" = None) -> "list[torch.Tensor]":
+    "Per-token response log-probabilities of each `(prompt_ids, response_ids)`, by the model's own `forward` on a right-padded batch."
     model = causal_lm(model)
     full = [list(p) + list(r) for p, r in sequences]
     width = max(map(len, full))
     ids = torch.tensor([s + [0] * (width - len(s)) for s in full], device=model.device)
     mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in full], device=model.device)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    logits = (forward or model)(input_ids=ids, attention_mask=mask, use_cache=False).logits
     out = []
     for row, ids_, (p, r) in zip(logits, ids, sequences):
         z = row[len(p)-1:len(p)+len(r)-1].float()
