@@ -135,6 +135,18 @@ def clean(answer: str) -> str:
     if short and short != s and not _is_list(short): s = short
     return s
 
+_SAME_UNIT = {w: ws[0] for ws in map(str.split, ("m meter meters metre metres", "cm centimeter centimeters", "km kilometer kilometers", "mm", "in inch inches", "ft foot feet",
+              "yd yard yards", "mi mile miles", "g gram grams", "kg kilogram kilograms", "s sec second seconds", "min mins minute minutes", "h hr hrs hour hours", "day days")) for w in ws}
+
+def _unit(s: str) -> "tuple[str, str] | None":
+    "The trailing unit of an answer that is a length, mass or time, and its power."
+    for pattern, to in _SUBS: s = pattern.sub(to, s)
+    m = _TRAIL_UNIT.search(s.strip().strip("."))
+    words = re.findall(r"[A-Za-z]+|\d", _TEXT.sub(r"\1", m[0])) if m else []
+    power = next((w for w in words if w.isdigit()), "2" if "square" in words else "3" if "cubic" in words else "1")
+    unit = next((_SAME_UNIT[w] for w in words if w in _SAME_UNIT), None)
+    return unit and (unit, power)
+
 def _is_list(s: str) -> bool: return number(s) is None and len(_split(s)) > 1
 
 def _key(s: str) -> str:
@@ -265,7 +277,9 @@ def _sides(s: str) -> "tuple[str | None, str]":
 
 def equivalent(gold: str, pred: str, algebra: "Callable[[str, str], bool]") -> bool:
     "Whether two answers are the same; `algebra(gold, pred)` settles what only algebra can."
+    units = {_unit(x) for x in (gold, pred) if len(x) <= 200} - {None}
     gold, pred = clean(gold), clean(pred)
+    if len(units) > 1: return False                                       # 3 cm is not 3 m
     if _key(gold) == _key(pred): return bool(_key(gold))
     if not gold or not pred or max(len(gold), len(pred)) > MAX_ANSWER: return False
     (gname, g), (pname, p) = _sides(gold), _sides(pred)
@@ -305,16 +319,42 @@ def _parse(s: str):
     out = parse(f"\\boxed{{{s}}}", [LatexExtractionConfig(boxed_match_priority=0)], fallback_mode="no_fallback", parsing_timeout=None)
     return out[0] if out else None
 
+_TOKEN = re.compile(r"\\(?:text|mathcal|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
+_FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|exp|sqrt|max|min|gcd|lcm|pi|mod|det|lim|inf|sup")
+
+def _letters(s: str) -> "set[str]":
+    "The variables of an expression as single letters, case kept; not those of commands, functions, words, and e, i, d, which have other meanings."
+    words = [w for w in _TOKEN.findall(s) if not w.startswith("\\") and not _FUNCTION.fullmatch(w)]
+    return set("".join(words)) - set("eEid")
+
+def _sorted_case(s: str, upper: "set[str]") -> str:
+    "`s` with the capitals in `upper` marked, because the parser folds case, and with `E_1` kept from being read as an exponent."
+    def mark(m):
+        if m[0].startswith("\\") or _FUNCTION.fullmatch(m[0]): return m[0]
+        return "".join(f"\\mathcal{{{c}}}" if c in upper or (c == "E" and s[m.end():m.end() + 1] == "_") else c for c in m[0])
+    return _TOKEN.sub(mark, s)
+
+def _parse_all(s: str):
+    "`_parse`, refusing a result in which a variable of `s` is missing: the parser drops what it takes for a unit."
+    for spelled in (s, re.sub(r"(?<=[A-Za-z0-9}])(?<!\\sin)(?<!\\cos)(?<!\\tan)(?<!\\log)(?<!\\ln) (?=[A-Za-z])", "*", s)):
+        out = _parse(spelled)
+        if out is None: continue
+        known = str(out).lower()
+        if all(c.lower() in known for c in _letters(s)): return out
+    return None
+
 class BadGold(Exception): "The reference answer is no mathematics that can be parsed."
 
 def _algebra(gold: str, pred: str) -> bool:
     "Whether two expressions are equal. May take for ever: only called in a process that can be killed."
     import sympy
     from math_verify import verify
-    g = _parse(gold)
+    letters = _letters(gold), _letters(pred)
+    upper = {c for c in set.union(*letters) if c.isupper() and c.lower() in set.union(*letters)}
+    g = _parse_all(_sorted_case(gold, upper))
     if g is None: raise BadGold(gold)
-    p = _parse(pred)
-    if p is None: return False
+    p = _parse_all(_sorted_case(pred, upper))
+    if p is None or letters[0] != letters[1]: return False
     if all(isinstance(x, sympy.Expr) and not x.free_symbols and x.is_number for x in (g, p)):
         a, b = sympy.N(g, 30), sympy.N(p, 30)
         if not (a.is_number and b.is_number and a.is_finite and b.is_finite): return g == p
