@@ -369,7 +369,7 @@ def _judge(response: str, answer: Any, finish_reason: "str | None", algebra) -> 
     gold = "" if answer is None else str(answer).strip()
     if (inside := boxed(gold)[0]): gold = inside[-1][2]
     candidates, why = extract_candidates(response, finish_reason)
-    if len(response) <= 2*len(gold) + 20 and _key(clean(response)) == _key(clean(gold)): candidates = [response.strip()]   # nothing but the answer
+    if len(response) <= 2*len(gold) + 20 and _key(response) == _key(gold): candidates = [response.strip()]   # nothing but the answer
     shown = candidates[0][:MAX_ANSWER] if candidates else None
     if not _key(clean(gold)): return Verdict(False, shown, "bad ground truth")
     if not candidates: return Verdict(False, None, why)
