@@ -284,7 +284,8 @@ def score_samples(task: Task, items: "list[tuple[dict, dict]]", workers: "int | 
 
     Raises `SpotError` when the scorer is unknown or gives a number that is not between 0 and 1."""
     if callable(task.scorer):
-        out = [{"score": float(task.scorer(s["text"], p)), "extracted": None, "format_error": 0} for p, s in items]
+        try: out = [{"score": float(task.scorer(s["text"], p)), "extracted": None, "format_error": 0} for p, s in items]
+        except Exception as e: raise SpotError(f"task {task.name}: its scorer raised {type(e).__name__}: {e}; correct the scorer and run again, responses are kept") from e
     elif task.scorer in _SCORERS: out = _SCORERS[task.scorer](items, workers)
     else: raise SpotError(f"task {task.name}: there is no scorer {task.scorer!r}: use {', '.join(_SCORERS)} or a function")
     for (p, _), r in zip(items, out):
@@ -338,12 +339,12 @@ def model_fingerprint(model: str) -> str:
     parts = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json", ".gguf"))
     return f"{model} {_sha(json.dumps(parts).encode())}"
 
-def _differences(old: dict, new: dict, prefix: str = "") -> "list[str]":
+def _differences(old: dict, new: dict, words: tuple = (" before, ", " now"), prefix: str = "") -> "list[str]":
     out = []
     for k in sorted(set(old) | set(new)):
         a, b = old.get(k), new.get(k)
-        if isinstance(a, dict) and isinstance(b, dict): out += _differences(a, b, f"{prefix}{k}.")
-        elif a != b: out.append(f"{prefix}{k}: {a!r} before, {b!r} now" if not prefix.startswith("=") else f"{k}: {a!r} and {b!r}")
+        if isinstance(a, dict) and isinstance(b, dict): out += _differences(a, b, words, f"{prefix}{k}.")
+        elif a != b: out.append(f"{prefix}{k}: {a!r}{words[0]}{b!r}{words[1]}")
     return out
 
 _ENGINE_IDENTITY = ("engine", "version", "dtype", "tensor_parallel", "data_parallel", "pipeline_parallel")
@@ -440,7 +441,8 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
         if not runs: raise SpotError("no task could be loaded: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
         pending = [(run, p) for run in runs for p in run.pending]
         if pending:
-            generator = make_generator(model, engine, **engine_options) if own else model
+            try: generator = make_generator(model, engine, **engine_options) if own else model
+            except TypeError as e: raise SpotError(f"engine {engine!r} does not take these options ({e}): {', '.join(engine_options)}") from None
             info = generator.info()
             for run in runs: run.use_engine(_engine_identity(info))
             _generate(generator, pending)
@@ -540,7 +542,7 @@ def compare(a: "str | Path", b: "str | Path", kl: "dict | None" = None) -> Compa
     for name in ra["tasks"]:
         if name not in rb["tasks"]: notes.append(f"{NAMES.get(name, name)} is only in {da}"); continue
         ta, tb = ra["tasks"][name], rb["tasks"][name]
-        notes += [f"{NAMES.get(name, name)}: the two differ in {d}" for d in _differences(ta["provenance"], tb["provenance"], "=") ]
+        notes += [f"{NAMES.get(name, name)}: the two differ in {d}" for d in _differences(ta["provenance"], tb["provenance"], (" and ", ""))]
         stem = name.replace(":", "_")
         qa, qb = ({r["id"]: sum(r["scores"])/len(r["scores"]) for r in read_jsonl(d/"scores"/f"{stem}.jsonl")} for d in (da, db))
         shared = [i for i in qa if i in qb]
