@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Span', 'lcs_length', 'change_ratio', 'Diff', 'compare', 'edit_spans', 'split_units', 'text_spans', 'to_html',
-           'text_nodes', 'find_formulas', 'formula', 'Pair', 'as_pairs', 'pairs_html', 'pair_css']
+           'text_nodes', 'find_formulas', 'formula', 'Pair', 'as_pairs', 'pairs_html', 'pair_css', 'report_html', 'cli']
 
 # %% ../nbs/08_diff.ipynb #08eb52a7
 import argparse, html, json, re, sys
@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
-from .records import SpotError, as_messages, write_text
+from .records import SpotError, as_messages, progress, write_text
 
 # %% ../nbs/08_diff.ipynb #64a2e671
 Span = tuple[str, int, int, int, int]      # (op, i1, i2, j1, j2): rejected[i1:i2] against chosen[j1:j2]
@@ -174,6 +174,7 @@ def to_html(node: "str | list") -> str:
     tag, attributes, *children = node
     allowed = _allowed(tag)
     if not set(attributes) <= allowed: raise ValueError(f"<{tag}> may not hold {set(attributes) - allowed}")
+    if attributes.get("class") == "row same": children *= 2              # one cell, drawn on both sides
     head = "".join(f' {k}="{html.escape(str(v))}"' for k, v in attributes.items())
     return f"<{tag}{head}>{''.join(map(to_html, children))}</{tag}>"
 
@@ -200,12 +201,13 @@ def find_formulas(text: str) -> "list[tuple[int, int, str, bool]]":
     return [(m.start(), m.end(), tex, m.lastgroup in ("a", "b", "star")) for m in _MATH.finditer(text)
             if (tex := next(m[g] for g in "abcdef" if m[g] is not None)).strip()]
 
-def _tree(element) -> list:
+def _tree(element, depth: int = 0) -> list:
     "A MathML element as a tree; what is not on the list of harmless tags and attributes is dropped, text is kept."
+    if depth > 60: raise ValueError("nested too deep")
     tag = element.tag.rsplit("}", 1)[-1]
     attributes = {k: v for k, v in element.attrib.items() if k in _MATH_ATTRIBUTES}
     if tag == "menclose": tag, attributes = "mrow", {"class": "box"}
-    children = ([element.text] if element.text and element.text.strip(" \n") else []) + [_tree(child) for child in element]
+    children = ([element.text] if element.text and element.text.strip(" \n") else []) + [_tree(child, depth + 1) for child in element]
     return [tag if tag in _MATH_TAGS else "mrow", attributes, *children]
 
 @lru_cache(maxsize=20_000)
@@ -215,9 +217,8 @@ def _mathml(tex: str, display: bool) -> "str | None":
     import xml.etree.ElementTree as ET
     from latex2mathml.converter import convert
     tex = re.sub(r"\\(begin|end)\{(aligned|align|equation|gather)\*?\}", lambda m: "" if m[2] == "equation" else rf"\{m[1]}{{align*}}", tex)
-    try: tree = _tree(ET.fromstring(re.sub("&(?!#?\\w+;)", "&amp;", convert(tex, display="block" if display else "inline"))))
+    try: text = json.dumps(_tree(ET.fromstring(re.sub("&(?!#?\\w+;)", "&amp;", convert(tex, display="block" if display else "inline")))))
     except Exception: return None                                          # the library raises its own and Python's errors alike
-    text = json.dumps(tree)
     return None if '"\\\\' in text or '"&"' in text else text              # a command or a column mark was left over
 
 def formula(tex: str, display: bool = False) -> "list | None":
@@ -285,9 +286,9 @@ def _folded(text: str, lo: int, hi: int, pieces: list, formulas: list) -> list:
     return nodes + _cell(text, at, hi, pieces, formulas)
 
 def _row(left: list, right: "list | None") -> list:
-    "A row of two cells; with `right` None the left one stands on both sides."
-    name = "row" if right is not None else "row same"
-    return ["div", {"class": name}, ["div", {"class": "cell"}, *left], ["div", {"class": "cell"}, *(left if right is None else right)]]
+    "A row of two cells; with `right` None one cell, which is drawn on both sides."
+    if right is None: return ["div", {"class": "row same"}, ["div", {"class": "cell"}, *left]]
+    return ["div", {"class": "row"}, ["div", {"class": "cell"}, *left], ["div", {"class": "cell"}, *right]]
 
 def _body(spans: "list[Span]", rejected: str, chosen: str) -> "list[list]":
     "The rows of the side-by-side view, long runs of unchanged rows folded."
@@ -394,3 +395,93 @@ def pair_css() -> str:
 def _data(name: str) -> str:
     from importlib.resources import files
     return (files("spot_nb")/"data"/name).read_text(encoding="utf-8")
+
+# %% ../nbs/08_diff.ipynb #34798ee5
+def _json_block(name: str, value: Any) -> str:
+    "A <script> block of JSON that cannot be closed from within: every <, > and & is written as an escape."
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda m: f"\\u{ord(m.group()):04x}", text)
+    return f'<script type="application/json" id="{name}">{text}</script>\n'
+
+def _hash_of(text: str) -> str:
+    import base64, hashlib
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+def _histogram(ratios: "list[float]", gamma: float) -> str:
+    "An SVG of the change ratios in 40 bins from 0 to 1, with a line at gamma."
+    bins = [0]*40
+    for r in ratios: bins[min(39, int(40*r))] += 1
+    top = max(bins)
+    bars = [["rect", {"x": str(10*k + 1), "y": f"{60 - 54*n/top:.1f}", "width": "8", "height": f"{54*n/top:.1f}"}, ["title", {}, f"{n} pairs from {k/40:.3f} to {(k + 1)/40:.3f}"]]
+            for k, n in enumerate(bins) if n]
+    line = ["rect", {"class": "gamma", "x": f"{400*gamma - 1:.1f}", "y": "2", "width": "2", "height": "58"}, ["title", {}, f"gamma = {gamma}"]]
+    return to_html(["svg", {"class": "histogram", "viewBox": "0 0 400 62", "preserveAspectRatio": "none", "role": "img", "aria-label": "histogram of change ratios"}, *bars, line])
+
+_SORTS = {"order": "file order", "ratio": "change ratio, low first", "-ratio": "change ratio, high first", "first": "first edit", "edits": "most edits", "length": "longest"}
+
+def _start_of(text: str, n: int = 90) -> str: return " ".join(_HIDDEN.sub("", text).split())[:n]
+
+def _block(job: "tuple[int, Pair]") -> "tuple[str, list]":
+    "A pair's JSON block and its line in the index."
+    k, pair = job
+    d = pair.diff
+    row = [str(pair.record.get("id", k + 1)), round(d.change_ratio, 4), d.prefix, d.edits, d.n_rejected + d.n_chosen, _start_of(pair.prompt[-1]["content"])]
+    return _json_block(f"p{k}", pair.tree()), row
+
+def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: str = "Pairs", gamma: float = 0.6, workers: int = 1) -> str:
+    """A self-contained page to browse pairs: list, search, sort, keyboard, light and dark. No network, no foreign script.
+
+    `tokenizer` as in `split_units`; `gamma` is marked in the histogram; `workers` processes draw the pairs.
+    Raises `SpotError` for an empty set or a record without prompt, rejected or chosen."""
+    pairs = as_pairs(pairs, tokenizer)
+    if not pairs: raise SpotError("there are no pairs to show")
+    if workers > 1 and len(pairs) > 200:
+        from concurrent.futures import ProcessPoolExecutor
+        with ProcessPoolExecutor(workers) as pool: drawn = list(pool.map(_block, enumerate(pairs), chunksize=32))
+    else: drawn = [_block(job) for job in progress(enumerate(pairs), desc="pairs", total=len(pairs))]
+    blocks, index = zip(*drawn)
+    ratios = sorted(row[1] for row in index)
+    kinds = [["html", sorted(_HTML_TAGS), sorted(_ATTRIBUTES)], ["svg", sorted(_SVG_TAGS), sorted(_SVG_ATTRIBUTES)], ["math", sorted(_MATH_TAGS), sorted(_MATH_ATTRIBUTES)]]
+    style, script = pair_css() + _data("inspect_page.css"), _data("inspect.js")
+    policy = (f"default-src 'none'; script-src {_hash_of(script)}; style-src {_hash_of(style)}; base-uri 'none'; form-action 'none'; "
+              "require-trusted-types-for 'script'; trusted-types 'none'")
+    summary = f"{len(pairs):,} pair{'s'*(len(pairs) > 1)}, median change ratio {ratios[len(ratios)//2]:.3f}, {sum(r > gamma for r in ratios):,} above γ = {gamma:g}"
+    options = "".join(f'<option value="{k}">{v}</option>' for k, v in _SORTS.items())
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title><style>{style}</style></head>
+<body class="spot-app"><header><h1>{html.escape(title)}</h1><span class="summary">{summary}</span>
+<button id="open-list" aria-pressed="false">List</button><button id="prev" aria-label="previous pair">◀</button><span id="count" aria-live="polite"></span><button id="next" aria-label="next pair">▶</button>
+<input id="search" type="search" placeholder="search" aria-label="search in prompts and responses"><select id="sort" aria-label="sort by">{options}</select>
+<button id="show-tex" aria-pressed="false">TeX source</button><button id="unfold" aria-pressed="false">Unfold</button><button id="theme">Light/dark</button></header>
+<aside>{_histogram(ratios, gamma)}<div class="axis"><span>0</span><span>change ratio (<span id="unit"></span>)</span><span>1</span></div><ul id="list" role="listbox" tabindex="0" aria-label="pairs"></ul></aside>
+<main><noscript>This page draws its pairs with its own script: allow scripts for it.</noscript><div id="view"></div>
+<p class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> search <kbd>t</kbd> TeX source <kbd>u</kbd> unfold <kbd>d</kbd> light/dark</p></main>
+{_json_block("index", dict(index=index, kinds=kinds, unit=pairs[0].unit, gamma=gamma))}{"".join(blocks)}<script>{script}</script></body></html>
+"""
+
+# %% ../nbs/08_diff.ipynb #3e9f99fc
+def cli(argv: "list[str]") -> int:
+    "`spot inspect`: write the page for a file of pairs."
+    parser = argparse.ArgumentParser(prog="spot inspect", description="Write a self-contained page that shows every edit of a file of pairs.",
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("pairs", help="file of pairs (jsonl, json, parquet or csv; our keys, the paper's or TRL's) or a hub data set")
+    add("-o", "--output", default="report.html", help="page to write")
+    add("--model", "--tokenizer", default=None, help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
+    add("--gamma", type=float, default=0.6, help="change ratio to mark")
+    add("--title", default=None, help="title of the page; the file's name without one")
+    add("--max_pairs", "--max-pairs", type=int, default=None, help="show only the first so many")
+    add("--workers", type=int, default=1, help="processes that draw pairs")
+    args = parser.parse_args(argv)
+    from spot_nb.pairs import load_pairs                                    # imported late: pairs builds on this module
+    rows = load_pairs(args.pairs)
+    pairs = [row for row in rows if row["chosen"]][:args.max_pairs]
+    if not pairs: raise SpotError(f"{args.pairs} holds no pair with a correction: run `spot rectify` first")
+    tokenizer = None
+    if args.model:
+        from spot_nb.models import load_tokenizer
+        tokenizer = load_tokenizer(args.model)
+    write_text(args.output, report_html(pairs, tokenizer, args.title or Path(args.pairs).name, args.gamma, args.workers))
+    print(f"{len(pairs)} pairs in {args.output} ({Path(args.output).stat().st_size/1e6:.1f} MB)")
+    return 0
