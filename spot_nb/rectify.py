@@ -162,15 +162,13 @@ class _Run:
         for r in iter_jsonl(self.output):
             if "verdict" not in r: raise SpotError(f"{self.output} was not written by `spot rectify` (record {r.get('id')!r} has no verdict): choose another output")
             self.count(r)
+        old, self.rounds = _sidecar(self.output, "superseded"), Counter()
+        for r in iter_jsonl(old) if old.is_file() else (): self.rounds[r["id"]] += 1; self.spend(r["usage"])
         path = _sidecar(self.output, "calls")
         self.journal = Store(path, key="call") if self.attempts > 1 or path.is_file() else None
         self.tried = {}
         for c in self.journal.records if self.journal else ():
-            if c["id"] not in self.store: self.tried.setdefault(c["id"], []).append(c); self.spend(c["usage"])
-        old = _sidecar(self.output, "superseded")
-        self.rounds = Counter(r["id"] for r in iter_jsonl(old)) if old.is_file() else Counter()
-        if old.is_file():
-            for r in iter_jsonl(old): self.spend(r["usage"])
+            if c["id"] not in self.store and c["call"].endswith(self.suffix(c["id"])): self.tried.setdefault(c["id"], []).append(c); self.spend(c["usage"])
 
     def _supersede(self, retry: "set[str]"):
         "Move records with the verdicts `retry` to a file beside the output, so that they are asked again; nothing is deleted."
@@ -181,9 +179,8 @@ class _Run:
         if not again: return
         old = _sidecar(self.output, "superseded")
         kept = list(iter_jsonl(old)) if old.is_file() else []
-        have = {(r["id"], r["round"]) for r in kept}
-        rounds = Counter(r["id"] for r in kept)
-        write_jsonl(old, kept + [{**r, "round": rounds[r["id"]]} for r in again if (r["id"], rounds[r["id"]]) not in have])
+        last = {r["id"]: r for r in kept}                        # a kill between these two writes leaves some in both files
+        write_jsonl(old, kept + [r for r in again if last.get(r["id"]) != r])
         write_jsonl(self.output, [r for r in rows if r.get("verdict") not in retry])
 
     def spend(self, usage: dict):
@@ -262,9 +259,10 @@ class _Run:
 
     # -- one error
     def job(self, record: dict, calls: "list[dict]") -> Job:
-        g = self.rounds[record["id"]]
         shown = [(c["reply"], _why(c, self.mode)) for c in calls if c["verdict"] not in ("blocked", "failed")]
-        return Job(f"{record['id']}#{len(calls)}" + (f"~{g}" if g else ""), record, build_messages(record, self.mode, shown))
+        return Job(f"{record['id']}#{len(calls)}{self.suffix(record['id'])}", record, build_messages(record, self.mode, shown))
+
+    def suffix(self, rid: Any) -> str: return f"~{self.rounds[rid]}"
 
     def step(self, record: dict, calls: "list[dict]", reply: Reply, usage: dict, verdict: dict) -> bool:
         "Book one assessed reply. True when the error is done."
