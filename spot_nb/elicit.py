@@ -247,17 +247,17 @@ def plot_errors(records: "list[dict]", pairs: "list[dict] | None" = None, by: "s
     style = {"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": INK, "axes.titlecolor": INK,
              "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
     with plt.rc_context(style):
-        fig, axes = plt.subplots(2, 2 if pairs else 2, figsize=(8.5, 5.4), layout="constrained")
+        fig, axes = plt.subplots(2, 2, figsize=(8.5, 5.4), layout="constrained")
         a, b, c, d = axes.flat
         t = error_table(records, by)
         y = range(len(t))
         a.errorbar(t["accuracy"]*100, y, xerr=[(t["accuracy"] - t["low"])*100, (t["high"] - t["accuracy"])*100], fmt="o", color=BLUE, capsize=3)
         a.set_yticks(list(y), [f"{k} ({n})" for k, n in zip(t.index, t["samples"])])
         a.set(xlim=(-2, 102), xlabel="accuracy (%), 95% interval", title=f"by {t.index.name} (samples)")
-        a.margins(y=0.25)
+        a.set_ylim(-0.7, len(t) - 0.3)
         size = lambda r: r.get("n_tokens") or len(r["response"].split())
         groups = [[size(r) for r in records if r["correct"] == ok] for ok in (True, False)]
-        b.hist(groups, bins=20, color=[BLUE, ORANGE], label=["right", "wrong"])
+        b.hist(groups, bins=15, stacked=True, color=[BLUE, ORANGE], label=["right", "wrong"])
         b.set(xlabel="response length (tokens)", ylabel="samples", title="length")
         b.legend(frameon=False, labelcolor=INK)
         reasons = Counter(GROUPS["outcome"](r) for r in records).most_common()
