@@ -248,10 +248,13 @@ class ProgramOracle(Oracle):
         self.function, self.model, self._threads, self._pool = function, name or getattr(function, "__name__", None), threads, None
 
     async def ask(self, job: Job) -> Reply:
-        if inspect.iscoroutinefunction(self.function): out = await self.function(job.record)
-        else:
-            self._pool = self._pool or ThreadPoolExecutor(self._threads, "oracle")
-            out = await asyncio.get_running_loop().run_in_executor(self._pool, self.function, job.record)
+        try:
+            if inspect.iscoroutinefunction(self.function): out = await self.function(job.record)
+            else:
+                self._pool = self._pool or ThreadPoolExecutor(self._threads, "oracle")
+                out = await asyncio.get_running_loop().run_in_executor(self._pool, self.function, job.record)
+        except (SpotError, TryAgain, BadCall): raise
+        except Exception as e: raise BadCall(f"{type(e).__name__}: {e}") from e
         text, info = out if isinstance(out, tuple) else (out, {})
         if text is not None and not isinstance(text, str): raise SpotError(f"the program {self.model!r} returned {type(text).__name__}, not text")
         return Reply(f"{START}\n{text}\n{END}" if text else "", info=dict(info))

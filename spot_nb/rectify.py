@@ -315,7 +315,7 @@ class _Run:
                     finally: self.judging -= 1
         async def guarded():
             try: await worker()
-            except SpotError as e: self.give_up(e)
+            except Exception as e: self.fatal = self.fatal or e; self.halt("error")
         tasks = [asyncio.create_task(guarded()) for _ in range(min(workers, len(todo)))]
         def interrupt():
             if self.stop == "interrupted":
@@ -329,12 +329,10 @@ class _Run:
             for s in (signal.SIGINT, signal.SIGTERM):
                 try: loop.add_signal_handler(s, interrupt); hooked.append(s)
                 except (ValueError, RuntimeError): pass
-        try: results = await asyncio.gather(*tasks, return_exceptions=True)
+        try: await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             for s in hooked: loop.remove_signal_handler(s)
             await self.oracle.aclose()
-        for r in results:
-            if isinstance(r, BaseException) and not isinstance(r, asyncio.CancelledError): raise r
 
     # -- in bulk
     def in_rounds(self, todo: "list[dict]"):

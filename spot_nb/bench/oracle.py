@@ -65,7 +65,7 @@ class Server:
         return True
 
     async def respond(self, writer, method: str, path: str, headers: dict, body: bytes) -> bool:
-        gemini = path.startswith("/v1beta")
+        gemini = "x-goog-api-key" in headers
         given = headers.get("x-goog-api-key", "") if gemini else headers.get("authorization", "").removeprefix("Bearer ")
         def error(code, status, message, extra="", **more):
             err = {"code": code, "status": status, "message": message, **more} if gemini else {"message": message, "type": status, "code": status.lower(), **more}
@@ -73,10 +73,10 @@ class Server:
         if self.key is not None and given != self.key:
             if gemini: return error(400, "INVALID_ARGUMENT", f"API key not valid. Please pass a valid API key. ({given})")
             return error(401, "invalid_api_key", f"Incorrect API key provided: {given}.")
-        path = path.split("?")[0]
-        if gemini and path.startswith("/v1beta/batches"): return self.batch_get(writer, path, error)
+        path = re.sub(r"^/v1(alpha|beta)?/", "", path.split("?")[0])
+        if gemini and path.startswith("batches"): return self.batch_get(writer, path, error)
         asked = json.loads(body or b"{}")
-        model = re.sub(r"^/v1beta/models/|:\w+$", "", path) if gemini else asked.get("model")
+        model = re.sub(r"^models/|:\w+$", "", path) if gemini else asked.get("model")
         if self.model is not None and model != self.model: return error(404, "NOT_FOUND" if gemini else "model_not_found", f"The model {model} does not exist")
         if path.endswith(":batchGenerateContent"): return self.batch_create(writer, asked["batch"])
         k = int(re.search(rb"Problem (\d+)", body)[1])
@@ -138,8 +138,7 @@ class Server:
             meta["output"] = {"inlinedResponses": {"inlinedResponses": answers[::-1]}}
         return {"name": name, "metadata": meta, "done": done}
 
-    def batch_get(self, writer, path: str, error) -> bool:
-        name = path.removeprefix("/v1beta/")
+    def batch_get(self, writer, name: str, error) -> bool:
         if name == "batches": return self.send(writer, 200, {"operations": [self.batch_state(b, False) for b in self.batches]})
         return self.send(writer, 200, self.batch_state(name)) if name in self.batches else error(404, "NOT_FOUND", f"{name} does not exist")
 
