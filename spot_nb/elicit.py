@@ -72,7 +72,7 @@ def load_problems(source: "str | Path | list[dict]", split: str = "train", langu
         if key in prompts: stats["duplicates"] += 1; continue
         prompts.add(key)
         if not _text(p["prompt"]).strip(): stats["empty"] += 1; continue
-        if language == "en" and not is_english(_text(p["prompt"])): stats["other_language"] += 1; continue
+        if language == "en" and not is_english(_text(p["prompt"]).removesuffix(instruction)): stats["other_language"] += 1; continue
         if p["id"] in ids: p["id"] = f"{p['id']}~{key[:8]}"; stats["ids_renamed"] += 1
         ids.add(p["id"])
         out.append(p)

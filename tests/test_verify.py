@@ -1,0 +1,182 @@
+"""The verifier: every reference answer is right against itself, deliberately wrong answers are wrong, and no text hangs or kills it."""
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from spot_nb.verify import Verdict, boxed, clean, close_workers, extract_candidates, is_correct, judge, judge_many, number
+from spot_nb.verify import _elements, _key
+
+SETS = {"math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "minerva": 272, "olympiadbench": 675}
+
+
+def golds(folder, name):
+    out = []
+    for line in (folder/f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if name == "olympiadbench": out.append(", ".join(row["final_answer"]))
+        elif name == "minerva": out.append(boxed(row["solution"])[0][-1][2])
+        else: out.append(str(row["answer"]))
+    assert len(out) == SETS[name]
+    return out
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_reference_answer_is_right(benchmarks, name):
+    gold = golds(benchmarks, name)
+    for form in ("So the result is $\\boxed{%s}$.", "%s", "First \\boxed{0}, but no. Then\n\\[\\boxed{%s}\\]\nwhich was asked."):
+        wrong = [(a, v) for a, v in zip(gold, judge_many([(form.replace("%s", a), a) for a in gold])) if not v.correct]
+        assert not wrong, (form, wrong[:3])
+
+
+def made_wrong(gold):
+    "Deliberately wrong answers: `(kind, reference, wrong answer)`."
+    for i, g in enumerate(gold):
+        for m in {m.start(): m for m in (list(re.finditer(r"\d+", g)) or [None])[::max(1, len(re.findall(r"\d+", g)) - 1)] if m}.values():
+            yield "off by one", g, f"{g[:m.start()]}{int(m[0]) + 1}{g[m.end():]}"
+        c = clean(g)
+        x = number(c)
+        if x is not None and x.value: yield "sign", g, c[1:] if c.startswith("-") else "-" + c
+        kind, items = _elements(c)
+        if kind in ("()", "[]") and len(items) == 2 and _key(items[0]) != _key(items[1]): yield "swapped pair", g, f"{kind[0]}{items[1]}, {items[0]}{kind[1]}"
+        if "\\sqrt" in g: yield "dropped root", g, re.sub(r"\\sqrt\s*(?:\[\d+\])?", "", g)
+        other = gold[(i + 1) % len(gold)]
+        if clean(other.split("=")[-1]) != clean(g.split("=")[-1]): yield "neighbour", g, other
+
+
+def test_deliberately_wrong_answers_are_wrong(benchmarks):
+    from collections import Counter
+    kinds, right = Counter(), []
+    for name in SETS:
+        cases = list(made_wrong(golds(benchmarks, name)))
+        kinds.update(k for k, *_ in cases)
+        right += [case for case, v in zip(cases, judge_many([(f"\\boxed{{{w}}}", g) for _, g, w in cases])) if v.correct]
+    assert not right, right[:5]
+    assert kinds.total() >= 2000 and min(kinds.values()) >= 15, kinds
+
+
+@pytest.mark.parametrize("answer, response", [
+    ("\\frac{1}{2}", "0.5"), ("0.5", "\\frac12"), ("3\\frac{1}{2}", "3.5"), ("1000000", "1,000,000"), ("10^{6}", "1000000"), ("6.02 \\times 10^{23}", "6.02e23"),
+    ("25\\%", "0.25"), ("(-\\infty, 3) \\cup (5, \\infty)", "(5,\\infty)\\cup(-\\infty,3)"), ("1, 2, 3", "\\{3, 1, 2\\}"), ("x = 4", "4"), ("4", "x = 4"), ("x^2+2x+1", "(x+1)^2"),
+    ("\\text{Monday}", "monday"), ("B", "\\text{(B)}"), ("90^\\circ", "90"), ("\\$4.50", "4.5"), ("2\\sqrt{3}", "\\sqrt{12}"), ("y = 2x - 1", "-1 + 2x"), ("\\frac{\\pi}{4}", "\\pi/4"),
+    ("2 \\pm \\sqrt{3}", "2-\\sqrt{3}, 2+\\sqrt{3}"), ("(1, 2)", "\\left(1,\\,2\\right)"), ("1/3", "0.333333333"), ("12\\text{ cm}", "12")])
+def test_other_spellings_are_right(answer, response):
+    assert judge(f"\\boxed{{{response}}}", answer) == Verdict(True, response, "match")
+
+
+@pytest.mark.parametrize("answer, response", [
+    ("(1, 2)", "(2, 1)"), ("(1, 2)", "[1, 2]"), ("1, 2", "1, 2, 3"), ("1, 2", "1"), ("0", "10^{-30}"), ("6.6e-34", "6.6e-33"), ("0.33", "1/3"), ("x+1", "y+1"), ("12 \\text{ cm}", "12 \\text{ km}"),
+    ("V - v", "v - V"), ("52_8", "52_9"), ("B", "C"), ("\\text{even}", "\\text{odd}"), ("\\sqrt{2}", "2"), ("3", "3m"), ("0.5", "50"), ("x < 2", "x > 2"), ("10 \\text{ a.m.}", "10 \\text{ p.m.}")])
+def test_other_answers_are_wrong(answer, response):
+    assert judge(f"\\boxed{{{response}}}", answer).reason == "mismatch"
+
+
+@pytest.mark.parametrize("text, finish, reason", [
+    ("", None, "no answer"), ("I do not know.", None, "no answer"), ("so \\boxed{\\frac{1", "length", "truncated"), ("12 + 30 = 42", "length", "truncated"), ("<think>it is \\boxed{42}", "length", "truncated")])
+def test_the_cause_is_named(text, finish, reason):
+    assert judge(text, "42", finish) == Verdict(False, None, reason)
+
+
+def test_a_reference_answer_that_is_nothing_is_the_data_s_fault():
+    assert judge("\\boxed{1}", "").reason == judge("\\boxed{1}", None).reason == "bad ground truth"
+
+
+def hostile(n=1000, seed=0):
+    "Strings made to break parsers and to eat time or memory."
+    rng = random.Random(seed)
+    shapes = [
+        lambda k: "\\boxed{" + "{"*k + "1", lambda k: "\\boxed{" + "{"*k + "x" + "}"*k + "}", lambda k: "\\boxed{"*k, lambda k: "\\boxed{" + "("*k + "1" + ")"*k + "}", lambda k: "\\boxed{" + "\\frac{1}{"*k + "x" + "}"*k + "}",
+        lambda k: f"\\boxed{{10^{{{'9'*min(k, 300)}}}}}", lambda k: "\\boxed{x" + "^{x"*k + "}"*k + "}", lambda k: "\\boxed{" + "\\sqrt{"*k + "2" + "}"*k + "}", lambda k: "\\boxed{1\0" + "\0"*k + "}",
+        lambda k: "\\boxed{\u202e" + "1\u202d"*k + "}", lambda k: "$"*k, lambda k: "\\("*k, lambda k: "answer is "*k, lambda k: "1,"*k, lambda k: "\\boxed{" + "1,"*k + "2}", lambda k: "\\text{"*k, lambda k: "\ud800"*k,
+        lambda k: "\\boxed{" + "".join(rng.choice("\\{}()[]^_$+-*/=<>,.;|&%#@!~ \n\tx1abc") for _ in range(min(k, 300))) + "}", lambda k: "\\boxed{\\sum_{i=1}^{" + "9"*min(k, 30) + "} \\frac{1}{i}}",
+        lambda k: "7"*k, lambda k: "\\boxed{\\left(\\right" + "\\begin{pmatrix}"*min(k, 50) + "}", lambda k: "\\boxed{\\int_0^1 " + "x\\sin("*min(k, 20) + "}"]
+    return [shapes[i % len(shapes)](rng.choice((1, 3, 10, 60, 400, 10_000))) for i in range(n - 8)] + ["\\boxed{9^{9^{9^{9}}}}", "\\boxed{99999999!!}", "x"*1_000_000, "\\boxed{" + "1+"*500_000 + "1}", "{"*1_000_000, "$x"*500_000, " "*1_000_000, "\\boxed{10^{10^{10}}}"]
+
+
+def children(pid=None):
+    out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid or os.getpid())], capture_output=True, text=True).stdout.split()
+    return {int(p) for p in out} | {c for p in out for c in children(p)}
+
+
+def memory_kb(pids):
+    total = 0
+    for p in pids:
+        try: total += int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{p}/status").read())[1])
+        except (OSError, TypeError): pass
+    return total
+
+
+def test_a_thousand_hostile_strings_end_and_leave_nothing_behind():
+    close_workers()
+    texts = hostile()
+    assert len(texts) == 1000
+    judge_many([("\\boxed{x+x}", "2x")]*8, workers=1)
+    before = memory_kb(children())
+    start = time.monotonic()
+    verdicts = judge_many([(t, "\\frac{x}{7}+1") for t in texts], workers=1, timeout=0.3)
+    took = time.monotonic() - start
+    assert len(verdicts) == 1000 and not any(v.correct for v in verdicts)
+    assert {v.reason for v in verdicts} <= {"no answer", "truncated", "mismatch", "timeout"} and any(v.reason == "timeout" for v in verdicts)
+    assert took < 1000*0.3*6
+    assert memory_kb(children()) < before + 300_000
+    assert judge("\\boxed{1+x/7}", "\\frac{x}{7}+1").correct                 # and it still works
+    pids = children()
+    close_workers()
+    time.sleep(0.2)
+    assert not any(os.path.exists(f"/proc/{p}") for p in pids - {0}) or not (pids & children())
+
+
+def test_hostile_ground_truth_is_survived():
+    assert judge("\\boxed{x+1}", "9^{9^{9^{9}}}", timeout=0.3).reason in ("timeout", "mismatch", "bad ground truth")
+
+
+def test_threads_share_workers_and_agree():
+    out, items = {}, [("\\boxed{(x+1)^2}", "x^2+2x+1", True), ("\\boxed{x^2}", "x^2+1", False)]*4
+    def run(k): out[k] = [judge(r, a).correct for r, a, _ in items]
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert all(v == [w for *_, w in items] for v in out.values()) and len(out) == 4
+
+
+def test_it_works_in_a_daemonic_worker_process():
+    code = ("import multiprocessing as mp\nfrom spot_nb.verify import is_correct\n"
+            "def f(q): q.put(is_correct('\\\\boxed{(x+1)^2}', 'x^2+2x+1'))\n"
+            "if __name__ == '__main__':\n    c = mp.get_context('fork'); q = c.Queue(); p = c.Process(target=f, args=(q,), daemon=True); p.start(); print(q.get(timeout=60)); p.join()\n")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90).stdout.strip() == "True"
+
+
+def test_no_process_outlives_a_killed_program():
+    code = "import os, time\nfrom spot_nb.verify import judge\njudge('\\\\boxed{(x+1)^2}', 'x^2+2x+1'); print('ready', flush=True); time.sleep(60)"
+    p = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == "ready\n"
+    workers = children(p.pid)
+    assert workers
+    p.kill(); p.wait()
+    end = time.monotonic() + 15
+    def alive(pid):
+        try: return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError: return False
+    while any(map(alive, workers)) and time.monotonic() < end: time.sleep(0.1)
+    assert not any(map(alive, workers))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=80))
+def test_any_text_gets_candidates_and_a_reason(text):
+    found, reason = extract_candidates(text)
+    assert (found and all(found)) or reason in ("no answer", "truncated")
+    clean(text); number(clean(text)); _elements(clean(text))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(-10**12, 10**12), st.integers(1, 10**6))
+def test_numbers_are_compared_exactly(a, b):
+    assert is_correct(f"\\boxed{{\\frac{{{a}}}{{{b}}}}}", f"{a}/{b}") and not is_correct(f"\\boxed{{\\frac{{{a + 1}}}{{{b}}}}}", f"{a}/{b}")
