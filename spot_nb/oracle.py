@@ -10,7 +10,7 @@ __all__ = ['START', 'END', 'TEMPLATES', 'MODES', 'PRICES', 'BATCH_DISCOUNT', 'OR
            'export_sheet', 'read_sheet', 'HumanOracle', 'GeminiBatchOracle', 'load_program', 'make_oracle']
 
 # %% ../nbs/06_oracle.ipynb #246bc706
-import asyncio, csv, hashlib, importlib, inspect, io, json, os, re, time
+import asyncio, csv, hashlib, importlib.util, inspect, io, json, os, re, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -346,8 +346,8 @@ class GeminiOracle(Oracle):
     def __init__(self, model: str = "gemini-2.5-pro", thinking_budget: "int | None" = 16384, max_tokens: int = 65536,
                  temperature: "float | None" = None, base_url: "str | None" = None, timeout: float = 600.0):
         self._key, self._key_name = need_key(("GEMINI_API_KEY", "GOOGLE_API_KEY"), "Gemini")
-        if importlib.util.find_spec("google") is None or importlib.util.find_spec("google.genai") is None:
-            raise SpotError("the Gemini Oracle needs google-genai: run `pip install 'spot_nb[gemini]'`")
+        try: import google.genai
+        except ImportError: raise SpotError("the Gemini Oracle needs google-genai: run `pip install 'spot_nb[gemini]'`") from None
         self.model, self.base_url, self.timeout = model, base_url, timeout
         self._options = (thinking_budget, max_tokens, temperature)
         self._client = self._config = None
@@ -398,11 +398,12 @@ class OpenAIOracle(Oracle):
     def __init__(self, model: str, base_url: "str | None" = None, api_key_env: str = "OPENAI_API_KEY", max_tokens: "int | None" = 32768,
                  temperature: "float | None" = None, top_p: "float | None" = None, extra: "dict | None" = None, timeout: float = 600.0):
         if not model: raise SpotError("an OpenAI-compatible Oracle needs --model")
-        if importlib.util.find_spec("openai") is None: raise SpotError("this Oracle needs openai: run `pip install 'spot_nb[openai]'`")
+        try: import openai
+        except ImportError: raise SpotError("this Oracle needs openai: run `pip install 'spot_nb[openai]'`") from None
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         self._key_name = api_key_env
         self._key = os.environ.get(api_key_env, "").strip() if self.base_url else need_key((api_key_env,), "OpenAI")[0]
-        self.model, self.timeout, self._client = model, timeout, None
+        self.model, self.timeout, self._clients = model, timeout, []
         host = re.sub(r"^https?://([^/:@]*@)?", "", self.base_url or "api.openai.com").split("/")[0].split(":")[0]
         self.paid = host not in ("localhost", "127.0.0.1", "0.0.0.0", "[")
         limit = {} if max_tokens is None else {"max_completion_tokens" if host.endswith("openai.com") else "max_tokens": max_tokens}
@@ -413,21 +414,26 @@ class OpenAIOracle(Oracle):
         shown = {k: v for k, v in self._options.items() if k in ("temperature", "top_p")}
         return {**super().settings(), **shown}
 
-    def _connect(self):
-        if self._client is None:
+    def _slot(self) -> list:
+        "The least busy client, as `[calls in flight, client]`; a new one when each has 25."
+        slot = min(self._clients, key=lambda s: s[0], default=None)
+        if slot is None or slot[0] >= 25:
             import openai
-            self._client = openai.AsyncOpenAI(api_key=self._key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout)
-        return self._client
+            slot = [0, openai.AsyncOpenAI(api_key=self._key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout)]
+            self._clients.append(slot)
+        return slot
 
     async def ask(self, job: Job) -> Reply:
         import openai
-        client = self._connect()
-        try: r = await client.chat.completions.create(model=self.model, messages=job.messages, **self._options)
+        slot = self._slot()
+        slot[0] += 1
+        try: r = await slot[1].chat.completions.create(model=self.model, messages=job.messages, **self._options)
         except asyncio.CancelledError: raise
         except openai.APIStatusError as e:
             raise sort_error(e.status_code, e.body if e.body is not None else e.message, e.response.headers, self.base_url or "OpenAI",
                              self._key, self._key_name, self.model) from None
         except Exception as e: raise TryAgain(scrub(f"{type(e).__name__}: {e}", self._key)[:200], billed=True) from None
+        finally: slot[0] -= 1
         return self._reply(r)
 
     @staticmethod
@@ -448,9 +454,8 @@ class OpenAIOracle(Oracle):
         return Reply(text, thoughts, finish, usage, info)
 
     async def aclose(self):
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
+        slots, self._clients = self._clients, []
+        for _, client in slots: await client.close()
 
 # %% ../nbs/06_oracle.ipynb #40ea09e2
 class GeneratorOracle(Oracle):

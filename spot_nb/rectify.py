@@ -84,13 +84,13 @@ class Limiter:
         self.most, self.limit, self.busy, self.share, self.threshold, self.cut_every = most, float(most), 0, 0.0, threshold, cut_every
         self.lowest, self.paused_until, self._cut_at, self._waiting = float(most), 0.0, -1e9, deque()
 
-    async def acquire(self, room: Callable[[], bool], stopped: Callable[[], bool]) -> bool:
-        "Take a slot; False when the run is stopping or there is no room and nothing in flight that could make some."
+    async def acquire(self, room: Callable[[], bool], stopped: Callable[[], bool], pending: Callable[[], int] = lambda: 0) -> bool:
+        "Take a slot; False when the run is stopping, or there is no room and nothing in flight or `pending` that could make some."
         while not stopped():
             pause = self.paused_until - time.monotonic()
             if pause > 0: await asyncio.sleep(min(pause, 0.25)*random.uniform(0.8, 1.2))
             elif self.busy < int(self.limit) and room(): self.busy += 1; return True
-            elif self.busy == 0 and not room(): return False
+            elif self.busy + pending() == 0 and not room(): return False
             else:
                 turn = asyncio.get_running_loop().create_future()
                 self._waiting.append(turn)
@@ -218,7 +218,7 @@ class _Run:
         "The reply to `job` after as many tries as it takes, and its usage; None when the run stops first."
         error, lost = "", 0
         for k in range(tries):
-            if not await self.limiter.acquire(self.room, lambda: self.stop is not None):
+            if not await self.limiter.acquire(self.room, lambda: self.stop is not None, lambda: self.judging):
                 self.halt(self.stop or self.why); return None
             self.calls += 1
             wait = random.uniform(0.5, 1.0)*min(max_wait, backoff*2**k)
@@ -312,7 +312,7 @@ class _Run:
                     try:
                         verdict = await loop.run_in_executor(None, assess, record, got[0], self.mode)
                         done = self.step(record, calls, *got, verdict)
-                    finally: self.judging -= 1
+                    finally: self.judging -= 1; self.limiter.wake(1)
         async def guarded():
             try: await worker()
             except Exception as e: self.fatal = self.fatal or e; self.halt("error")
