@@ -15,12 +15,13 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .losses import OBJECTIVES, RewardShift, objective, tether
-from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps, response_logps, rows_of)
-from .models import encode_prompt, encode_response, load_model, load_tokenizer, resolve_model, spot_home
-from .records import SpotError, atomic_path, dump_line, prompt_id, read_json, read_rows, write_json, write_text
+from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
+                           register_tree_attention, response_logps, row_multiple, rows_of)
+from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, spot_home
+from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_rows, write_json, write_text
 
 # %% ../nbs/12_train.ipynb #9b29c29e
 def _option(default, help): return field(default=default, metadata={"help": help})
@@ -46,7 +47,7 @@ class SPoTConfig(TrainingArguments):
     row_tokens: "int | None" = _option(None, "distinct tokens in a packed row (default: 8192 on CUDA, 1024 elsewhere); bounds the memory")
     dtype: str = _option("auto", "of the weights while training: auto is float32 (bfloat16 under LoRA with bf16)")
     save_dtype: str = _option("auto", "of the final weights on disk: auto is bfloat16 with bf16, else the training dtype")
-    attn_implementation: "str | None" = _option(None, "sdpa, eager or flex_attention; default flex_attention on CUDA, sdpa elsewhere")
+    attn_implementation: "str | None" = _option(None, "sdpa, eager, flex_attention or spot_tree; default flex_attention on CUDA, spot_tree (SDPA over the prefix tree) elsewhere")
     reference_model: "str | None" = _option(None, "reference policy, when it is not the student itself")
     reference_cache: "str | None" = _option(None, "file for the reference log-probs (default: in the cache folder, by key)")
     use_peft: bool = _option(False, "train LoRA adapters instead of all weights")
@@ -110,6 +111,7 @@ def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: SPoTConfig, pai
     Raises `SpotError` when a record lacks a field or none is left."""
     out, counts = [], dict(kept=0, overlong=0, truncated=0, empty=0, identical=0)
     cache: "dict[str, list[int]]" = {}
+    thinking = config.enable_thinking if has_thinking_switch(tokenizer) else None
     for n, r in enumerate(records, 1):
         if r.get("prompt") is None: raise SpotError(f"pair {n} (id {r.get('id')}): no prompt")
         chosen, rejected = _text(r.get("chosen", r.get("response"))), _text(r.get("rejected"))
@@ -118,7 +120,7 @@ def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: SPoTConfig, pai
         if not chosen.strip() or pairs and not rejected.strip(): counts["empty"] += 1; continue
         if pairs and chosen == rejected: counts["identical"] += 1; continue
         key = prompt_id(r["prompt"])
-        if key not in cache: cache[key] = encode_prompt(tokenizer, r["prompt"], config.enable_thinking)
+        if key not in cache: cache[key] = encode_prompt(tokenizer, r["prompt"], thinking)
         p, c = cache[key], encode_response(tokenizer, chosen)
         j = encode_response(tokenizer, rejected, r.get("finish_reason") != "length") if pairs else None
         room, need = config.max_length - len(p), max(len(c), len(j or []))
@@ -147,14 +149,14 @@ def weights_digest(model: torch.nn.Module) -> str:
         h.update(flat[::max(1, flat.numel() // 512)].float().cpu().numpy().tobytes())
     return h.hexdigest()[:16]
 
-def reference_key(model, examples: "Sequence[Example]") -> "dict[str, str]":
+def reference_key(model, examples: "Sequence[Example]", precision: str = "no") -> "dict[str, str]":
     "What a set of reference log-probs depends on: model, data (token ids) and settings."
     h = hashlib.sha256()
     for e in examples:
         for ids in (e.prompt, e.chosen, e.rejected or []): h.update(np.asarray(ids, dtype=np.int32).tobytes()); h.update(b"|")
     lm = causal_lm(model)
     return {"model": weights_digest(model), "data": h.hexdigest()[:16],
-            "settings": _digest(str(lm.dtype), lm.config._attn_implementation, type(lm).__name__)}
+            "settings": _digest(str(lm.dtype), precision, lm.config._attn_implementation, type(lm).__name__)}
 
 def save_reference(path: "str | Path", key: "dict[str, str]", examples: "Sequence[Example]") -> None:
     "Write the reference log-probs of `examples` (float32, token by token) with their key."
@@ -223,6 +225,19 @@ def peak_memory_gb(device) -> float:
     except ImportError: return float("nan")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
+class _Bar(TrainerCallback):
+    "One quiet progress bar: step, loss and the two rewards."
+    bar = None
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and not args.disable_tqdm: self.bar = progress(desc="train", total=state.max_steps, initial=state.global_step)
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.bar is not None: self.bar.update(1)
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.bar is not None and logs and "loss" in logs:
+            self.bar.set_postfix({k.split("/")[-1]: f"{logs[k]:.3g}" for k in ("loss", "rewards/chosen", "rewards/rejected", "delta") if k in logs})
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar is not None: self.bar.close(); self.bar = None
+
 class _Pairs(torch.utils.data.Dataset):
     def __init__(self, examples): self.examples = list(examples)
     def __len__(self): return len(self.examples)
@@ -244,6 +259,8 @@ class SPoTTrainer(Trainer):
         _route_packed_rows(model)
         super().__init__(model=model, args=args, train_dataset=_Pairs(self.examples), eval_dataset=_Pairs(self.eval_examples) if self.eval_examples else None,
                          data_collator=self._collate, processing_class=tokenizer, callbacks=callbacks, **kwargs)
+        for noisy in (PrinterCallback, ProgressCallback): self.remove_callback(noisy)
+        self.add_callback(_Bar())
         self.model_accepts_loss_kwargs = True
         self._sums: "dict[str, float]" = dict.fromkeys(_SUMS, 0.)
         self._metrics: "dict[str, float]" = {}
@@ -263,8 +280,8 @@ class SPoTTrainer(Trainer):
         name, training = type(lm).__name__, lm.training
         lm.eval()
         try:
-            with torch.no_grad():
-                packed = pack(seqs, self._multiple)
+            with torch.no_grad(), self.accelerator.autocast():
+                packed = pack(seqs, row_multiple(self.model))
                 fast = packed.sums(packed_logps(lm, packed).cpu())
                 if not self.args.check_packing: return True
                 slow = torch.stack([v.sum() for v in plain_logps(lm, seqs)]).cpu()
@@ -278,14 +295,11 @@ class SPoTTrainer(Trainer):
         warnings.warn(f"{name}: packed and plain log-probs differ by {gap:.1e}, more than {limit:.0e}; using the plain computation", stacklevel=2)
         return False
 
-    @property
-    def _multiple(self) -> int: return 128 if causal_lm(self.model).config._attn_implementation == "flex_attention" else 1
-
     def _reference(self, examples: "list[Example]", path: "str | None") -> None:
         "Fill in the reference log-probs: from the cache, else computed once, each rank a share."
         args = self.args
         model = load_model(args.reference_model, causal_lm(self.model).dtype, str(args.device), args.trust_remote_code) if args.reference_model else self.model
-        key = reference_key(model, examples)
+        key = reference_key(model, examples, str(self.accelerator.mixed_precision))
         path = Path(path) if path else spot_home()/"reference"/f"{_digest(key)}.safetensors"
         if load_reference(path, key, examples): return
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -293,7 +307,7 @@ class SPoTTrainer(Trainer):
         training = model.training
         model.eval()
         off = model.disable_adapter() if model is self.model and hasattr(model, "disable_adapter") else contextlib.nullcontext()
-        with torch.no_grad(), off, self.compute_loss_context_manager():
+        with torch.no_grad(), off, self.accelerator.autocast():
             values = response_logps(model, [e.sequences for e in mine], self.packing, 2 * self.row_tokens)
         model.train(training)
         for e, v in zip(mine, values): e.ref = [x.float().cpu().numpy() for x in v]
@@ -316,7 +330,7 @@ class SPoTTrainer(Trainer):
 
     # -- data
     def _collate(self, examples: "list[Example]") -> "dict[str, list[Row]]":
-        return {"rows": make_rows(examples, self.row_tokens, self.packing, self._multiple)}
+        return {"rows": make_rows(examples, self.row_tokens, self.packing, row_multiple(self.model))}
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device) -> tuple:
         "The micro-batches of one optimizer step, and its number of pairs and chosen tokens over all ranks."
@@ -401,7 +415,7 @@ class SPoTTrainer(Trainer):
             m["delta"] = self.shift.delta
             self.shift.update(m["rewards/chosen"], m["rewards/rejected"])
             self._watch_delta(m)
-        m |= {"headroom": self.headroom, "shared": 1 - s["tokens"] / max(s["unpacked"], 1), "tokens_per_second": s["unpacked"] / took,
+        m |= {"headroom": self.headroom, "shared": 1 - s["tokens"] / max(s["unpacked"], 1), "tokens_per_second": s["tokens"] / took,
               "pairs_per_second": s["pairs"] / took, "peak_memory_gb": peak_memory_gb(self.args.device)}
         self._metrics = m
 
@@ -437,8 +451,8 @@ class SPoTTrainer(Trainer):
         count = torch.tensor([len(examples), sum(len(e.chosen) for e in examples)], dtype=torch.float64)
         self.model.eval()
         mine = examples[self.accelerator.process_index::self.accelerator.num_processes]
-        with torch.no_grad(), self.compute_loss_context_manager():
-            for row in make_rows(mine, self.row_tokens, self.packing, self._multiple): self.compute_loss(self.model, row, num_items_in_batch=count)
+        with torch.no_grad(), self.accelerator.autocast():
+            for row in make_rows(mine, self.row_tokens, self.packing, row_multiple(self.model)): self.compute_loss(self.model, row, num_items_in_batch=count)
         s = self._reduced()
         self._sums = kept
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in {"loss": s["loss"], **self._means(s)}.items()}
@@ -555,7 +569,7 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
     if model is None:
         cuda = torch.device(config.device).type == "cuda"
         dtype = config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16 else "float32"
-        kind = config.attn_implementation or ("flex_attention" if cuda else "sdpa")
+        kind = config.attn_implementation or ("flex_attention" if cuda else register_tree_attention())
         model = load_model(config.model_name_or_path, dtype, str(config.device), config.trust_remote_code, attn_implementation=kind)
     if config.use_peft and not hasattr(model, "peft_config"):
         from peft import LoraConfig, get_peft_model
