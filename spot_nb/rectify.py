@@ -471,7 +471,7 @@ def _bars(ratios: "list[float]", width: int = 40) -> "list[str]":
 def print_report(path: "str | Path", show: int = 3) -> None:
     "Print `report` for reading."
     r = report(path, show)
-    print(f"{path}: {r['records']} records, {r['verified_rate']:.1%} usable")
+    print(f"{Path(path).name}: {r['records']} records, {r['verified_rate']:.1%} usable")
     for v, n in r["verdicts"].items(): print(f"  {v:10} {n:6d}  {n/r['records']:6.1%}")
     money = "unknown (no price for this model)" if r["cost_usd"] is None else f"${r['cost_usd']:.4f}" + (f", ${r['usd_per_pair']:.5f} a usable pair" if r["usd_per_pair"] else "")
     t = r["tokens"]
