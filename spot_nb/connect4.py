@@ -93,8 +93,8 @@ class State:
 
     def text(self) -> str:
         "The coordinate list, top row first, with the legal moves and the player to move."
-        sign = lambda b: "X" if self.x & b else "O" if self.o & b else "_"
-        rows = [" ".join(f"({r},{c}):{sign(_bit(r, c))}" for c in range(COLS)) for r in reversed(range(ROWS))]
+        signs = ["X" if self.x >> i & 1 else "O" if self.o >> i & 1 else "_" for i in range(7*COLS)]
+        rows = [" ".join([f"({r},{c}):{signs[7*c + r]}" for c in range(COLS)]) for r in reversed(range(ROWS))]
         return "\n".join(rows) + f"\nLegal moves: {_show(self.legal)}\nPlayer to move: {self.player}"
 
     def _repr_html_(self) -> str: return board_svg(self)

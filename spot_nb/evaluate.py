@@ -57,7 +57,7 @@ class Task:
     """One benchmark. `source` is a hub data set or a local file; `question` and `answer` list the column names to try.
 
     `template` is the prompt, with `{question}` (and `{options}`) filled in. `prepare(row, rng)` may replace the reading of
-    columns: it returns the fields of the template, plus `answer` and whatever the scorer needs. `scorer` is `math`,
+    columns: it returns the fields of the template, plus `answer` and whatever the scorer needs, or a whole `prompt` (text or chat messages) in place of them. `scorer` is `math`,
     `choice`, `connect4`, `ifeval`, or `f(response, problem) -> float | bool`. `take` draws that many rows with the seed."""
     name: str
     source: str
@@ -230,10 +230,10 @@ def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str
         except SpotError as e: raise SpotError(f"{task.name} ({revision}), row {i}: {e}") from None
         except (KeyError, TypeError, ValueError, IndexError) as e:
             raise SpotError(f"{task.name} ({revision}), row {i} is not in the expected form ({type(e).__name__}: {e}): the data set may have changed; give another with --source") from None
-        pid = prompt_id(fields["question"])
+        pid = prompt_id(fields.get("prompt") or fields["question"])
         seen[pid] = seen.get(pid, 0) + 1
-        prompt = re.sub(r"\{(question|options)\}", lambda m: fields.get(m[1], m[0]), task.template)
-        problems.append({"id": pid if seen[pid] == 1 else f"{pid}-{seen[pid]}", "prompt": prompt, **{k: v for k, v in fields.items() if k not in ("question", "options")}})
+        prompt = fields.get("prompt") or re.sub(r"\{(question|options)\}", lambda m: fields.get(m[1], m[0]), task.template)
+        problems.append({"id": pid if seen[pid] == 1 else f"{pid}-{seen[pid]}", **{k: v for k, v in fields.items() if k not in ("question", "options")}, "prompt": prompt})
     blob = json.dumps([[p["prompt"], p["answer"]] for p in problems], ensure_ascii=False).encode("utf-8", "replace")
     return problems, {"data": revision, "questions": len(problems), "data_hash": _sha(blob), "prompt_hash": _sha(task.template.encode()), "option_seed": seed}
 
@@ -321,7 +321,7 @@ def summarize(scores: "list[list[dict]]", samples: "list[list[dict]]") -> dict:
     tokens = [s["n_tokens"] for s in flat]
     out = {"mean": 100*float(S.mean()), "std": 100*float(S.mean(0).std(ddof=1)) if n > 1 else None, "interval": [100*x for x in bootstrap(S.mean(1))],
            "per_trial": [100*float(x) for x in S.mean(0)], "pass_at_k": {str(k): 100*float(np.mean([pass_at_k(n, int(c), k) for c in right])) for k in ks},
-           "questions": len(S), "trials": n, "truncated": share("length"), "too_long": share("prompt_too_long"), "errors": share("error"),
+           "questions": len(S), "trials": n, "truncated": share("length"), "too_long": share("prompt_too_long"),
            "format_errors": 100*float(np.mean([r["format_error"] for q in scores for r in q])), "tokens": sum(tokens), "mean_tokens": sum(tokens)/len(tokens)}
     first = scores[0][0]
     if "metrics" in first: out["metrics"] = {k: 100*float(np.mean([r["metrics"][k] for q in scores for r in q])) for k in first["metrics"]}
@@ -383,7 +383,7 @@ class _TaskRun:
         write_json(self.meta_path, self.meta)
 
     def add(self, problem: dict, completions: list):
-        n = self.sampling.n
+        n, completions = self.sampling.n, [c for c in completions if c.finish_reason != "error"]
         if len(completions) < n: self.short[problem["id"]] = len(completions); return
         record = {"id": problem["id"], "prompt_hash": _prompt_hash(problem), "prompt": problem["prompt"],
                   "samples": [{"text": c.text, "finish_reason": c.finish_reason, "n_tokens": c.n_tokens} for c in completions[:n]]}
@@ -441,8 +441,7 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
         if not runs: raise SpotError("no task could be loaded: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
         pending = [(run, p) for run in runs for p in run.pending]
         if pending:
-            try: generator = make_generator(model, engine, **engine_options) if own else model
-            except TypeError as e: raise SpotError(f"engine {engine!r} does not take these options ({e}): {', '.join(engine_options)}") from None
+            generator = make_generator(model, engine, **engine_options) if own else model
             info = generator.info()
             for run in runs: run.use_engine(_engine_identity(info))
             _generate(generator, pending)
@@ -637,11 +636,13 @@ def cli(argv: "list[str]") -> int:
     add("--seed", type=int, default=0, help="seed of sampling and of option order")
     add("--disable_thinking", action="store_true", help="pass enable_thinking=False to the chat template")
     add("--enable_thinking", action="store_true", help="pass enable_thinking=True to the chat template")
-    add("--engine", default="auto", help="auto, transformers, vllm, ...")
+    add("--engine", default="auto", help="auto, transformers, vllm, openai or ray")
+    add("--num_gpus", type=int, default=None, help="GPUs in all; they make num_gpus / tensor_parallel replicas")
+    add("--tensor_parallel", type=int, default=None, help="GPUs per replica")
     add("--batch_size", type=int, default=None, help="rows at a time, for the transformers engine")
     add("--dtype", default=None, help="weights' type; default: the engine's choice")
-    add("--tensor_parallel", type=int, default=None, help="GPUs per replica, for vLLM")
-    add("--data_parallel", type=int, default=None, help="replicas, for vLLM")
+    add("--max_model_len", type=int, default=None, help="limit on prompt plus response, in tokens")
+    add("--base_url", default=None, help="address of a server, for --engine openai")
     add("--chat_template", type=Path, default=None, help="file with a chat template that replaces the tokenizer's")
     add("--trust_remote_code", action="store_true", help="run code that comes with the model")
     add("--base", default=None, help="also measure the KL from this base model on general prompts (transformers engine)")
@@ -661,7 +662,7 @@ def cli(argv: "list[str]") -> int:
     bad = [s for s in a.source if "=" not in s]
     if bad: raise SpotError(f"--source {bad[0]!r}: write TASK=PATH or TASK=HUB_ID")
     sources = {task_key(k): v for k, v in (s.split("=", 1) for s in a.source)}
-    options = {k: getattr(a, k) for k in ("batch_size", "dtype", "tensor_parallel", "data_parallel") if getattr(a, k) is not None}
+    options = {k: getattr(a, k) for k in ("num_gpus", "tensor_parallel", "batch_size", "dtype", "max_model_len", "base_url") if getattr(a, k) is not None}
     if a.trust_remote_code: options["trust_remote_code"] = True
     if a.chat_template:
         try: options["chat_template"] = a.chat_template.read_text(encoding="utf-8")

@@ -169,9 +169,17 @@ def test_fewer_samples_are_named_and_asked_again(sums):
     engine = Adder()
     assert evaluate(engine, ["sums"], sums/"run", report=quiet)["tasks"]["sums"]["complete"] and sorted(b for _, b in engine.asked) == [3, 4]
 
+def test_failed_requests_are_asked_again_not_scored(sums):
+    class Failing(Adder):
+        def stream(self, prompts, sampling=None):
+            for i, got in super().stream(prompts, sampling): yield i, [Completion("", "error", 0)]*2 + got[2:] if i == 7 else got
+    t = evaluate(Failing(), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]
+    assert not t["complete"] and t["questions"] == 49 and "as few as 2" in t["note"]
+    assert evaluate(Adder(), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]["complete"]
+
 def test_cut_off_responses_are_counted(sums):
     t = evaluate(Adder(reasons=("stop", "length", "prompt_too_long", "stop")), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]
-    assert t["truncated"] == 25 and t["too_long"] == 25 and t["errors"] == 0
+    assert t["truncated"] == 25 and t["too_long"] == 25
 
 def test_one_bad_task_does_not_stop_the_others(sums, monkeypatch):
     def gated(*_, **__): raise SpotError("'Idavidrein/gpqa' is no file here, and the hub did not give it (gated)")

@@ -4,12 +4,14 @@ import json, math
 import pytest
 
 from spot_nb.records import SpotError
-from spot_nb.tables import averages, check_averages, cli, load_scores, plot_trade, published, table
+from spot_nb.tables import averages, check_averages, cli, load_scores, plot_trade, published, shown, table
 
 SHOWN = ("1", "2", "3", "4", "7", "9", "12")
 
 
-def test_every_printed_average_follows(): assert len(check_averages()) == 40 and all(c["follows"] for c in check_averages(0.1))
+def test_every_printed_average_follows():
+    assert len(check_averages()) == 40 and all(c["follows"] for c in check_averages(0.1))
+    assert [shown(c["computed"]) for c in check_averages()] == [f"{c['printed']:.1f}" for c in check_averages()]
 
 def test_a_wrong_average_would_be_caught(monkeypatch):
     data = json.loads(json.dumps(published()))
@@ -35,7 +37,7 @@ def test_every_format_shows_every_figure(n):
     for row in t.rows:
         for c in t.columns:
             v = t.value(row, c)
-            if v is not None: assert all(f"{v:.1f}" in text for text in (md, tex, html))
+            if v is not None: assert all(shown(v) in text for text in (md, tex, html))
     assert md.count("\n| ") == len(t.rows) + 2 and html.count("<tr") == len(t.rows) + 1 and tex.count(r"\\") == len(t.rows) + 1
     assert "arXiv:2603.01683" in md
 
