@@ -55,7 +55,7 @@ bench: $(VENV)/.dev  ## every benchmark that runs on a CPU (long)
 	for b in diff oracle eval train; do $(BIN)/spot bench $$b || exit 1; done
 
 demo-sweep: $(VENV)/.runtime  ## the learning-rate and beta study behind the demo's defaults (long)
-	$(BIN)/spot demo --sweep $(ARGS)
+	$(BIN)/spot demo --config recipes/demo_sweep.yaml $(ARGS)
 
 clean:  ## remove what builds and runs leave, the environment included
 	rm -rf $(VENV) build dist *.egg-info _docs _proc runs

@@ -89,6 +89,18 @@ def test_a_perfect_student_is_a_success(config, monkeypatch, capsys):
     assert "nothing to correct" in capsys.readouterr().out
 
 
+def test_recipes_parse():
+    from spot_nb.train import SPoTConfig
+    recipes = sorted((Path(__file__).parents[1]/"recipes").glob("*.yaml"))
+    assert len(recipes) >= 2
+    for path in recipes:
+        config, _ = parse_config(["--config", str(path)])
+        assert len({slug(m["name"]) for m in config.methods}) == len(config.methods)
+        for m in config.methods:
+            settings = {k: v for k, v in {**config.train, **m}.items() if k not in ("name", "bf16")}
+            assert SPoTConfig(output_dir="unused", report_to="none", **settings).loss == m["loss"]
+
+
 def test_bad_settings_are_named(tmp_path):
     (tmp_path/"c.yaml").write_text("learning_rat: 1\n")
     with pytest.raises(SpotError, match="learning_rat"): parse_config(["--config", str(tmp_path/"c.yaml")])
