@@ -38,11 +38,10 @@ test-slow: $(VENV)/.dev  ## the tests that take minutes
 test-vllm:  ## the vLLM tests, in an environment that has vLLM (VENV=path)
 	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE:-2} $(BIN)/python -m pytest -m vllm
 
-export: $(VENV)/.dev  ## generate spot_nb/ from the notebooks, and strip noise from them
+export: $(VENV)/.dev  ## generate spot_nb/ and README.md from the notebooks, and strip noise from them
 	$(BIN)/nbdev_export
+	$(BIN)/python .ci/clean.py
 	$(BIN)/nbdev_clean
-
-readme: $(VENV)/.dev  ## README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py
 
 docs: $(VENV)/.dev  ## the documentation site, in _docs/
@@ -60,4 +59,4 @@ demo-sweep: $(VENV)/.runtime  ## the learning-rate and beta study behind the dem
 clean:  ## remove what builds and runs leave, the environment included
 	rm -rf $(VENV) build dist *.egg-info _docs _proc runs
 
-.PHONY: help install dev demo test test-slow test-vllm export readme docs lab bench demo-sweep clean
+.PHONY: help install dev demo test test-slow test-vllm export docs lab bench demo-sweep clean

@@ -15,5 +15,5 @@ text, _ = MarkdownExporter().from_notebook_node(nb)
 text = re.sub(r"\]\((?!https?:|#)([\w/]+\.ipynb)", r"](nbs/\1", text)  # links between notebooks, as seen from the top folder
 text = re.sub(r"[ \t]+$", "", text, flags=re.M)
 text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-(root/"README.md").write_text("<!-- Generated from nbs/index.ipynb by `make readme`; edit that. -->\n\n" + text, encoding="utf-8")
+(root/"README.md").write_text("<!-- Generated from nbs/index.ipynb by `make export`; edit that. -->\n\n" + text, encoding="utf-8")
 print(f"README.md: {len(text.splitlines())} lines", file=sys.stderr)

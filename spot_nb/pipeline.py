@@ -22,6 +22,7 @@ class PipelineConfig:
     output_dir: str = "runs/demo"
     model: str = "embedded"                     # folder, hub id or `embedded`
     data_path: str = "arithmetic"               # training problems: file, hub id or `arithmetic`
+    data_config: str = ""                       # the configuration of a hub data set, such as `en`
     test_path: str = ""                         # held-out problems: file or hub id; empty: split off `data_path`
     n_train: int = 190                          # training problems to sample
     n_test: int = 120                           # held-out problems
@@ -167,7 +168,7 @@ def load_split(config: PipelineConfig) -> "tuple[list[dict], list[dict]]":
         from spot_nb.arithmetic import make_problems
         train = make_problems(config.n_train, seed=config.seed)
         return train, make_problems(config.n_test, seed=config.seed + 1, exclude=train)
-    problems = load_problems(config.data_path)[0]
+    problems = load_problems(config.data_path, config=config.data_config or None)[0]
     if config.test_path: test = load_problems(config.test_path)[0][:config.n_test]
     else: problems, test = problems[:-config.n_test], problems[-config.n_test:]
     asked = {prompt_id(p["prompt"]) for p in test}
@@ -196,7 +197,7 @@ class Run:
         from spot_nb.models import resolve_model
         base = resolve_model(c.model)
         sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed, enable_thinking=c.enable_thinking)
-        do("problems", [c.data_path, c.test_path, c.n_train, c.n_test, c.seed], self.problems)
+        do("problems", [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed], self.problems)
         do("elicit", [c.model, sampling], lambda fresh: self.elicit(base, sampling, fresh), after=("problems",))
         if not read_jsonl(self.out/"elicit"/"errors.jsonl"): return self.perfect()
         do("rectify", [c.oracle, c.oracle_args], self.rectify, after=("elicit",))

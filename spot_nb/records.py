@@ -222,7 +222,7 @@ class Store:
 # %% ../nbs/00_records.ipynb #13a219fe
 def progress(iterable: "Iterable | None" = None, desc: str = "", total: "int | None" = None, **kwargs):
     "A tqdm bar on terminals and in notebooks; silent when the output goes to a file (set `SPOT_PROGRESS=1` or `0` to force)."
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
     forced = os.environ.get("SPOT_PROGRESS")
     quiet = forced == "0" if forced in ("0", "1") else not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     return tqdm(iterable, desc=desc, total=total, disable=quiet, dynamic_ncols=True, **kwargs)
