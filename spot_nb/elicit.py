@@ -8,9 +8,8 @@ __all__ = ['INSTRUCTION', 'NOT_AN_ERROR', 'GROUPS', 'INK', 'BLUE', 'ORANGE', 'un
            'Browse', 'browse', 'pass_at_k', 'pass_table', 'rft_samples', 'cli']
 
 # %% ../nbs/05_elicit.ipynb #2646e72b
-import argparse, dataclasses, html, math, re, sys, time, unicodedata
+import argparse, math, re, sys, time, unicodedata
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
@@ -106,15 +105,16 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
     With `resume`, samples on disk are kept if model and sampling are the same (else `SpotError`); without it they are thrown away.
     `target_errors` stops once that many errors are on disk. `extra` is added to the summary. A generator's failure or an
     interruption passes through after everything finished is on disk."""
+    from concurrent.futures import ThreadPoolExecutor
     out, s = Path(output_dir), sampling or Sampling()
     info = generator.info()
     run = {"model": info.get("model"), "sampling": s.to_dict()}
     _same_run(out, run, resume)
     began, judging, failed = time.perf_counter(), [0.0], 0
     def judged(problem, k, completion):
-        start = time.thread_time()
+        start = time.perf_counter()
         record = _record(problem, k, completion, s, timeout)
-        judging[0] += time.thread_time() - start
+        judging[0] += time.perf_counter() - start
         return record
     with Store(out/"all_results.jsonl", resume=resume, keep=False) as store, ThreadPoolExecutor(verify_threads) as threads:
         write_json(out/"run.json", run)
@@ -279,7 +279,8 @@ class Browse:
         import random
         self.records = random.Random(seed).sample(records, min(n, len(records)))
     def _repr_html_(self) -> str:
-        e = lambda t: html.escape(str(t))
+        from html import escape
+        e = lambda t: escape(str(t))
         rows = "".join(
             f'<details style="margin:.2em 0"><summary>{"✓" if r["correct"] else "✗"} <code>{e(r["id"])}</code> · {e(r.get("reason", ""))} · found '
             f'<code>{e(r.get("extracted"))[:80]}</code> · wanted <code>{e(r["answer"])[:80]}</code></summary><pre style="white-space:pre-wrap;margin:.3em 1.5em">{e(_text(r["prompt"]))}'

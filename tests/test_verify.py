@@ -124,13 +124,13 @@ def test_a_thousand_hostile_strings_end_and_leave_nothing_behind():
     took = time.monotonic() - start
     assert len(verdicts) == 1000 and not any(v.correct for v in verdicts)
     assert {v.reason for v in verdicts} <= {"no answer", "truncated", "mismatch", "timeout"} and any(v.reason == "timeout" for v in verdicts)
-    assert took < 1000*0.3*6
+    assert took < 1000*0.3
     assert memory_kb(children()) < before + 300_000
     assert judge("\\boxed{1+x/7}", "\\frac{x}{7}+1").correct                 # and it still works
     pids = children()
     close_workers()
     time.sleep(0.2)
-    assert not any(os.path.exists(f"/proc/{p}") for p in pids - {0}) or not (pids & children())
+    assert not pids & children()
 
 
 def test_hostile_ground_truth_is_survived():

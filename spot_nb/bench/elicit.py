@@ -6,7 +6,7 @@
 __all__ = ['made_responses', 'verify_rates', 'plain', 'overhead', 'n_against_copies', 'cli']
 
 # %% ../../nbs/bench/elicit.ipynb #8b91b86c
-import argparse, dataclasses, json, random, statistics, tempfile, time
+import argparse, dataclasses, json, time
 from pathlib import Path
 
 from ..records import SpotError, write_json
@@ -16,6 +16,7 @@ from ..verify import close_workers, judge_many
 # %% ../../nbs/bench/elicit.ipynb #86d47dd8
 def made_responses(n: int, seed: int = 0) -> "list[tuple[str, str]]":
     "`n` pairs of response and reference answer: 60% whole numbers, 15% fractions, 15% algebra, 10% tuples; a third are wrong."
+    import random
     rng, out = random.Random(seed), []
     filler = "We expand the square, collect the terms in $x$ and compare coefficients, so that $x^{2} - 3x + 2 = 0$ holds. "
     for _ in range(n):
@@ -74,6 +75,7 @@ def _cold(gen):
 
 def overhead(gen: Generator, problems: "list[dict]", s: Sampling, repeats: int = 3) -> dict:
     "Wall time of `elicit` over the engine's own `generate`, medians of alternating runs on the same prompts."
+    import statistics, tempfile
     from spot_nb.elicit import elicit
     def ours():
         with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +95,7 @@ def overhead(gen: Generator, problems: "list[dict]", s: Sampling, repeats: int =
 
 def n_against_copies(gen: Generator, prompts: list, s: Sampling, n: int = 16, repeats: int = 2) -> dict:
     "Wall time of `n` samples a prompt as one request, over the same prompts given `n` times."
+    import statistics
     times = {"n": [], "copies": []}
     for k in range(repeats):
         for name, ps, setting in (("n", prompts, dataclasses.replace(s, n=n)), ("copies", [p for p in prompts for _ in range(n)], dataclasses.replace(s, n=1)))[::1 if k % 2 else -1]:
