@@ -362,7 +362,7 @@ class Pair:
     def tree(self) -> list:
         "The view as a tree for `to_html`."
         d = self.diff
-        turns = [["div", {"class": "turn"}, ["b", {}, m["role"]], ["div", {"class": "text", "dir": "auto"}, *_cell(m["content"], 0, len(m["content"]),
+        turns = [["div", {"class": "turn"}, ["b", {}, *text_nodes(m["role"])], ["div", {"class": "text", "dir": "auto"}, *_cell(m["content"], 0, len(m["content"]),
                   [(0, len(m["content"]), "")], find_formulas(m["content"]))]] for m in self.prompt]
         if len(turns) > 1: turns = [["details", {"class": "fold"}, ["summary", {}, f"{len(turns) - 1} earlier messages"], *turns[:-1]], turns[-1]]
         facts = [["div", {"class": "fact"}, ["span", {}, k], ["b", {"dir": "auto"}, *text_nodes(v)]] for k, v in self.facts()]
@@ -425,7 +425,7 @@ def _block(job: "tuple[int, Pair]") -> "tuple[str, list]":
     "A pair's JSON block and its line in the index."
     k, pair = job
     d = pair.diff
-    row = [str(pair.record.get("id", k + 1)), round(d.change_ratio, 4), d.prefix, d.edits, d.n_rejected + d.n_chosen, _start_of(pair.prompt[-1]["content"])]
+    row = [_no_surrogates(str(pair.record.get("id", k + 1))), round(d.change_ratio, 4), d.prefix, d.edits, d.n_rejected + d.n_chosen, _start_of(pair.prompt[-1]["content"])]
     return _json_block(f"p{k}", pair.tree()), row
 
 def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: str = "Pairs", gamma: float = 0.6, workers: int = 1) -> str:
