@@ -39,6 +39,7 @@ def main() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(page(path), target)
     shutil.copy(root/"_quarto.yml", site)
+    shutil.copy(root/"nbs"/"styles.css", site/"nbs")
     (site/"index.html").write_text('<!doctype html><meta charset="utf-8"><title>spot_nb</title><meta http-equiv="refresh" content="0; url=nbs/index.html"><a href="nbs/index.html">spot_nb</a>\n')
     quarto = shutil.which("quarto")
     subprocess.run([quarto, "render", "--no-execute"] if quarto else [Path(sys.executable).parent/"smalldocs", "render", "--quiet"], cwd=site, check=True)
