@@ -84,6 +84,7 @@ def test_an_exported_set_trains_a_step_in_dpo(tmp_path):
     kept, _ = P.filter_pairs([pair(k) for k in range(4)], tokenizer=tok)
     data = load_dataset("parquet", data_files=str(P.export_pairs(kept, tmp_path/"set.parquet")), split="train", cache_dir=str(tmp_path/"cache"))
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2))
+    model.save_pretrained(tmp_path/"model")
     config = DPOConfig(output_dir=str(tmp_path/"out"), max_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False)
-    result = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=tok).train()
+    result = DPOTrainer(model=str(tmp_path/"model"), args=config, train_dataset=data, processing_class=tok).train()
     assert result.global_step == 1 and 0.6 < result.training_loss < 0.8        # log 2 before the first step
