@@ -170,5 +170,5 @@ def test_embedded_student_and_merged_tokens():
     model = load_model("embedded", attn_implementation=register_tree_attention())
     e = lambda t: encode_response(tok, t)
     p = encode_prompt(tok, "Compute 4 + 9.")
-    triples = [(p, e("4 + 9 = 13, hello"), e("4 + 9 = 130, help")), (p, e("Internationalization"), e("International law"))]
+    triples = [(p, e("4 + 9 = 13, hello"), e("4 + 9 = 130, help"))]
     assert_equal(*both(model, triples))
