@@ -26,7 +26,7 @@ def _text_of(ids: "list[int]") -> str: return array("I", ids).tobytes().decode(_
 def _recode(rejected: Sequence, chosen: Sequence) -> "tuple[Sequence, Sequence]":
     "The two sequences as strings (or arrays, past 1.1 million distinct items) with the same equalities between items."
     if isinstance(rejected, str) and isinstance(chosen, str): return rejected, chosen
-    a, b = (s.tolist() if hasattr(s, "tolist") else list(s) for s in (rejected, chosen))
+    a, b = (s if type(s) is list else s.tolist() if hasattr(s, "tolist") else list(s) for s in (rejected, chosen))
     try: return _text_of(a), _text_of(b)
     except (TypeError, OverflowError, ValueError): pass
     number: dict = {}

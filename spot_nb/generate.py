@@ -7,7 +7,7 @@ __all__ = ['ENGINES', 'Sampling', 'Completion', 'Generator', 'pick_tokens', 'Tra
            'ReplicatedGenerator', 'OpenAIGenerator', 'RayGenerator', 'make_generator']
 
 # %% ../nbs/04_generate.ipynb #e728117f
-import dataclasses, hashlib, itertools, math
+import dataclasses, hashlib, itertools, math, warnings
 from dataclasses import dataclass
 from typing import Any, Iterator
 
@@ -527,7 +527,8 @@ class _RayStage:
 class RayGenerator(Generator):
     """Sampling on a Ray cluster. `num_gpus` is `data_parallel * tensor_parallel`; `stage="vllm"` is `ray.data.llm`, `"transformers"` this notebook's engine.
 
-    `address` is the cluster's (default: `$RAY_ADDRESS`, else a cluster of one machine)."""
+    `address` is the cluster's (default: `$RAY_ADDRESS`, else a cluster of one machine). Raises `SpotError` when the vLLM stage finds no GPU;
+    `gpus=True` says that there will be."""
     def __init__(self, model: str, *, data_parallel: int = 1, tensor_parallel: int = 1, batch_size: int = 32, stage: str = "vllm", dtype: str = "auto",
                  max_model_len: "int | None" = None, trust_remote_code: bool = False, chat_template: "str | None" = None, address: "str | None" = None,
                  gpus: "bool | None" = None, **options):
@@ -542,7 +543,11 @@ class RayGenerator(Generator):
         self.stop_ids, self.version = [end_of_turn(self.tokenizer)], ray.__version__
         if not ray.is_initialized(): ray.init(address=address or os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False, logging_level="ERROR")
         ray.data.DataContext.get_current().enable_progress_bars = False
-        self.gpus = ray.cluster_resources().get("GPU", 0) > 0 if gpus is None else gpus
+        have = int(ray.cluster_resources().get("GPU", 0))
+        self.gpus = have > 0 if gpus is None else gpus
+        if stage == "vllm" and not self.gpus:
+            raise SpotError("the Ray cluster has no GPU, and its vLLM stage would wait for one: add nodes with GPUs, give gpus=True where an autoscaler will, or take stage=\"transformers\"")
+        if 0 < have < data_parallel*tensor_parallel: warnings.warn(f"the Ray cluster has {have} GPUs and {data_parallel*tensor_parallel} are asked for: the run waits until there are as many", stacklevel=2)
         from transformers import AutoConfig
         from spot_nb.models import resolve_model
         self.path = resolve_model(model)

@@ -35,7 +35,7 @@ class PipelineConfig:
     max_tokens: int = 48
     enable_thinking: "bool | None" = None
     gamma: float = 0.6                          # largest change ratio kept
-    train: dict = field(default_factory=lambda: dict(num_train_epochs=2, per_device_train_batch_size=8, save_steps=8, save_total_limit=1))
+    train: dict = field(default_factory=lambda: dict(num_train_epochs=2, per_device_train_batch_size=8, save_steps=13, save_total_limit=1))
     methods: list = field(default_factory=lambda: [
         dict(name="SFT+", loss="sft_plus", learning_rate=1e-5),
         dict(name="SPoT-BCO", loss="spot_bco", beta="auto", delta_floor=0.0, learning_rate=1e-5)])

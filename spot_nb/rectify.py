@@ -7,7 +7,7 @@ __all__ = ['VERDICTS', 'CHARS_PER_TOKEN', 'THOUGHTS_PER_CALL', 'as_sample', 'loa
            'estimate', 'rectify', 'report', 'print_report', 'cli']
 
 # %% ../nbs/07_rectify.ipynb #1322381f
-import argparse, asyncio, json, random, re, signal, sys, threading, time
+import argparse, asyncio, contextlib, json, random, re, signal, sys, threading, time
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Callable, Iterable
@@ -140,6 +140,7 @@ def estimate(records: "list[dict]", oracle: "Oracle | None", mode: str = "withou
 # %% ../nbs/07_rectify.ipynb #dcd07159
 def _sidecar(output: Path, name: str) -> Path: return output.with_name(f"{output.stem}.{name}.jsonl")
 
+_STAGGER = 0.005          # seconds between the first calls of two workers
 _ACCEPTED, _FINAL = ("correct", "unchecked"), ("correct", "unchecked", "blocked", "failed")
 _TOKENS = ("input", "output", "thoughts", "cached")
 
@@ -206,7 +207,7 @@ class _Run:
 
     def halt(self, why: str):
         self.stop = self.stop or why
-        if self.limiter: self.limiter.wake(); self.stopping.set()
+        if self.limiter: self.limiter.wake(); self.stopping.set(); self.dry.set()
 
     # -- one call
     def usage(self, reply: Reply, lost: int = 0) -> dict:
@@ -298,7 +299,7 @@ class _Run:
 
     # -- one by one, many at once
     async def concurrently(self, todo: "list[dict]", workers: int, **options):
-        self.limiter, self.stopping = Limiter(workers), asyncio.Event()
+        self.limiter, self.stopping, self.dry = Limiter(workers), asyncio.Event(), asyncio.Event()
         loop, feed = asyncio.get_running_loop(), iter(todo)
         async def worker():
             for record in feed:
@@ -313,10 +314,12 @@ class _Run:
                         verdict = await loop.run_in_executor(None, assess, record, got[0], self.mode)
                         done = self.step(record, calls, *got, verdict)
                     finally: self.judging -= 1; self.limiter.wake(1)
-        async def guarded():
+            self.dry.set()
+        async def guarded(n):
+            with contextlib.suppress(asyncio.TimeoutError): await asyncio.wait_for(self.dry.wait(), n*_STAGGER)
             try: await worker()
             except Exception as e: self.fatal = self.fatal or e; self.halt("error")
-        tasks = [asyncio.create_task(guarded()) for _ in range(min(workers, len(todo)))]
+        tasks = [asyncio.create_task(guarded(n)) for n in range(min(workers, len(todo)))]
         def interrupt():
             if self.stop == "interrupted":
                 for t in tasks: t.cancel()

@@ -10,6 +10,7 @@ __all__ = ['SPoTConfig', 'Example', 'tokenize_pairs', 'weights_digest', 'referen
 # %% ../nbs/12_train.ipynb #0846bd30
 import contextlib, difflib, hashlib, json, math, os, sys, time, warnings
 from dataclasses import dataclass, field, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
@@ -535,10 +536,10 @@ def model_card(trainer: SPoTTrainer) -> str:
     if not os.path.isabs(str(base)) and base != "embedded": front.append(f"base_model: {base}")
     name = Path(str(base)).name if os.path.isabs(str(base)) else base
     parts = ["\n".join(front + ["---"]), f"# {name}, trained with {a.loss}",
-             f"Trained with [spot_nb](https://pypi.org/project/spot-nb/) from `{name}` on {len(trainer.examples)} pairs of `{Path(str(a.data_path or 'records given in Python')).name}`.",
+             f"Trained with `spot_nb` from `{name}` on {len(trainer.examples)} pairs of `{Path(str(a.data_path or 'records given in Python')).name}`.",
              "## Settings", table(("Setting", "Value"), rows)]
     if figures: parts += [f"## Last step ({h[-1]['step']})", table(("Figure", "Value"), figures)]
-    parts += ["## Citation", "```bibtex\n@article{lin2026spot,\n  title={Surgical Post-Training},\n  author={Lin and Han},\n  journal={arXiv preprint arXiv:2603.01683},\n  year={2026}\n}\n```"]
+    parts += ["## Citation", "```bibtex\n@article{lin2026spot,\n  title={Surgical Post-Training: Cutting Errors, Keeping Knowledge},\n  author={Lin and Han},\n  journal={arXiv preprint arXiv:2603.01683},\n  year={2026}\n}\n```"]
     return "\n\n".join(parts) + "\n"
 
 # %% ../nbs/12_train.ipynb #a5ce2116
@@ -593,7 +594,7 @@ def train(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
 # %% ../nbs/12_train.ipynb #2d98049d
 def presets() -> "dict[str, Path]":
     "The settings files that come with the package, by name."
-    return {p.stem: p for p in sorted((Path(__file__).parent/"presets").glob("*.yaml"))}
+    return {p.stem: p for p in sorted(Path(str(files("spot_nb")/"presets")).glob("*.yaml"))}
 
 def _arguments(path: str) -> "list[str]":
     "A YAML file as command-line arguments, its keys checked."
@@ -615,14 +616,14 @@ def _arguments(path: str) -> "list[str]":
 def parse_config(argv: "Sequence[str]") -> SPoTConfig:
     "Settings from `--config FILE|PRESET` and flags, which win. Raises `SpotError` for unknown settings and bad values."
     from transformers import HfArgumentParser
-    argv, files = list(argv), []
+    argv, named = list(argv), []
     while "--config" in argv:
         i = argv.index("--config")
         if i + 1 == len(argv): raise SpotError("--config needs a file or the name of a preset")
-        files.append(argv[i + 1]); del argv[i:i + 2]
+        named.append(argv[i + 1]); del argv[i:i + 2]
     parser = HfArgumentParser(SPoTConfig, prog="spot train", description="Train on pairs. --config FILE|PRESET gives settings; flags win over it. "
                               f"Presets: {', '.join(presets()) or 'none'}.")
-    (config,) = parser.parse_args_into_dataclasses([a for f in files for a in _arguments(f)] + argv)
+    (config,) = parser.parse_args_into_dataclasses([a for f in named for a in _arguments(f)] + argv)
     return config
 
 def cli(argv: "Sequence[str]") -> int:
@@ -633,7 +634,6 @@ def cli(argv: "Sequence[str]") -> int:
     return 0
 
 # %% ../nbs/12_train.ipynb #4db43f9d
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and "__file__" in globals():   # `accelerate launch -m spot_nb.train`, not a notebook
     try: sys.exit(cli(sys.argv[1:]))
     except SpotError as e: print(f"spot train: {e}", file=sys.stderr); sys.exit(2)

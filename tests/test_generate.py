@@ -144,12 +144,26 @@ def test_vllm_gives_the_greedy_text_of_transformers_and_seeded_samples():
         assert g.info()["engine"] == "vllm"
 
 
+@pytest.fixture(scope="module")
+def ray_cluster():
+    "A cluster of one machine that claims a GPU, which vLLM's CPU build does not need."
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
 @pytest.mark.vllm
 @pytest.mark.parametrize("stage", ["transformers", "vllm"])
-def test_ray_gives_the_greedy_text_of_transformers(stage):
-    pytest.importorskip("ray")
+def test_ray_gives_the_greedy_text_of_transformers(ray_cluster, stage):
     from spot_nb.arithmetic import make_problems
     prompts, s = [p["prompt"] for p in make_problems(4, seed=12)], Sampling(0, max_tokens=40)
     with make_generator("embedded", "transformers") as g: want = g.generate(prompts, s)
     options = dict(dtype="float32", max_model_len=512, batch_size=4, stage=stage, **(dict(enforce_eager=True) if stage == "vllm" else {}))
     with make_generator("embedded", "ray", **options) as g: assert [c[0].text for c in g.generate(prompts, s)] == [c[0].text for c in want]
+
+
+@pytest.mark.vllm
+def test_a_cluster_without_a_gpu_is_named(ray_cluster, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "cluster_resources", lambda: {"CPU": 2})
+    with pytest.raises(SpotError, match="no GPU"): make_generator("embedded", "ray")
