@@ -9,6 +9,7 @@ from traitlets.config import Config
 
 root = Path(__file__).resolve().parents[1]
 nb = nbformat.read(root/"nbs"/"index.ipynb", as_version=4)
+nb.metadata["language_info"] = {"name": "python"}                  # nbdev_clean strips it; the exporter needs it to mark code blocks
 nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and re.match(r"\s*#\|\s*hide\b", c.source))]
 for cell in nb.cells:
     if re.search(r"^#\| echo: false$", cell.source, re.M): cell.metadata["tags"] = ["no-input"]
