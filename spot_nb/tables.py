@@ -265,15 +265,16 @@ def cli(argv: "list[str]") -> int:
     p = argparse.ArgumentParser(prog="spot tables", description="The paper's tables, with your results beside them.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("numbers", nargs="*", default=["1"], help="tables of the paper (1-7, 9-12), or `all`")
     p.add_argument("--ours", action="append", default=[], metavar="NAME=PATH", help="a row of your own: SPoT=evaluation_results or Qwen3-8B/SFT=other/aggregated_results.json (repeatable)")
-    p.add_argument("--format", choices=["markdown", "latex", "html", "csv"], default="markdown", help="what to write")
+    p.add_argument("--format", choices=["markdown", "latex", "html", "csv"], default=argparse.SUPPRESS, help="what to write (default: by the ending of --output, else markdown)")
     p.add_argument("-o", "--output", type=Path, help="a file to write; without it the tables are printed")
     a = p.parse_args(argv)
     bad = [o for o in a.ours if "=" not in o]
     if bad: raise SpotError(f"--ours {bad[0]!r}: write NAME=PATH, for example SPoT=evaluation_results")
     ours = dict(o.split("=", 1) for o in a.ours)
     tables = [table(n, ours) for n in (list(published()["tables"]) if "all" in a.numbers else a.numbers)]
-    text = "\n".join(t.frame().to_csv() if a.format == "csv" else getattr(t, a.format)() for t in tables)
-    if a.format == "html": text = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>SPoT tables</title><body>{text}</body></html>\n'
+    kind = getattr(a, "format", {".html": "html", ".tex": "latex", ".csv": "csv"}.get(a.output.suffix.lower() if a.output else "", "markdown"))
+    text = "\n".join(t.frame().to_csv() if kind == "csv" else getattr(t, kind)() for t in tables)
+    if kind == "html": text = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>SPoT tables</title><body>{text}</body></html>\n'
     if a.output: write_text(a.output, text); print(f"{len(tables)} table(s) to {a.output}")
     else: print(text)
     return 0

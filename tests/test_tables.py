@@ -78,7 +78,7 @@ def test_latex_is_escaped():
 def test_html_is_escaped(): assert "<b>x</b>" not in table(1, {"<b>x</b>": {"aime24": 1.0}}).html()
 
 def test_command(tmp_path, capsys):
-    assert cli(["1", "7", "--format", "html", "-o", str(tmp_path/"t.html"), "--ours", f"SPoT={_results(tmp_path)}"]) == 0
+    assert cli(["1", "7", "-o", str(tmp_path/"t.html"), "--ours", f"SPoT={_results(tmp_path)}"]) == 0
     assert (tmp_path/"t.html").read_text().count("(ours)") == 2
     assert cli(["12"]) == 0 and "14.7" in capsys.readouterr().out
     assert cli(["all", "--format", "csv"]) == 0
