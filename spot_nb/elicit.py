@@ -8,12 +8,12 @@ __all__ = ['INSTRUCTION', 'NOT_AN_ERROR', 'GROUPS', 'INK', 'BLUE', 'ORANGE', 'un
            'Browse', 'browse', 'pass_at_k', 'pass_table', 'rft_samples', 'cli']
 
 # %% ../nbs/05_elicit.ipynb #2646e72b
-import argparse, math, re, sys, time, unicodedata
+import argparse, hashlib, json, math, re, sys, time, unicodedata
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
-from .records import SpotError, Store, as_messages, iter_jsonl, progress, prompt_id, read_json, read_rows, write_json, write_jsonl
+from .records import SpotError, Store, as_messages, iter_jsonl, progress, prompt_id, read_json, read_rows, same_on_disk, write_json, write_jsonl
 from .generate import Generator, Sampling, make_generator
 from .verify import boxed, judge, number
 
@@ -44,13 +44,15 @@ def as_problem(row: dict, instruction: str = INSTRUCTION, where: str = "problem"
     if isinstance(answer, (list, tuple)): answer = ", ".join(map(str, answer))
     answer = str(answer).strip()
     if (inside := boxed(answer)[0]): answer = inside[-1][2]
-    if isinstance(prompt, list) and len(prompt) == 1 and "reward_model" in row: prompt = prompt[0].get("content")   # verl
+    elif "####" in answer: answer = answer.rsplit("####", 1)[1].strip()                                             # GSM8K: a rationale before it
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], dict) and "reward_model" in row: prompt = prompt[0].get("content")   # verl
     if isinstance(prompt, str):
         prompt = unwrap(prompt)
         if instruction and "\\boxed" not in prompt: prompt = f"{prompt}\n\n{instruction}"
     try: as_messages(prompt)
     except SpotError as e: raise SpotError(f"{where}: {e}") from None
     rid = next((v for v in (row.get("id"), row.get("index"), row.get("unique_id"), extra.get("index")) if v is not None), None)
+    if not isinstance(rid, (str, int, type(None))): rid = json.dumps(rid, sort_keys=True, default=str)
     return {"id": prompt_id(prompt) if rid is None else rid, "prompt": prompt, "answer": answer, "source": str(row.get("source") or row.get("data_source") or "")}
 
 def _text(prompt) -> str: return prompt if isinstance(prompt, str) else as_messages(prompt)[-1]["content"]
@@ -61,6 +63,7 @@ def load_problems(source: "str | Path | list[dict]", split: str = "train", langu
 
     `language="en"` keeps English (see `is_english`), `"all"` keeps everything. A repeated problem is dropped; an id that names two
     different problems gets a suffix on its second use. `max_samples` keeps the first ones. Raises `SpotError` as `read_rows` and `as_problem` do."""
+    if max_samples is not None and max_samples < 1: raise SpotError(f"max_samples must be at least 1, not {max_samples}")
     if language not in ("en", "all"): raise SpotError(f"language must be en or all, not {language!r}")
     rows = source if isinstance(source, list) else read_rows(source, split=split, config=config)
     where = "data" if isinstance(source, list) else str(source)
@@ -72,8 +75,8 @@ def load_problems(source: "str | Path | list[dict]", split: str = "train", langu
         prompts.add(key)
         if not _text(p["prompt"]).strip(): stats["empty"] += 1; continue
         if language == "en" and not is_english(_text(p["prompt"]).removesuffix(instruction)): stats["other_language"] += 1; continue
-        if p["id"] in ids: p["id"] = f"{p['id']}~{key[:8]}"; stats["ids_renamed"] += 1
-        ids.add(p["id"])
+        if str(p["id"]) in ids: p["id"] = f"{p['id']}~{key[:8]}"; stats["ids_renamed"] += 1
+        ids.add(str(p["id"]))
         out.append(p)
         if max_samples and len(out) == max_samples: break
     if not out: raise SpotError(f"{where}: no problem is left of {len(rows)} rows ({stats['other_language']} not English): check the file, or pass --language all")
@@ -102,14 +105,15 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
            target_errors: "int | None" = None, timeout: float = 5.0, verify_threads: int = 1, extra: "dict | None" = None) -> dict:
     """Sample `problems`, verify, write the four files in `output_dir`, and return the summary.
 
-    With `resume`, samples on disk are kept if model and sampling are the same (else `SpotError`); without it they are thrown away.
+    With `resume`, samples on disk are kept if model, chat template, sampling and problems are the same (else `SpotError`); without it they are thrown away.
     `target_errors` stops once that many errors are on disk. `extra` is added to the summary. A generator's failure or an
     interruption passes through after everything finished is on disk."""
     from concurrent.futures import ThreadPoolExecutor
     out, s = Path(output_dir), sampling or Sampling()
     info = generator.info()
-    run = {"model": info.get("model"), "sampling": s.to_dict()}
-    _same_run(out, run, resume)
+    template = getattr(getattr(generator, "tokenizer", None), "chat_template", None)
+    run = {"model": info.get("model"), "sampling": s.to_dict(), "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest()[:12]}
+    _same_run(out, run, resume, problems)
     began, judging, failed = time.perf_counter(), [0.0], 0
     def judged(problem, k, completion):
         start = time.perf_counter()
@@ -154,17 +158,31 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
     return summary
 
 def _settle_quietly(waiting, store):
-    "On the way out of an error: keep what is already judged."
+    "On the way out of an error: judge and keep what was sampled."
     for f in waiting:
-        if f.done() and not f.cancelled() and f.exception() is None and f.result()["id"] not in store: store.append(f.result())
+        if not f.cancelled() and f.exception() is None and f.result()["id"] not in store: store.append(f.result())
 
-def _same_run(out: Path, run: dict, resume: bool):
+def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]"):
+    "Raise `SpotError` when the samples in `out` come from another model, chat template or sampling, or answer other problems under the same ids."
     if not resume or not (out/"run.json").is_file() or not (out/"all_results.jsonl").is_file() or not (out/"all_results.jsonl").stat().st_size: return
     before = read_json(out/"run.json")
     differ = [k for k in run["sampling"] if before.get("sampling", {}).get(k) != run["sampling"][k]]
+    if before.get("chat_template") and run["chat_template"] not in (None, before["chat_template"]): differ.insert(0, "chat template")
     if before.get("model") != run["model"]: differ.insert(0, "model")
+    asked = {p["id"]: p for p in problems}
+    for r in () if differ else _whole_lines(out/"all_results.jsonl"):
+        p = asked.get(r.get("problem_id", r.get("id")))
+        if p and not all(same_on_disk(p[k], r.get(k)) for k in ("prompt", "answer")): differ.append(f"the problem with id {p['id']!r}"); break
     if differ:
         raise SpotError(f"{out} holds samples of another run ({', '.join(differ)} differ): choose another --output_dir, or throw them away with --overwrite")
+
+def _whole_lines(path: Path) -> "Iterator[dict]":
+    "The records of a store that may end in a torn line."
+    with open(path, "rb") as f:
+        for raw in f:
+            try: r = json.loads(raw)
+            except ValueError: continue                                      # the store itself says what to do about it
+            if isinstance(r, dict): yield r
 
 def _finish(out: Path, facts: dict) -> dict:
     "Write the files that derive from `all_results.jsonl`; return the summary."
@@ -351,7 +369,7 @@ def _parser() -> argparse.ArgumentParser:
     add("base_url", default=None, help="address of an OpenAI-compatible server")
     add("chat_template", type=Path, default=None, help="file with a chat template that replaces the tokenizer's")
     add("trust_remote_code", action="store_true", help="run code that comes with the model")
-    add("resume", action="store_true", help="go on where an earlier run with the same settings stopped")
+    add("resume", action="store_true", help="go on where an earlier run stopped: the default; a run with other settings or problems is refused")
     add("overwrite", action="store_true", help="throw away an earlier run's samples")
     add("timeout", type=float, default=5.0, help="CPU seconds for one verdict")
     return p
@@ -361,9 +379,6 @@ def cli(argv: "list[str]") -> int:
     a = _parser().parse_args(argv)
     if a.enable_thinking and a.disable_thinking: raise SpotError("--enable_thinking and --disable_thinking contradict each other: give one")
     if a.resume and a.overwrite: raise SpotError("--resume and --overwrite contradict each other: give one")
-    existing = a.output_dir/"all_results.jsonl"
-    if not (a.resume or a.overwrite) and existing.is_file() and existing.stat().st_size:
-        raise SpotError(f"{a.output_dir} holds an earlier run: go on with it (--resume), throw it away (--overwrite), or choose another --output_dir")
     sampling = Sampling(a.temperature, a.top_p, a.top_k, a.max_tokens, a.n, None if a.seed == -1 else a.seed,
                         True if a.enable_thinking else False if a.disable_thinking else None)
     problems, stats = load_problems(a.data_path, a.split, a.language, a.instruction, a.max_samples, a.config)
@@ -377,6 +392,6 @@ def cli(argv: "list[str]") -> int:
         s = elicit(problems, generator, a.output_dir, sampling, resume=not a.overwrite, target_errors=a.target_errors, timeout=a.timeout, extra={"data": {"path": a.data_path, **stats}})
     share = "no sample could be judged" if s["accuracy"] is None else f"accuracy {100*s['accuracy']:.1f}% [{100*s['accuracy_95'][0]:.1f}, {100*s['accuracy_95'][1]:.1f}]"
     print(f"{s['samples']} samples: {s['correct']} right, {s['errors']} errors, {share}")
-    print("outcomes: " + ", ".join(f"{k} {n}" for k, n in s["reasons"].items()) + (f", failed {s['failed']} (run again with --resume)" if s["failed"] else ""))
+    print("outcomes: " + ", ".join(f"{k} {n}" for k, n in s["reasons"].items()) + (f", failed {s['failed']} (the same command asks for them again)" if s["failed"] else ""))
     print(f"{a.output_dir}/errors.jsonl is ready for `spot rectify`")
     return 1 if s["failed"] else 0

@@ -136,6 +136,10 @@ def _unfence(text: str) -> str:
     m = _FENCE.match(text)
     return m[2] if m else text
 
+def _thoughtless(text: str) -> str:
+    "`text` without blocks of thinking, closed ones and one whose beginning is missing."
+    return _CLOSE_THINK.sub("", _THINK.sub("", text), 1)
+
 def parse_reply(reply: "Reply | str", mode: str = "without_answer") -> Parsed:
     """The corrected response inside a reply.
 
@@ -144,7 +148,11 @@ def parse_reply(reply: "Reply | str", mode: str = "without_answer") -> Parsed:
     if isinstance(reply, str): reply = Reply(reply)
     if reply.finish == "blocked": return Parsed(None, "blocked")
     cut = reply.finish == "length"
-    text = _CLOSE_THINK.sub("", _THINK.sub("", reply.text or ""), 1)
+    raw, last = reply.text or "", None
+    for last in _START.finditer(raw): pass
+    at = last.start() if last and mode != "direct" else len(raw)
+    head = _thoughtless(raw[:at])                            # a `<think>` after the marker is the student's own
+    text = _thoughtless(raw) if _OPEN_THINK.match(head) else head + raw[at:]
     if _OPEN_THINK.match(text): return Parsed(None, "truncated" if cut else "no markers")
     if not text.strip(): return Parsed(None, "truncated" if cut else "empty")
     if mode == "direct":
@@ -651,7 +659,7 @@ def load_program(spec: str) -> Callable:
             s.loader.exec_module(module)
         else: module = importlib.import_module(where)
         return getattr(module, name)
-    except (ImportError, FileNotFoundError, AttributeError) as e: raise SpotError(f"--program {spec!r} cannot be loaded ({e}): check the path and the function's name") from None
+    except Exception as e: raise SpotError(f"--program {spec!r} cannot be loaded ({type(e).__name__}: {e}): check the path, the function's name and the code") from e
 
 def make_oracle(kind: str, model: "str | None" = None, *, base_url: "str | None" = None, api_key_env: "str | None" = None,
                 thinking_budget: "int | None" = 16384, max_tokens: "int | None" = None, temperature: "float | None" = None,

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from .records import SpotError, Store, as_messages, atomic_path, iter_jsonl, progress, prompt_id, read_rows, write_jsonl
+from .records import SpotError, Store, as_messages, atomic_path, iter_jsonl, progress, prompt_id, read_rows, same_on_disk, write_jsonl
 from .oracle import (MODES, ORACLES, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply, TryAgain, build_messages, check_mode, cost_usd,
                             export_sheet, load_prices, make_oracle, parse_reply, price_of, prompt_hash)
 
@@ -35,7 +35,7 @@ def as_sample(row: dict, where: str = "record") -> dict:
     return {"id": prompt_id(found["prompt"]) if rid is None else rid, **found, **{k: v for k, v in row.items() if k not in taken}}
 
 def load_errors(errors: "str | Path | Iterable[dict]") -> "list[dict]":
-    "Sample records of a file, hub data set or list. Raises `SpotError` for an empty source, a malformed record or an id that occurs twice."
+    "Sample records of a file, hub data set or list. Raises `SpotError` for a malformed record or an id that occurs twice."
     where = str(errors) if isinstance(errors, (str, Path)) else "errors"
     rows = read_rows(errors) if isinstance(errors, (str, Path)) else list(errors)
     out, seen = [], set()
@@ -155,14 +155,21 @@ class _Run:
         self.store = self.journal = self.bar = self.limiter = None
 
     # -- what is on disk already
-    def open(self, resume: bool, retry: "set[str]"):
+    def open(self, resume: bool, retry: "set[str]", records: "list[dict]" = ()):
         if not resume:
             for name in ("calls", "batches", "superseded"): _sidecar(self.output, name).unlink(missing_ok=True)
         elif retry: self._supersede(retry)
         self.store = Store(self.output, resume=resume, keep=False)
+        asked, modes = {r["id"]: r for r in records}, set()
         for r in iter_jsonl(self.output):
             if "verdict" not in r: raise SpotError(f"{self.output} was not written by `spot rectify` (record {r.get('id')!r} has no verdict): choose another output")
+            now = asked.get(r["id"])
+            if now and not (same_on_disk(now["response"], r["rejected"]) and same_on_disk(now["prompt"], r["prompt"])):
+                raise SpotError(f"{self.output}, record {r['id']!r}: corrects another response than the errors given now: choose another output, or start over with --fresh")
+            modes.add((r.get("oracle") or {}).get("mode", self.mode))
             self.count(r)
+        if modes and self.mode not in modes and not retry:
+            raise SpotError(f"{self.output} was made with --mode {', '.join(sorted(modes))}: choose another output for {self.mode}, or name the verdicts to ask again with --retry")
         old, self.rounds = _sidecar(self.output, "superseded"), Counter()
         for r in iter_jsonl(old) if old.is_file() else (): self.rounds[r["id"]] += 1; self.spend(r["usage"])
         path = _sidecar(self.output, "calls")
@@ -213,6 +220,8 @@ class _Run:
     def usage(self, reply: Reply, lost: int = 0) -> dict:
         u = {f"{k}_tokens": int(reply.usage.get(k, 0)) for k in _TOKENS if reply.usage.get(k)}
         cost = cost_usd(reply.usage, self.price, self.oracle.discount) if reply.finish != "failed" else 0.0
+        if cost == 0 and self.guess and reply.finish != "failed" and not (reply.usage.get("input") or reply.usage.get("output")):
+            cost, u["estimated_calls"] = self.guess, 1                       # the server told no usage: book what was expected
         return {**u, "calls": int(reply.finish != "failed"), "cost_usd": cost if cost is None else round(cost, 8), **({"lost_calls": lost} if lost else {})}
 
     async def call(self, job: Job, tries: int, timeout: float, backoff: float, max_wait: float) -> "tuple[Reply, dict] | None":
@@ -419,7 +428,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     if max_cost_usd is not None and run.price is None:
         raise SpotError(f"there is no price for {oracle.model!r}, so a budget cannot be kept: add --price IN,OUT (dollars per million tokens)")
     if run.price and any(run.price.values()): run.guess = estimate(records[:500], oracle, mode, load_prices(prices))["usd_per_call"] or 0.0
-    run.open(resume, set(retry))
+    run.open(resume, set(retry), records)
     try:
         todo = [r for r in records if r["id"] not in run.store]
         run.bar = progress(total=len(records), initial=len(records) - len(todo), desc="rectify")

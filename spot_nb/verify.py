@@ -378,6 +378,15 @@ def _algebra(gold: str, pred: str) -> bool:
         return False
     return bool(verify(g, p, strict=True, timeout_seconds=None))
 
+_COUNT = re.compile(r"(?i)(?:(?:therefore|thus|hence|just|only|simply|exactly|then|now|equal to),?\s+)?\\?\$?\s*([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)((?:\s+[a-z]{3,}){0,6})")
+_SCALING = re.compile(r"(?i)\b(?:hundred|thousand|million|billion|trillion|dozens?|score|percent|cent|squared|cubed|factorial|times|plus|minus|over|divided|multiplied|and|mod|modulo|base|choose|"
+                      r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?|raised|root|more|less|fewer|not|nor)\b")
+
+def _counted(candidate: str) -> "str | None":
+    "The number in `12 eggs` or `therefore 12`: the only one among plain words, none of which changes its value."
+    m = _COUNT.fullmatch(_TEXT.sub(r"\1", candidate).strip(" .:*"))
+    return m[1] if m and not _SCALING.search(m[2]) else None
+
 def _judge(response: str, answer: Any, finish_reason: "str | None", algebra) -> Verdict:
     gold = "" if answer is None else str(answer).strip()
     if (inside := boxed(gold)[0]): gold = inside[-1][2]
@@ -391,6 +400,9 @@ def _judge(response: str, answer: Any, finish_reason: "str | None", algebra) -> 
         try:
             if equivalent(gold, c, algebra): return Verdict(True, c[:MAX_ANSWER], "match")
         except BadGold: bad = True
+    if number(gold.strip("$ ")) is not None:
+        for c in candidates:
+            if (n := _counted(c)) and equivalent(gold, n, algebra): return Verdict(True, c[:MAX_ANSWER], "match")
     return Verdict(False, shown, "bad ground truth" if bad else "mismatch")
 
 # %% ../nbs/01_verify.ipynb #75f9239c

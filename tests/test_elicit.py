@@ -110,8 +110,10 @@ def test_the_command_s_errors_are_one_sentence(tmp_path):
     for extra, word in ((["--enable-thinking", "--disable-thinking"], "contradict"), (["--temperature", "-1"], "temperature"), (["--engine", "warp"], "engine"), (["--chat_template", "/no"], "chat_template")):
         with pytest.raises(SpotError, match=word): cli(base + extra)
     (tmp_path/"o").mkdir()
-    (tmp_path/"o"/"all_results.jsonl").write_text("{}\n")
-    with pytest.raises(SpotError, match="--resume"): cli(base)
+    (tmp_path/"o"/"all_results.jsonl").write_text('{"id": "a"}\n')
+    (tmp_path/"o"/"run.json").write_text('{"model": "another", "sampling": {}}')
+    with pytest.raises(SpotError, match="model.*--overwrite"): cli(base)
+    assert (tmp_path/"o"/"all_results.jsonl").read_text() == '{"id": "a"}\n'
 
 
 def test_a_full_disk_stops_with_everything_so_far(tmp_path, monkeypatch):
@@ -136,3 +138,31 @@ def test_tables_and_pictures():
     assert "&lt;" in browse([{**records[0], "response": "<script>"}], 1)._repr_html_()
     assert wilson(0, 0) == (0.0, 1.0) and wilson(5, 10)[0] < 0.5 < wilson(5, 10)[1] and answer_type("") == "none"
     with pytest.raises(SpotError): error_table(records, "mood")
+
+
+def test_resuming_refuses_other_problems_under_the_same_ids(tmp_path):
+    elicit(problems(3), Scripted(right), tmp_path, Sampling())
+    for changed in ({"prompt": "What is 7 + 1?"}, {"answer": "8"}):
+        with pytest.raises(SpotError, match="problem with id 2"): elicit(problems(2) + [{**problems(3)[2], **changed}], Scripted(right), tmp_path, Sampling())
+    assert len(read_jsonl(tmp_path/"all_results.jsonl")) == 3
+    more = Scripted(right)
+    assert elicit(problems(5), more, tmp_path, Sampling())["samples"] == 5 and len(more.asked) == 2
+
+
+def test_what_was_sampled_is_judged_and_kept_when_the_engine_fails(tmp_path):
+    class Failing(Scripted):
+        def stream(self, prompts, sampling=None):
+            yield from super().stream(prompts, sampling)
+            raise SpotError("the engine died")
+    algebra = lambda p, k=0: Completion("\\boxed{(x+1)(x+2)}", "stop", 9)
+    rows = [{**p, "answer": "x^2 + 3x + 2"} for p in problems(30)]
+    with pytest.raises(SpotError, match="engine died"): elicit(rows, Failing(algebra), tmp_path, Sampling())
+    assert len(read_jsonl(tmp_path/"correct_results.jsonl")) == 30
+
+
+def test_odd_rows():
+    assert as_problem({"question": "q", "answer": "48 / 2 = 24\n48 + 24 = 72\n#### 72"})["answer"] == "72"
+    assert load_problems([{"id": {"$oid": "5f"}, "prompt": "p", "answer": 1}])[0][0]["id"] == '{"$oid": "5f"}'
+    assert len({str(p["id"]) for p in load_problems([{"id": 1, "prompt": "p", "answer": 1}, {"id": "1", "prompt": "q", "answer": 1}])[0]}) == 2
+    with pytest.raises(SpotError, match="record 1"): load_problems([{"prompt": ["hi"], "reward_model": {"ground_truth": "1"}}])
+    with pytest.raises(SpotError, match="max_samples"): load_problems([{"prompt": "p", "answer": 1}], max_samples=0)

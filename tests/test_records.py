@@ -22,12 +22,44 @@ def test_kill_loses_at_most_the_line_in_flight(tmp_path):
         before = len(ids)
 
 
-@pytest.mark.parametrize("tail", [b'{"id": "b", "x": "\xc3', b'{"id": "b"', b'{"id": "b"}', b'{"id": "b", }\n'])
+@pytest.mark.parametrize("tail", [b'{"id": "b", "x": "\xc3', b'{"id": "b"', b'{"id": "b", }\n'])
 def test_torn_tail_is_dropped(tmp_path, tail):
     path = tmp_path/"a.jsonl"
     path.write_bytes(b'{"id": "a"}\n' + tail)
     with Store(path) as store: assert store.torn and store.ids == {"a"}
     assert path.read_bytes() == b'{"id": "a"}\n'
+
+
+def test_a_record_without_its_newline_is_kept(tmp_path):
+    path = tmp_path/"a.jsonl"
+    path.write_bytes(b'{"id": "a"}\n{"id": "b"}')
+    with Store(path) as store:
+        assert not store.torn and store.ids == {"a", "b"}
+        store.append({"id": "c"})
+    assert [r["id"] for r in read_jsonl(path)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("content", [b'[{"id": 1, "prompt": "p"}]', b'[\n{"id": 1}\n]', b'some notes', b'"text"\n', b'{"data": [1]}\n'])
+def test_a_file_of_another_kind_is_left_alone(tmp_path, content):
+    path = tmp_path/"mine.json"
+    path.write_bytes(content)
+    with pytest.raises(SpotError, match="line 1"): Store(path)
+    assert path.read_bytes() == content
+
+
+def test_a_folder_as_output_is_named(tmp_path):
+    with pytest.raises(SpotError, match="cannot be opened"): Store(tmp_path)
+
+
+def test_json_files_of_every_shape(tmp_path):
+    path = tmp_path/"a.json"
+    for text in ('[{"id": 1}, {"id": 2}]', '{"data": [\n{"id": 1},\n{"id": 2}]}', '{"id": 1}\n{"id": 2}\n'):
+        path.write_text(text)
+        assert [r["id"] for r in read_rows(path)] == [1, 2]
+    path.write_bytes('[{"id": "é"}]'.encode("latin-1"))
+    with pytest.raises(SpotError, match="UTF-8"): read_rows(path)
+    path.write_text('[{"id": 1},\n{"id": }]')
+    with pytest.raises(SpotError, match="line 2"): read_rows(path)
 
 
 def test_a_bad_line_in_the_middle_is_named(tmp_path):

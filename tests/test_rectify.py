@@ -412,3 +412,39 @@ def test_import_is_light():
     code = "import time, sys; t = time.perf_counter(); import spot_nb.rectify; d = time.perf_counter() - t; print(d, [m for m in ('torch', 'openai', 'google.genai', 'numpy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split(" ", 1)
     assert out[1].strip() == "[]" and float(out[0]) < 0.5
+
+
+# ---------------------------------------------------------------- what belongs to another run
+
+def test_an_output_of_other_responses_or_another_mode_is_refused(tmp_path):
+    out = tmp_path/"out.jsonl"
+    rectify([problem(1)], Scripted(lambda job: corrected(1)), out)
+    other = {**problem(1), "response": "We guess.\nThe answer is \\boxed{9}."}
+    with pytest.raises(SpotError, match="another response"): rectify([other], Scripted(lambda job: corrected(1)), out)
+    with pytest.raises(SpotError, match="--mode without_answer"): rectify([problem(1)], Scripted(lambda job: corrected(1)), out, mode="with_answer")
+    assert ids(out) == [1]
+    again = Scripted(lambda job: corrected(2))
+    assert rectify([problem(1), problem(2)], again, out)["recorded"] == 2 and again.asked == {2: 1}
+    assert rectify([problem(1), problem(2)], again, out, mode="with_answer", retry=["wrong"])["recorded"] == 2
+
+
+def test_the_budget_holds_when_the_server_tells_no_usage(tmp_path):
+    silent = Scripted(lambda job: Reply(corrected(job.record["id"])))
+    records = [problem(k) for k in range(200)]
+    guess = rect.estimate(records, silent)["usd_per_call"]
+    s = rectify(records, silent, tmp_path/"out.jsonl", workers=5, max_cost_usd=20*guess)
+    assert s["stopped"] == "budget" and 10 <= s["recorded"] <= 20 and s["cost_usd"] == pytest.approx(s["recorded"]*guess, rel=1e-3)
+    assert read_jsonl(tmp_path/"out.jsonl")[0]["usage"]["estimated_calls"] == 1
+
+
+@pytest.mark.parametrize("body", ["<think>2 + 2 is 4</think>\n\nThe answer is \\boxed{4}", "2 + 2 is 4</think>\nThe answer is \\boxed{4}"])
+def test_thinking_inside_a_correction_is_the_students(body):
+    assert parse_reply(f"{START}\n{body}\n{END}").text == body
+    assert parse_reply(f"<think>I draft {START} first</think>\n{START}\n{body}\n{END}").text == body
+    assert parse_reply(f"so {START} it is</think>\n{START}\n{body}\n{END}").text == body
+
+
+def test_a_program_that_does_not_compile_is_named(tmp_path):
+    from spot_nb.oracle import load_program
+    (tmp_path/"p.py").write_text("def f(:\n")
+    with pytest.raises(SpotError, match="SyntaxError"): load_program(f"{tmp_path}/p.py:f")

@@ -66,14 +66,16 @@ def test_deliberately_wrong_answers_are_wrong(benchmarks):
     ("\\frac{1}{2}", "0.5"), ("0.5", "\\frac12"), ("3\\frac{1}{2}", "3.5"), ("1000000", "1,000,000"), ("10^{6}", "1000000"), ("6.02 \\times 10^{23}", "6.02e23"),
     ("25\\%", "0.25"), ("(-\\infty, 3) \\cup (5, \\infty)", "(5,\\infty)\\cup(-\\infty,3)"), ("1, 2, 3", "\\{3, 1, 2\\}"), ("x = 4", "4"), ("4", "x = 4"), ("x^2+2x+1", "(x+1)^2"),
     ("\\text{Monday}", "monday"), ("B", "\\text{(B)}"), ("90^\\circ", "90"), ("\\$4.50", "4.5"), ("2\\sqrt{3}", "\\sqrt{12}"), ("y = 2x - 1", "-1 + 2x"), ("\\frac{\\pi}{4}", "\\pi/4"),
-    ("2 \\pm \\sqrt{3}", "2-\\sqrt{3}, 2+\\sqrt{3}"), ("(1, 2)", "\\left(1,\\,2\\right)"), ("1/3", "0.333333333"), ("12\\text{ cm}", "12")])
+    ("2 \\pm \\sqrt{3}", "2-\\sqrt{3}, 2+\\sqrt{3}"), ("(1, 2)", "\\left(1,\\,2\\right)"), ("1/3", "0.333333333"), ("12\\text{ cm}", "12"),
+    ("72", "72 clips"), ("1234", "1,234 small red hens"), ("12", "\\text{12 eggs}")])
 def test_other_spellings_are_right(answer, response):
     assert judge(f"\\boxed{{{response}}}", answer) == Verdict(True, response, "match")
 
 
 @pytest.mark.parametrize("answer, response", [
     ("(1, 2)", "(2, 1)"), ("(1, 2)", "[1, 2]"), ("1, 2", "1, 2, 3"), ("1, 2", "1"), ("0", "10^{-30}"), ("6.6e-34", "6.6e-33"), ("0.33", "1/3"), ("x+1", "y+1"), ("12 \\text{ cm}", "12 \\text{ km}"),
-    ("V - v", "v - V"), ("52_8", "52_9"), ("B", "C"), ("\\text{even}", "\\text{odd}"), ("\\sqrt{2}", "2"), ("3", "3m"), ("0.5", "50"), ("x < 2", "x > 2"), ("10 \\text{ a.m.}", "10 \\text{ p.m.}")])
+    ("V - v", "v - V"), ("52_8", "52_9"), ("B", "C"), ("\\text{even}", "\\text{odd}"), ("\\sqrt{2}", "2"), ("3", "3m"), ("0.5", "50"), ("x < 2", "x > 2"), ("10 \\text{ a.m.}", "10 \\text{ p.m.}"),
+    ("12", "12 dozen"), ("12", "12 and more"), ("3", "3 thirds"), ("12", "13 eggs"), ("12", "12 or 13 eggs"), ("12", "12 mod seven")])
 def test_other_answers_are_wrong(answer, response):
     assert judge(f"\\boxed{{{response}}}", answer).reason == "mismatch"
 
