@@ -161,6 +161,14 @@ def _builtin():
 _builtin()
 NINE = list(GROUPS["overall"])
 
+def _known(name: str, where: str = "") -> str:
+    "The key of a registered task, however it is written. Raises `SpotError` naming the tasks there are."
+    key = task_key(name)
+    if key in REGISTRY: return key
+    import difflib
+    near = difflib.get_close_matches(key, REGISTRY, 1)
+    raise SpotError(f"there is no task {name!r}{where}" + (f"; did you mean {near[0]!r}?" if near else ".") + f" Tasks: {', '.join(REGISTRY)}")
+
 def resolve_tasks(names: "str | Iterable[str] | None" = None) -> "list[Task]":
     """Tasks by name, in the order given; None is the nine. Names may be written as the paper's users do (`custom|aime24|0|0`).
 
@@ -171,11 +179,7 @@ def resolve_tasks(names: "str | Iterable[str] | None" = None) -> "list[Task]":
         if not raw: continue
         parts = raw.split("|")
         if len(parts) > 2 and any(p not in ("", "0") for p in parts[2:]): raise SpotError(f"task {raw!r} asks for few-shot examples; every task here is zero-shot: write {parts[0]}|{parts[1]}|0|0")
-        name = task_key(raw)
-        if name not in REGISTRY:
-            import difflib
-            near = difflib.get_close_matches(name, REGISTRY, 1)
-            raise SpotError(f"there is no task {raw!r}" + (f"; did you mean {near[0]!r}?" if near else "") + f" Tasks: {', '.join(REGISTRY)}")
+        name = _known(raw)
         if REGISTRY[name] not in out: out.append(REGISTRY[name])
     return out
 
@@ -215,13 +219,14 @@ def _rows(task: Task, data_dir, source, seed: int) -> "tuple[list[dict], str]":
 def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str | None" = None, limit: "int | None" = None, seed: int = 0) -> "tuple[list[dict], dict]":
     """`(problems, provenance)`: each problem has `id`, `prompt`, `answer` and what its scorer needs.
 
-    `limit` takes that many, evenly spaced. Raises `SpotError` naming the row when a column is missing or the data cannot be had."""
+    `limit` takes that many, evenly spaced, and the provenance says so. Raises `SpotError` naming the row when a column is missing or the data cannot be had."""
     from random import Random
     rows, revision = _rows(task, data_dir, source, seed)
     if not rows: raise SpotError(f"{task.name}: {revision} has no rows")
     if task.take and task.take < len(rows): rows = [rows[i] for i in sorted(Random(seed).sample(range(len(rows)), task.take))]
     if limit is not None and limit < 1: raise SpotError(f"limit must be at least 1, not {limit}")
-    if limit is not None and limit < len(rows): rows = [rows[i*len(rows)//limit] for i in range(limit)]
+    cut = limit is not None and limit < len(rows)
+    if cut: rows = [rows[i*len(rows)//limit] for i in range(limit)]
     problems, seen = [], {}
     for i, row in enumerate(rows, 1):
         try:
@@ -235,7 +240,8 @@ def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str
         prompt = fields.get("prompt") or re.sub(r"\{(question|options)\}", lambda m: fields.get(m[1], m[0]), task.template)
         problems.append({"id": pid if seen[pid] == 1 else f"{pid}-{seen[pid]}", **{k: v for k, v in fields.items() if k not in ("question", "options")}, "prompt": prompt})
     blob = json.dumps([[p["prompt"], p["answer"]] for p in problems], ensure_ascii=False).encode("utf-8", "replace")
-    return problems, {"data": revision, "questions": len(problems), "data_hash": _sha(blob), "prompt_hash": _sha(task.template.encode()), "option_seed": seed}
+    return problems, {"data": revision, "questions": len(problems), "data_hash": _sha(blob), "prompt_hash": _sha(task.template.encode()), "option_seed": seed,
+                      **({"limit": limit} if cut else {})}
 
 # %% ../nbs/15_evaluate.ipynb #a9b54187
 _CHOSEN = (re.compile(r"(?i)\banswer\b(?:\s+is)?\s*[:=]?\s*\**\s*\(?\s*([A-Z])\s*\)?(?![A-Za-z])"), re.compile(r"(?m)^\s*\**\(?([A-Z])\)?[.)]?\**\s*$"))
@@ -333,11 +339,11 @@ def summarize(scores: "list[list[dict]]", samples: "list[list[dict]]") -> dict:
 
 # %% ../nbs/15_evaluate.ipynb #2ec2a55e
 def model_fingerprint(model: str) -> str:
-    "The model's name; for a local folder also a hash over the names, sizes and times of its weight and config files, so that retraining in place is noticed."
+    "The model's name; for a local folder (`m`, `m/` and `./m` are one) also a hash over the names, sizes and times of its weight and config files, so that retraining in place is noticed."
     folder = Path(model).expanduser()
     if not folder.is_dir(): return str(model)
     parts = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json", ".gguf"))
-    return f"{model} {_sha(json.dumps(parts).encode())}"
+    return f"{Path(model)} {_sha(json.dumps(parts).encode())}"
 
 def _differences(old: dict, new: dict, words: tuple = (" before, ", " now"), prefix: str = "") -> "list[str]":
     out = []
@@ -423,19 +429,22 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
 
     All tasks share one engine; each question is sampled `trials` times (default: the task's own 5 or 16). What is on disk is
     not asked again. Scores are percentages. A task whose data, responses or scorer fail is listed in `missing` with the
-    reason, and the others go on. Raises `SpotError` when the folder holds another experiment, or no task could be run."""
+    reason, and the others go on. Earlier results of the same model stay in the file, its KL too, until a new result takes their
+    place; `overwrite` drops those of the tasks it runs. `sources` maps a task to another file or hub id. Raises `SpotError`
+    when the folder holds another experiment, `sources` names no known task, or no task could be run."""
     from spot_nb import __version__
     from spot_nb.generate import Generator, Sampling, make_generator
     output, sampling = Path(output), sampling or Sampling(seed=seed)
     own = not isinstance(model, Generator)
     fingerprint = model_fingerprint(model) if own else str(model.info().get("model"))
     if trials is not None and trials < 1: raise SpotError(f"trials must be at least 1, not {trials}")
+    sources = {_known(k, " to give another source"): v for k, v in (sources or {}).items()}
     runs, missing, generator, info = [], {}, None, {}
     path = output/"aggregated_results.json"
     before = _earlier(path, fingerprint, overwrite)
     try:
         for task in resolve_tasks(tasks):
-            try: problems, made = load_problems(task, data_dir, (sources or {}).get(task.name), limit, seed)
+            try: problems, made = load_problems(task, data_dir, sources.get(task.name), limit, seed)
             except SpotError as e: missing[task.name] = str(e); report(f"{task.name}: skipped. {e}"); continue
             runs.append(_TaskRun(task, problems, made, output, dataclasses.replace(sampling, n=trials or task.trials), fingerprint, overwrite))
         if not runs: raise SpotError("no task could be loaded: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
@@ -453,18 +462,23 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
     finally:
         for run in runs: run.store.close()
         if own and generator is not None: generator.close()
-    kept = {k: v for k, v in before.get("tasks", {}).items() if k not in results and k not in missing}
-    tasks_ = {**kept, **results}
+    dropped = {run.task.name for run in runs} if overwrite else ()
+    tasks_ = {k: v for k, v in before.get("tasks", {}).items() if k not in dropped} | results
     whole = {k: v["mean"] for k, v in tasks_.items() if v.get("complete")}
     out = {"version": 1, "unit": "percent", "model": fingerprint, "tasks": tasks_, "averages": averages(whole), "missing": missing,
-           "spot_nb": __version__, "engine": info or before.get("engine", {})}
+           "spot_nb": __version__, "engine": info or before.get("engine", {}), **{k: before[k] for k in ("kl",) if k in before}}
     write_json(path, out)
     return out
 
 def _earlier(path: Path, fingerprint: str, overwrite: bool) -> dict:
-    "What an earlier run left in this folder for the same model."
-    if overwrite or not path.is_file(): return {}
-    old = read_json(path)
+    "What an earlier run left in this folder for the same model; with `overwrite`, nothing if that cannot be used."
+    if not path.is_file(): return {}
+    try: old = read_json(path)
+    except SpotError:
+        if overwrite: return {}
+        raise
+    if not isinstance(old, dict): old = {}
+    if overwrite and (old.get("version"), old.get("model")) != (1, fingerprint): return {}
     if old.get("version") != 1: raise SpotError(f"{path} has format version {old.get('version')!r}, and this spot_nb writes version 1: choose another --output")
     if old.get("model") != fingerprint: raise SpotError(f"{path} holds results of another model ({old.get('model')}, now {fingerprint}): choose another --output, or pass --overwrite")
     return old
@@ -646,7 +660,7 @@ def cli(argv: "list[str]") -> int:
     add("--chat_template", type=Path, default=None, help="file with a chat template that replaces the tokenizer's")
     add("--trust_remote_code", action="store_true", help="run code that comes with the model")
     add("--base", default=None, help="also measure the KL from this base model on general prompts (transformers engine)")
-    add("--overwrite", action="store_true", help="throw away what the output folder holds for these tasks")
+    add("--overwrite", action="store_true", help="throw away what the output folder holds for these tasks, or all of it if it is another model's")
     add("--compare", nargs=2, metavar=("BEFORE", "AFTER"), default=None, help="compare two result folders and stop")
     add("--list", action="store_true", help="list the tasks and stop")
     a = p.parse_args(argv)
@@ -661,7 +675,7 @@ def cli(argv: "list[str]") -> int:
     sampling = Sampling(a.temperature, a.top_p, a.top_k, a.max_tokens, seed=a.seed, enable_thinking=thinking)
     bad = [s for s in a.source if "=" not in s]
     if bad: raise SpotError(f"--source {bad[0]!r}: write TASK=PATH or TASK=HUB_ID")
-    sources = {task_key(k): v for k, v in (s.split("=", 1) for s in a.source)}
+    sources = dict(s.split("=", 1) for s in a.source)
     options = {k: getattr(a, k) for k in ("num_gpus", "tensor_parallel", "batch_size", "dtype", "max_model_len", "base_url") if getattr(a, k) is not None}
     if a.trust_remote_code: options["trust_remote_code"] = True
     if a.chat_template:

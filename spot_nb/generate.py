@@ -430,14 +430,25 @@ class ReplicatedGenerator(Generator):
 class OpenAIGenerator(Generator):
     """Sampling from an OpenAI-compatible chat server at `base_url`; the key is read from `$OPENAI_API_KEY` (local servers need none).
 
+    A user and password in `base_url` become basic authentication, its query goes with every request, and neither they nor the key
+    are shown. Raises `SpotError` for an address or a key that no request could carry.
+
     `thinking_key` names the template's switch, sent as `chat_template_kwargs` when `enable_thinking` is set."""
     def __init__(self, model: str, *, base_url: "str | None" = None, api_key: "str | None" = None, concurrency: int = 64, retries: int = 6, timeout: float = 3600.0,
                  give_up_after: int = 20, thinking_key: str = "enable_thinking", pause: float = 1.0):
         import os
-        self.url = (base_url or os.environ.get("OPENAI_BASE_URL") or "").rstrip("/")
-        if not self.url.startswith(("http://", "https://")): raise SpotError("a server needs an address: pass --base_url http://HOST:PORT/v1")
-        self.name, self.key = model, api_key or os.environ.get("OPENAI_API_KEY") or "none"
+        self.name, self._key = model, (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise SpotError("the API key holds a character that a request cannot carry (not ASCII, or a control character such as a line break): copy it afresh into OPENAI_API_KEY")
+        self.url, self._endpoint, self._auth, secrets = _split_address((base_url or os.environ.get("OPENAI_BASE_URL") or "").strip())
+        self._secrets = sorted(filter(None, {self._key if len(self._key) > 3 else "", *secrets}), key=len, reverse=True)
         self.concurrency, self.retries, self.timeout, self.give_up_after, self.thinking_key, self.pause = concurrency, retries, timeout, give_up_after, thinking_key, pause
+
+    def _masked(self, text: str) -> str:
+        "`text` without the key and the secret parts of the address, in case the server or the client repeats them."
+        from spot_nb.oracle import scrub
+        for secret in self._secrets: text = scrub(text, secret)
+        return text
 
     def info(self) -> dict: return {"engine": "openai", "version": None, "model": self.name, "url": self.url, "concurrency": self.concurrency, "data_parallel": 1, "tensor_parallel": 1}
 
@@ -461,16 +472,16 @@ class OpenAIGenerator(Generator):
             got = []
             for attempt in range(self.retries + 1):
                 if stop.is_set(): return
-                try: reply = client.post(self.url + "/chat/completions", json=body)
-                except httpx.HTTPError as e: why, again = f"{type(e).__name__}: {e}", True
+                try: reply = client.post(self._endpoint, json=body)
+                except httpx.HTTPError as e: why, again = self._masked(f"{type(e).__name__}: {e}"), True
                 else:
-                    why, again = f"HTTP {reply.status_code}: {reply.text[:300]}", reply.status_code in (408, 409, 429) or reply.status_code >= 500
+                    why, again = f"HTTP {reply.status_code}: {self._masked(reply.text)[:300]}", reply.status_code in (408, 409, 429) or reply.status_code >= 500
                     if reply.status_code == 200:
                         try:
                             data = reply.json()
                             got += [Completion(c["message"].get("content") or "", {"stop": "stop", "length": "length"}.get(c.get("finish_reason"), "error"),
                                                round((data.get("usage") or {}).get("completion_tokens", 0)/max(1, len(data["choices"])))) for c in data["choices"]]
-                        except (ValueError, KeyError, TypeError) as e: why, again = f"not a chat completion ({type(e).__name__}: {e})", True
+                        except (ValueError, KeyError, TypeError) as e: why, again = self._masked(f"not a chat completion ({type(e).__name__}: {e})"), True
                         else:
                             state["in_a_row"] = 0
                             if len(got) >= s.n: results.put((i, got[:s.n])); return
@@ -488,7 +499,7 @@ class OpenAIGenerator(Generator):
             results.put((i, [Completion("", "error")]*s.n))
 
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        with httpx.Client(headers={"Authorization": f"Bearer {self.key}"}, timeout=httpx.Timeout(self.timeout, connect=10), limits=limits, trust_env=False) as client, \
+        with httpx.Client(headers={"Authorization": f"Bearer {self._key or 'none'}"}, auth=self._auth, timeout=httpx.Timeout(self.timeout, connect=10), limits=limits, trust_env=False) as client, \
                 ThreadPoolExecutor(self.concurrency) as threads:
             jobs = [threads.submit(ask, client, i) for i in range(len(prompts))]
             try:
@@ -506,6 +517,27 @@ class OpenAIGenerator(Generator):
                 stop.set()
                 for j in jobs: j.cancel()
         if dead: raise SpotError(f"the server at {self.url} does not serve this ({dead[0]}): check the address, the model's name and the key, then go on with --resume")
+
+def _split_address(address: str) -> "tuple[str, str, tuple | None, set]":
+    "`(address to show, address to post to, (user, password) or None, texts to mask)` of a server's base address."
+    import base64, httpx
+    from urllib.parse import unquote, unquote_plus, urlsplit
+    if not address.startswith(("http://", "https://")): raise SpotError("a server needs an address: pass --base_url http://HOST:PORT/v1")
+    try:
+        parts = urlsplit(address)
+        login, _, host = parts.netloc.rpartition("@")
+        if not parts.hostname or parts.port == 0: raise ValueError
+        shown = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+        endpoint = shown + "/chat/completions" + (f"?{parts.query}" if parts.query else "")
+        httpx.URL(endpoint)
+    except (ValueError, httpx.InvalidURL):
+        raise SpotError("--base_url is not a usable address: write http://HOST:PORT/v1, with / # ? @ in a user or password percent-encoded") from None
+    user, _, password = login.partition(":")
+    auth = (unquote(user), unquote(password)) if login else None
+    values = [pair.partition("=")[2] for pair in parts.query.split("&")]
+    words = [w for w in (user, unquote(user), *values, *map(unquote_plus, values)) if len(w) > 3]       # masking a short one would garble the message
+    basic = [base64.b64encode(":".join(auth).encode()).decode(), password, auth[1]] if auth else []
+    return shown, endpoint, auth, {login, parts.query, *basic, *words}
 
 def _room(message: str) -> "int | None":
     "How many tokens a server says are left for the answer: context length less prompt, read from its error message."

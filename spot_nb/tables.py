@@ -180,21 +180,28 @@ vertical-align:bottom;font-weight:600}.spot-table thead th:nth-child(n+3){text-a
 def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     """`(scores, standard deviations, notes)` in percent by task, from a dict of scores, or a results file or its folder.
 
-    A score that is NaN or missing becomes a note. Raises `SpotError` when the file holds no results."""
+    A score that is NaN, missing, or from part of a task's questions becomes a note. Raises `SpotError` when the file holds no results."""
     name, data = "the scores given", source
     if not isinstance(source, dict):
         path = Path(source)
         if path.is_dir(): path = path/"aggregated_results.json"
         name, data = str(path), read_json(path)
+    tasks = {}
     if isinstance(data, dict) and "tasks" in data:
         if data.get("version") != 1: raise SpotError(f"{name} has format version {data.get('version')!r}, and this spot_nb reads version 1: evaluate again, or install the spot_nb that wrote it")
-        raw = {k: (t or {}).get("mean") for k, t in data["tasks"].items()}
-        std = {task_key(k): finite((t or {}).get("std")) for k, t in data["tasks"].items()}
+        if not isinstance(data["tasks"], dict): raise SpotError(f"{name} holds no results: `tasks` must map each task to its figures, as `spot evaluate` writes")
+        for k, t in data["tasks"].items():
+            if t is not None and not isinstance(t, dict):
+                raise SpotError(f"{name}: task {k} is {t!r}, and a results file has figures there, such as {{\"mean\": 12.3}}: evaluate again, or give plain scores as {{task: score}}")
+        tasks = {k: t or {} for k, t in data["tasks"].items()}
+        raw = {k: t.get("mean") for k, t in tasks.items()}
+        std = {task_key(k): finite(t.get("std")) for k, t in tasks.items()}
     else: raw, std = data, {}
     if not isinstance(raw, dict) or not raw: raise SpotError(f"{name} holds no results: expected {{task: score}}, or what `spot evaluate` writes")
     scores = {task_key(k): finite(v) for k, v in raw.items()}
-    partial = [k for k, t in data["tasks"].items() if t and t.get("complete") is False] if isinstance(data, dict) and "tasks" in data else []
-    notes = [f"{name}: {NAMES.get(k, k)} is not complete; its score covers the questions answered so far." for k in partial]
+    notes = [f"{name}: {NAMES.get(k, k)} is not complete; its score covers the questions answered so far." for k, t in tasks.items() if t.get("complete") is False]
+    limits = {k: (t.get("provenance") or {}).get("limit") for k, t in tasks.items()}
+    notes += [f"{name}: {NAMES.get(k, k)} was evaluated with --limit {n}; its score covers that part of the questions only." for k, n in limits.items() if n]
     notes += [f"{name}: {NAMES.get(k, k)} has no score, so averages with it are left out." for k, v in scores.items() if v is None]
     scores = {k: v for k, v in scores.items() if v is not None}
     odd = [k for k, v in scores.items() if not 0 <= v <= 100]

@@ -151,6 +151,64 @@ def test_results_of_other_tasks_stay(sums):
     evaluate(Adder(), ["sums"], sums/"run", report=quiet)
     assert set(evaluate(Adder(), ["more"], sums/"run", report=quiet)["tasks"]) == {"sums", "more"}
 
+def test_an_earlier_result_outlives_a_run_that_cannot_load_its_data_or_score_it(sums, monkeypatch):
+    first = evaluate(Adder(), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]
+    (sums/"sums.jsonl").rename(sums/"gone.jsonl")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    out = evaluate(Adder(), ["sums", "more"], sums/"run", report=quiet)
+    assert out["tasks"]["sums"] == first and "more" in out["tasks"] and set(out["missing"]) == {"sums"}
+    (sums/"gone.jsonl").rename(sums/"sums.jsonl")
+    register(Task("sums", str(sums/"sums.jsonl"), trials=4, scorer=lambda response, p: 1/0))
+    out = evaluate(Adder(), ["sums", "more"], sums/"run", report=quiet)
+    assert out["tasks"]["sums"] == first and "ZeroDivisionError" in out["missing"]["sums"]
+
+def test_overwrite_drops_the_named_tasks_only(sums):
+    before = evaluate(Adder(), ["sums", "more"], sums/"run", report=quiet)["tasks"]
+    engine = Adder(slips=9)
+    after = evaluate(engine, ["sums"], sums/"run", overwrite=True, report=quiet)["tasks"]
+    assert after["more"] == before["more"] and after["sums"]["mean"] < before["sums"]["mean"] and len(engine.asked) == 50
+    register(Task("sums", str(sums/"sums.jsonl"), trials=4, scorer=lambda response, p: 1/0))
+    assert set(evaluate(Adder(), ["sums", "more"], sums/"run", overwrite=True, report=quiet)["tasks"]) == {"more"}
+
+@pytest.mark.parametrize("content", ['{"version": 1, "model": "another", "tasks": {"more": {"mean": 1}}, "kl": {"mean": 1}}', '{"version": 0}', "[]", "{torn"])
+def test_overwrite_replaces_what_it_cannot_use(sums, content):
+    (sums/"run").mkdir()
+    (sums/"run"/"aggregated_results.json").write_text(content)
+    with pytest.raises(SpotError, match="aggregated_results"): evaluate(Adder(), ["sums"], sums/"run", report=quiet)
+    out = evaluate(Adder(), ["sums"], sums/"run", overwrite=True, report=quiet)
+    assert set(out["tasks"]) == {"sums"} and "kl" not in out
+
+def test_a_measured_kl_stays_until_it_is_measured_again(sums, monkeypatch):
+    monkeypatch.setattr("spot_nb.generate.make_generator", lambda *_, **__: Adder())
+    found = iter([1.5, 2.5])
+    monkeypatch.setattr(ev, "_kl_of", lambda base, *_: {"mean": next(found), "interval": [1.0, 3.0], "tokens": 9, "base": base})
+    run = lambda *more: cli(["adder", "--tasks", "sums", "-o", str(sums/"run"), *more]) or read_json(sums/"run"/"aggregated_results.json")["kl"]["mean"]
+    assert [run("--base", "b"), run(), run("--overwrite"), run("--base", "b")] == [1.5, 1.5, 1.5, 2.5]
+
+def test_a_limited_run_says_so(sums):
+    limit = lambda **kw: evaluate(Adder(), ["sums"], sums/"run", report=quiet, **kw)["tasks"]["sums"]["provenance"].get("limit")
+    assert [limit(limit=3), limit(), limit(limit=50)] == [3, None, None]
+    from spot_nb.tables import load_scores
+    evaluate(Adder(), ["sums", "more"], sums/"part", limit=3, report=quiet)
+    assert sum("--limit 3" in note for note in load_scores(sums/"part")[2]) == 2 and load_scores(sums/"run")[2] == []
+
+def test_a_source_may_be_named_freely_and_an_unknown_one_is_an_error(sums):
+    for name in ("AIME24", "custom|aime24|0|0"):
+        assert "file more.jsonl" in evaluate(Adder(), ["aime24"], sums/_slug(name), sources={name: str(sums/"more.jsonl")}, trials=1, report=quiet)["tasks"]["aime24"]["provenance"]["data"]
+    for call in (lambda: evaluate(Adder(), ["sums"], sums/"run", sources={"aime23": "x"}, report=quiet), lambda: cli(["m", "--source", "aime23=x", "-o", str(sums/"run")])):
+        with pytest.raises(SpotError, match="'aime23' to give another source; did you mean .* Tasks: aime24, "): call()
+    with pytest.raises(SpotError, match="no task ''"): evaluate(Adder(), ["sums"], sums/"run", sources={"": "x"}, report=quiet)
+
+def _slug(name): return "".join(c for c in name if c.isalnum())
+
+def test_one_folder_has_one_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"m").mkdir()
+    (tmp_path/"m"/"config.json").write_text("{}")
+    assert len({ev.model_fingerprint(m) for m in ("m", "m/", "./m", "m//")}) == 1 and ev.model_fingerprint("m").startswith("m ")
+    assert ev.model_fingerprint(f"{tmp_path}/m/") == ev.model_fingerprint(f"{tmp_path}/m") != ev.model_fingerprint("m")
+    assert ev.model_fingerprint("org/name") == "org/name"
+
 @pytest.mark.parametrize("change, message", [({"trials": 3}, "sampling.n"), ({"sampling": Sampling(temperature=0)}, "temperature"), ({"sampling": Sampling(seed=5)}, "seed"),
                                              ({"seed": 9}, "seed")])
 def test_another_setting_in_the_same_folder_is_refused(sums, change, message):

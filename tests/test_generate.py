@@ -1,4 +1,5 @@
 """Generation: the transformers engine is exact and seeded; a server's faults are survived; replicas and Ray agree with one process."""
+import base64
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,13 +57,13 @@ def test_limits_are_reported(student):
 class Server(ThreadingHTTPServer):
     "A chat server on 127.0.0.1 whose faults are scripted: `script(body, how often this prompt came)` gives a status and a reply."
     def __init__(self, script):
-        server, self.seen, self.lock, self.bodies = self, {}, threading.Lock(), []
+        server, self.seen, self.lock, self.bodies, self.headers, self.paths = self, {}, threading.Lock(), [], [], []
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with server.lock:
-                    server.bodies.append(body)
+                    server.bodies.append(body); server.headers.append(self.headers); server.paths.append(self.path)
                     key = body["messages"][-1]["content"]
                     times = server.seen[key] = server.seen.get(key, 0) + 1
                 status, reply = script(body, times)
@@ -117,6 +118,58 @@ def test_a_prompt_that_is_too_long_for_the_server_is_named():
 @pytest.mark.parametrize("script", [lambda b, t: (404, {"error": "no such model"}), lambda b, t: (503, {})])
 def test_a_dead_server_stops_the_run(script):
     with pytest.raises(SpotError, match="--resume"): served(script, [f"p{i}" for i in range(40)], retries=1, concurrency=4)
+
+
+KEY = "sk-very-secret-1234"
+LOGIN, QUERY = "someone:p%40ss-word", "token=hush-hush&v=1"
+SECRETS = (KEY, "p%40ss-word", "p@ss-word", "someone", "hush-hush", "token=", base64.b64encode(b"someone:p@ss-word").decode())
+
+
+def asked(monkeypatch, script, key, url=lambda server: server.url, **kw):
+    "The generator, its server and the error (or None) of one request made with `$OPENAI_API_KEY` set to `key`."
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    server, error = Server(script), None
+    try:
+        with make_generator("m", "openai", base_url=url(server), pause=0.01, **kw) as g: g.generate(["a"], Sampling(max_tokens=9))
+    except SpotError as e: error = e
+    finally: server.shutdown(); server.server_close()
+    return g, server, error
+
+
+def test_the_key_is_stripped_and_sent(monkeypatch):
+    _, server, error = asked(monkeypatch, lambda b, t: (200, reply(b)), f" {KEY}\r\n")
+    assert error is None and server.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_messages_repeat_no_secret(monkeypatch, status):
+    echo = lambda b, t: (status, {"error": f"{'.'*275} you sent {KEY} {' '.join(SECRETS)}"})            # a cut at 300 characters must not leave half a key
+    g, server, error = asked(monkeypatch, echo, KEY, lambda s: f"http://{LOGIN}@127.0.0.1:{s.server_port}/v1/?{QUERY}", retries=0, give_up_after=1)
+    assert f"HTTP {status}" in str(error) and f"http://127.0.0.1:{server.server_port}/v1 " in str(error)
+    assert g.info()["url"] == f"http://127.0.0.1:{server.server_port}/v1" == server.url
+    for secret in (*SECRETS, KEY[:8]): assert secret not in str(error) + json.dumps(g.info()) + repr(error.__context__)
+    assert server.paths == [f"/v1/chat/completions?{QUERY}"] and server.headers[0]["Authorization"] == f"Basic {SECRETS[-1]}"
+
+
+def test_a_client_s_error_repeats_no_secret(monkeypatch):
+    import httpx
+    def fail(self, url, **kw): raise httpx.ConnectError(f"no way to {url} with {KEY}")
+    monkeypatch.setattr(httpx.Client, "post", fail)
+    _, _, error = asked(monkeypatch, None, KEY, lambda s: f"{s.url}?{QUERY}", retries=0, give_up_after=1)
+    assert "ConnectError" in str(error) and not any(s in str(error) for s in SECRETS)
+
+
+@pytest.mark.parametrize("key", ["sk-sécret-1234", "sk-secret\n-1234", "sk-secret\x7f1234", "\ufeffsk-secret-1234"])
+def test_a_key_that_no_request_can_carry_is_named_without_it(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(SpotError, match="OPENAI_API_KEY") as e: make_generator("m", "openai", base_url="http://127.0.0.1:1/v1")
+    assert "1234" not in str(e.value) and "sk-" not in str(e.value)
+
+
+@pytest.mark.parametrize("url", ["http://user:hush/hush@host/v1", "http://user:hush@/v1", "http://user:hush@host:99999/v1", "http://user:hush@[::1/v1", "http://user:hush@h\x00st/v1", "user:hush@host"])
+def test_an_unusable_address_is_named_without_its_password(url):
+    with pytest.raises(SpotError, match="address") as e: make_generator("m", "openai", base_url=url)
+    assert "hush" not in str(e.value) and e.value.__cause__ is None
 
 
 @pytest.mark.slow

@@ -61,7 +61,9 @@ def test_own_rows(tmp_path):
     assert "▲+2.0" in t.markdown() and "**30.0** ± 1.5" in t.markdown() and "not complete" in t.markdown()
 
 @pytest.mark.parametrize("content, message", [({"version": 7, "tasks": {}}, "version 7"), ([], "no results"), ({"aime24": 0.3, "amc23": 0.6}, "fractions"),
-                                              ({"aime24": 120}, "between 0 and 100")])
+                                              ({"aime24": 120}, "between 0 and 100"),
+                                              ({"version": 1, "tasks": {"aime24": 12.3}}, r"r\.json: task aime24 is 12\.3"), ({"version": 1, "tasks": [1]}, r"r\.json holds no results"),
+                                              ({"version": 1, "tasks": {"amc23": {"mean": 1.0}, "aime24": 0}}, "task aime24 is 0")])
 def test_bad_results_are_named(tmp_path, content, message):
     path = tmp_path/"r.json"
     path.write_text(json.dumps(content))
@@ -70,6 +72,10 @@ def test_bad_results_are_named(tmp_path, content, message):
 def test_nan_is_named_and_left_out():
     scores, _, notes = load_scores({"aime24": math.nan, "amc23": 50.0})
     assert scores == {"amc23": 50.0} and "AIME24 has no score" in notes[0]
+
+def test_a_limited_run_is_noted_under_the_table():
+    ours = {"version": 1, "tasks": {"aime24": {"mean": 30.0, "complete": True, "provenance": {"limit": 3}}, "amc23": {"mean": 40.0, "provenance": {}}, "minerva": None}}
+    for text in (table(1, {"SPoT": ours}).markdown(), table(1, {"SPoT": ours}).html()): assert text.count("--limit 3") == 1 and "AIME24 was evaluated with --limit 3" in text
 
 def test_latex_is_escaped():
     tex = table(3, {"100% & _x": {"aime24": 1.0}}).latex()
