@@ -244,7 +244,7 @@ def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str
                       **({"limit": limit} if cut else {})}
 
 # %% ../nbs/15_evaluate.ipynb #a9b54187
-_CHOSEN = (re.compile(r"(?i)\banswer\b(?:\s+is)?\s*[:=]?\s*\**\s*\(?\s*([A-Z])\s*\)?(?![A-Za-z])"), re.compile(r"(?m)^\s*\**\(?([A-Z])\)?[.)]?\**\s*$"))
+_CHOSEN = (re.compile(r"(?i:\banswer\b(?:\s+is)?)\s*[:=]?\s*\**\s*\(?\s*([A-Z])\s*\)?(?![A-Za-z])"), re.compile(r"(?m)^\s*\**\(?([A-Z])\)?[.)]?\**\s*$"))
 
 def chosen_letter(response: str, letters: str) -> "str | None":
     "The option letter a response settles on: the last box, else the last `answer: X`, else the last line that is just a letter."

@@ -87,7 +87,7 @@ def test_limit_is_spread_over_the_rows(tmp_path):
     assert [p["answer"] for p in load_problems(REGISTRY["aime24"], tmp_path, limit=3)[0]] == ["0", "10", "20"]
 
 @pytest.mark.parametrize("text, letter", [("\\boxed{B}", "B"), ("\\boxed{b}", "B"), ("\\boxed{\\text{(C)}}", "C"), ("\\boxed{A. Neon}", "A"), ("I say A, no: the answer is **D**.", "D"),
-                                          ("Answer: (A)\nAnswer: B", "B"), ("Reasoning.\n\n**C**", "C"), ("<think>\\boxed{A}</think>\\boxed{D}", "D"), ("A cat sat.", None), ("\\boxed{E}", None), ("", None)])
+                                          ("Answer: (A)\nAnswer: B", "B"), ("Reasoning.\n\n**C**", "C"), ("<think>\\boxed{A}</think>\\boxed{D}", "D"), ("A cat sat.", None), ("\\boxed{E}", None), ("", None), ("Since the answer is a value above 3, this one holds:\nC", "C"), ("the answer is a guess", None)])
 def test_chosen_letter(text, letter): assert chosen_letter(text, "ABCD") == letter
 
 def test_task_names():
