@@ -91,15 +91,19 @@ def tree_mask(last: torch.Tensor, positions: torch.Tensor, window: "int | None" 
 class Unpackable(Exception):
     "This model takes no packed rows; the message says why."
 
+def _layer_types(config) -> "set[str]":
+    "Kinds of attention in a model's layers. Raises `Unpackable` for layers that are no attention, or one that a tree does not fit."
+    types = set(getattr(config, "layer_types", None) or [])
+    if not types: types = {"sliding_attention" if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True) else "full_attention"}
+    if types - {"full_attention", "sliding_attention"}: raise Unpackable(f"it has {', '.join(sorted(types))} layers")
+    return types
+
 def attention_masks(config, packed: Packed, dtype: torch.dtype) -> Any:
     "The mask of a packed row in the form that the model's attention expects (a dictionary when its layers differ). Raises `Unpackable`."
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     kind = config._attn_implementation or "eager"
     if kind not in ("sdpa", "eager", "flex_attention"): raise Unpackable(f"{kind} attention takes no custom mask (use sdpa or flex_attention)")
-    window = getattr(config, "sliding_window", None)
-    types = set(getattr(config, "layer_types", None) or [])
-    if not types: types = {"sliding_attention" if window and getattr(config, "use_sliding_window", True) else "full_attention"}
-    if types - {"full_attention", "sliding_attention"}: raise Unpackable(f"it has {', '.join(sorted(types))} layers")
+    window, types = getattr(config, "sliding_window", None), _layer_types(config)
     n = len(packed)
     def build(layer_type):
         fn = tree_mask(packed.last, packed.positions, window if layer_type == "sliding_attention" else None)
@@ -145,6 +149,8 @@ class Tree:
 def tree_attention(module, query, key, value, attention_mask, scaling=None, dropout=0., spot_tree: "Tree | None" = None, sliding_window=None, **kwargs):
     "Attention for `attn_implementation=\"spot_tree\"`: block by block over a packed row, and plain SDPA for everything else."
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+    if kwargs.get("s_aux") is not None or kwargs.get("softcap") is not None:
+        raise SpotError("this model caps its attention scores or has attention sinks, which SDPA leaves out: set attn_implementation to eager (or flex_attention on a GPU)")
     if spot_tree is None: return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     spot_tree.used += 1
     groups = query.shape[1] // key.shape[1]
@@ -240,6 +246,7 @@ def packed_logps(model: torch.nn.Module, packed: Packed, chunk: int = 512) -> to
     packed = packed.to(model.device)
     extra = {}
     if body.config._attn_implementation == TREE:
+        _layer_types(body.config)
         masks = packed.tokens.new_ones(1, 1, 1, 1, dtype=torch.bool)        # never read: each layer takes its mask from the tree
         extra["spot_tree"] = tree = Tree(packed)
     else: masks = attention_masks(body.config, packed, model.dtype)

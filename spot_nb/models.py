@@ -8,7 +8,7 @@ __all__ = ['EMBEDDED', 'spot_home', 'embedded_student', 'resolve_model', 'load_t
            'encode_response']
 
 # %% ../nbs/02_models.ipynb #1622c375
-import importlib.util, os, shutil, tempfile, warnings
+import importlib.util, os, re, shutil, tempfile, warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,8 @@ def render_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool 
         raise SpotError(f"the chat template refuses this prompt ({e}): change the roles, or pass --chat_template FILE") from None
 
 def encode_text(tokenizer, text: str) -> "list[int]":
-    "Token ids of `text` as it stands, with no special tokens added."
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    "Token ids of `text` as it stands, with no special tokens added. A lone surrogate, which UTF-8 cannot hold, counts as `\\ufffd`."
+    return tokenizer(re.sub("[\ud800-\udfff]", "\ufffd", text), add_special_tokens=False)["input_ids"]
 
 def encode_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool | None" = None) -> "list[int]":
     "Token ids of `render_prompt`'s text: exactly what a generator feeds the model."

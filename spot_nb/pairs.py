@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Iterable, Sequence
 
 from .records import SpotError, as_messages, atomic_path, progress, prompt_id, read_rows, write_json, write_jsonl
-from .diff import _recode, compare, split_units
+from .diff import _no_surrogates, _recode, compare, split_units
 
 # %% ../nbs/09_pairs.ipynb #4e82ebc7
 _NAMES = {"prompt": ("prompt", "question"), "rejected": ("rejected", "model_output", "original_answer"),
@@ -66,13 +66,13 @@ def sizes_of(pairs: "list[tuple[Sequence, Sequence]]", workers: int = 1) -> "lis
 
 def _ids(texts: "list[str]", tokenizer: Any) -> "list[list]":
     if tokenizer is None or isinstance(tokenizer, str): return [split_units(t, tokenizer)[0] for t in texts]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return tokenizer([_no_surrogates(t) for t in texts], add_special_tokens=False)["input_ids"] if texts else []
 
 def _n_prompt(prompt: Any, tokenizer: Any) -> int:
     "Items of the rendered prompt; without a chat template, of the messages' contents."
     if getattr(tokenizer, "chat_template", None):
-        from spot_nb.models import encode_prompt
-        return len(encode_prompt(tokenizer, prompt))
+        from spot_nb.models import encode_prompt, has_thinking_switch
+        return len(encode_prompt(tokenizer, prompt, False if has_thinking_switch(tokenizer) else None))
     return sum(len(_ids([m["content"]], tokenizer)[0]) for m in as_messages(prompt))
 
 def measure(pairs: "list[dict]", tokenizer: Any = None, workers: int = 1) -> "list[dict]":
@@ -110,7 +110,7 @@ def filter_pairs(pairs: "Iterable[dict]", gamma: float = 0.6, tokenizer: Any = N
         if rejected_right[k]: return "rejected_correct"
         if p["rejected"] == p["chosen"]: return "identical"
         if p["change_ratio"] > gamma: return "over_gamma"
-        if max_length and p["n_prompt"] + max(p["n_rejected"], p["n_chosen"]) > max_length: return "too_long"
+        if max_length and p["n_prompt"] + max(p["n_rejected"], p["n_chosen"]) + 1 > max_length: return "too_long"
         return ""
     reasons = [reason(k, p) for k, p in enumerate(pairs)]
     if not keep_duplicates:
@@ -167,8 +167,9 @@ def perplexities(model: Any, tokenizer: Any, pairs: "list[dict]", chunk: int = 1
     "The student's perplexity of each pair's `chosen`: exp of the mean negative log-probability of its tokens, end of turn included."
     import math
     from spot_nb.logps import pair_logps
-    from spot_nb.models import encode_prompt, encode_response
-    triples = [(encode_prompt(tokenizer, p["prompt"]), *(encode_response(tokenizer, p[k]) for k in ("chosen", "rejected"))) for p in pairs]
+    from spot_nb.models import encode_prompt, encode_response, has_thinking_switch
+    thinking = False if has_thinking_switch(tokenizer) else None             # as in training
+    triples = [(encode_prompt(tokenizer, p["prompt"], thinking), *(encode_response(tokenizer, p[k]) for k in ("chosen", "rejected"))) for p in pairs]
     out: "list[float]" = []
     for k in progress(range(0, len(triples), chunk), desc="perplexity"):
         part = triples[k:k + chunk]

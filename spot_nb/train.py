@@ -16,12 +16,12 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from .losses import OBJECTIVES, RewardShift, objective, tether
 from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
-from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, spot_home
+from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
 from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_rows, write_json, write_text
 
 # %% ../nbs/12_train.ipynb #9b29c29e
@@ -75,6 +75,11 @@ class SPoTConfig(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         self.loss = objective(self.loss).name
+        for name in ("dtype", "save_dtype"):
+            given = getattr(self, name)
+            kind = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(given, given)
+            if kind not in ("auto", "float32", "bfloat16", "float16"): raise SpotError(f"{name} must be auto, float32, bfloat16 or float16, not {given!r}")
+            setattr(self, name, kind)
         try: self.beta = self.beta if self.beta == "auto" else float(self.beta)
         except ValueError: raise SpotError(f"beta must be a number or auto, not {self.beta!r}") from None
         if self.beta != "auto" and not 0 < self.beta < math.inf: raise SpotError(f"beta must be positive, not {self.beta}")
@@ -107,10 +112,10 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: SPoTConfig, pairs: bool = True) -> "tuple[list[Example], dict]":
-    """Examples and counts (`kept`, `overlong`, `truncated`, `empty`, `identical`) for records with `prompt`, `chosen` (or `response`) and `rejected`.
+    """Examples and counts (`kept`, `overlong`, `truncated`, `empty`, `identical`, `unverified`) for records with `prompt`, `chosen` (or `response`) and `rejected`.
 
     Raises `SpotError` when a record lacks a field or none is left."""
-    out, counts = [], dict(kept=0, overlong=0, truncated=0, empty=0, identical=0)
+    out, counts = [], dict(kept=0, overlong=0, truncated=0, empty=0, identical=0, unverified=0)
     cache: "dict[str, list[int]]" = {}
     thinking = config.enable_thinking if has_thinking_switch(tokenizer) else None
     for n, r in enumerate(records, 1):
@@ -118,6 +123,7 @@ def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: SPoTConfig, pai
         chosen, rejected = _text(r.get("chosen", r.get("response"))), _text(r.get("rejected"))
         if "chosen" not in r and "response" not in r: raise SpotError(f"pair {n} (id {r.get('id')}): neither chosen nor response")
         if pairs and "rejected" not in r: raise SpotError(f"pair {n} (id {r.get('id')}): no rejected response, which loss {config.loss} needs")
+        if r.get("verified") is False: counts["unverified"] += 1; continue
         if not chosen.strip() or pairs and not rejected.strip(): counts["empty"] += 1; continue
         if pairs and chosen == rejected: counts["identical"] += 1; continue
         key = prompt_id(r["prompt"])
@@ -142,9 +148,9 @@ def _digest(*parts: Any) -> str:
     return h.hexdigest()[:16]
 
 def weights_digest(model: torch.nn.Module) -> str:
-    "A fingerprint of a model's weights: shapes, and up to 512 spread values of each parameter."
+    "A fingerprint of a model's weights without adapters: shapes, and up to 512 spread values of each parameter."
     h = hashlib.sha256()
-    for name, p in sorted(causal_lm(model).named_parameters()):
+    for name, p in sorted((name.replace(".base_layer", ""), p) for name, p in causal_lm(model).named_parameters() if ".lora_" not in name):
         flat = p.detach().reshape(-1)
         h.update(f"{name}{tuple(p.shape)}".encode())
         h.update(flat[::max(1, flat.numel() // 512)].float().cpu().numpy().tobytes())
@@ -253,6 +259,7 @@ class SPoTTrainer(Trainer):
     the reward headroom, settles `beta` and checks the packing. Raises `SpotError` on bad settings, a cache of other data, a NaN loss."""
     def __init__(self, model, args: SPoTConfig, examples: "Sequence[Example]", tokenizer=None, eval_examples: "Sequence[Example] | None" = None,
                  callbacks=None, data_info: "dict | None" = None, **kwargs):
+        if args.n_gpu > 1: raise SpotError(f"{args.n_gpu} GPUs are in view of one process: start with `accelerate launch -m spot_nb.train ...`, or set CUDA_VISIBLE_DEVICES to one")
         self.objective, self.shift, self.data_info = objective(args.loss), RewardShift(args.delta_decay, args.delta_floor), data_info or {}
         self.examples, self.eval_examples = list(examples), list(eval_examples or [])
         callbacks = list(callbacks or [])
@@ -554,6 +561,14 @@ def load_records(path: str, pairs: bool) -> "list[dict]":
         return load_pairs(path)
     return rows
 
+def _needs_eager(config: SPoTConfig) -> bool:
+    "Whether the student caps its attention scores or has attention sinks, which SDPA leaves out."
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    try: c = AutoConfig.from_pretrained(resolve_model(config.model_name_or_path), trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError): return False                               # loading the model says what is wrong
+    if getattr(c.get_text_config(), "attn_logit_softcapping", None): return True
+    return type(c) in MODEL_FOR_CAUSAL_LM_MAPPING and not MODEL_FOR_CAUSAL_LM_MAPPING[type(c)]._supports_sdpa
+
 def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None, eval_pairs: "Sequence[dict] | None" = None, **kwargs) -> SPoTTrainer:
     "A trainer for `config`: loads what is not given, tokenizes, wraps LoRA adapters. Raises `SpotError` as its parts do."
     o = objective(config.loss)
@@ -561,7 +576,8 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
         if not config.data_path: raise SpotError("no data: set data_path to a file of pairs")
         pairs = load_records(config.data_path, o.pairs)
     if eval_pairs is None and config.eval_data_path: eval_pairs = load_records(config.eval_data_path, o.pairs)
-    template = Path(config.chat_template).read_text(encoding="utf-8") if config.chat_template else None
+    try: template = Path(config.chat_template).read_text(encoding="utf-8") if config.chat_template else None
+    except OSError as e: raise SpotError(f"chat_template {config.chat_template} cannot be read ({e.strerror}): check the path") from None
     tokenizer = tokenizer or load_tokenizer(config.model_name_or_path, config.trust_remote_code, template)
     examples, counts = tokenize_pairs(list(pairs)[:config.max_pairs], tokenizer, config, o.pairs)
     dropped = {k: v for k, v in counts.items() if v and k != "kept"}
@@ -570,10 +586,11 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
     if model is None:
         cuda = torch.device(config.device).type == "cuda"
         dtype = config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16 else "float32"
-        kind = config.attn_implementation or ("flex_attention" if cuda else register_tree_attention())
+        kind = config.attn_implementation or ("flex_attention" if cuda else "eager" if _needs_eager(config) else register_tree_attention())
         model = load_model(config.model_name_or_path, dtype, str(config.device), config.trust_remote_code, attn_implementation=kind)
     if config.use_peft and not hasattr(model, "peft_config"):
         from peft import LoraConfig, get_peft_model
+        set_seed(config.seed)                                                # the adapters start at random
         model = get_peft_model(model, LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
                                                  target_modules=config.lora_target_modules or "all-linear", task_type="CAUSAL_LM"))
     return SPoTTrainer(model, config, examples, tokenizer, eval_examples, data_info=counts, **kwargs)
@@ -603,6 +620,7 @@ def _arguments(path: str) -> "list[str]":
     try: values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except FileNotFoundError: raise SpotError(f"{path} is neither a file nor a preset ({', '.join(presets())})") from None
     except yaml.YAMLError as e: raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+    if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
     known = {f.name for f in fields(SPoTConfig) if f.init}
     out = []
     for k, v in values.items():
@@ -616,14 +634,15 @@ def _arguments(path: str) -> "list[str]":
 def parse_config(argv: "Sequence[str]") -> SPoTConfig:
     "Settings from `--config FILE|PRESET` and flags, which win. Raises `SpotError` for unknown settings and bad values."
     from transformers import HfArgumentParser
-    argv, named = list(argv), []
+    argv, named = [part for a in argv for part in (a.split("=", 1) if a.startswith("--config=") else [a])], []
     while "--config" in argv:
         i = argv.index("--config")
         if i + 1 == len(argv): raise SpotError("--config needs a file or the name of a preset")
         named.append(argv[i + 1]); del argv[i:i + 2]
     parser = HfArgumentParser(SPoTConfig, prog="spot train", description="Train on pairs. --config FILE|PRESET gives settings; flags win over it. "
                               f"Presets: {', '.join(presets()) or 'none'}.")
-    (config,) = parser.parse_args_into_dataclasses([a for f in named for a in _arguments(f)] + argv)
+    try: (config,) = parser.parse_args_into_dataclasses([a for f in named for a in _arguments(f)] + argv)
+    except ValueError as e: raise SpotError(f"{e}: `spot train --help` lists the settings") from None
     return config
 
 def cli(argv: "Sequence[str]") -> int:

@@ -190,7 +190,7 @@ def test_bad_pairs(student, pairs, tmp_path):
     cfg = config(student, tmp_path, max_length=60)
     bad = [dict(pairs[0], chosen=""), dict(pairs[1], rejected=pairs[1]["chosen"]), dict(pairs[2], chosen="word " * 80), *pairs[3:5]]
     kept, counts = tokenize_pairs(bad, tok, cfg)
-    assert [e.id for e in kept] == ["p3", "p4"] and counts == dict(kept=2, overlong=1, truncated=0, empty=1, identical=1)
+    assert [e.id for e in kept] == ["p3", "p4"] and counts == dict(kept=2, overlong=1, truncated=0, empty=1, identical=1, unverified=0)
     kept, counts = tokenize_pairs(bad, tok, config(student, tmp_path, max_length=60, overlong="truncate"))
     assert counts["truncated"] == 1 and max(len(e.prompt) + len(e.chosen) for e in kept) == 60
     with pytest.raises(SpotError, match="no pair is left"): tokenize_pairs(bad[:2], tok, cfg)
