@@ -21,6 +21,7 @@ import site_pages  # noqa: E402
 
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
 CDN = re.compile(r'\s*<(?:link|script)[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?')
+WEB_FONT = re.compile(r"@import\s*url\(\s*['\"]?https?:[^)]*\)\s*;")
 KATEX_CALL = re.compile(r'<script>[^<]*renderMathInElement[^<]*</script>')
 
 
@@ -59,6 +60,8 @@ def finish(out: Path, own: dict) -> None:
         page = page.replace("</head>", f'<link rel="canonical" href="{address}">\n</head>', 1)
         page = site_pages.sharpen(page)
         path.write_text(page, encoding="utf-8")
+    for path in out.rglob("*.css"):                                 # the theme's web fonts: the reader's own will do
+        path.write_text(WEB_FONT.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def main() -> None:

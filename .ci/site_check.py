@@ -86,7 +86,8 @@ LOOK = r"""
     const e = walk.currentNode.parentElement, text = walk.currentNode.data.trim();
     if (!text || !e || ['SCRIPT', 'STYLE', 'TITLE', 'NOSCRIPT'].includes(e.tagName) || !shown(e)) continue;
     const r = e.getBoundingClientRect(); if (!r.width || !r.height) continue;
-    const s = getComputedStyle(e), svg = e.namespaceURI.endsWith('svg'), ink = parse(svg ? s.fill : s.color); if (!ink || ink[3] === 0) continue;
+    if (e.namespaceURI.endsWith('svg')) continue;   // drawn over shapes: its paper is not the page's
+    const s = getComputedStyle(e), ink = parse(s.color); if (!ink || ink[3] === 0) continue;
     let dim = 1; for (let p = e; p; p = p.parentElement) dim *= Number(getComputedStyle(p).opacity);
     const bg = paper(e), fg = over([ink[0], ink[1], ink[2], ink[3] * dim], bg), a = lum(fg), b = lum(bg), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
     const key = name(e) + s.color + bg; if (ratio >= 4.5 || seen.has(key)) continue; seen.add(key);
