@@ -135,7 +135,7 @@ def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
                    and getattr(n.targets[0], "id", "") == "__all__"), [])
     origin = re.search(r"File to edit: (?:\.\./)+nbs/(\S+?\.ipynb)", text)
     summary = docs_of(tree)
-    out = ["---", yaml.safe_dump({"title": module, "description": summary}, allow_unicode=True).strip(), "---", "", summary, ""]
+    out = ["---", yaml.safe_dump({"title": module, "description": summary}, allow_unicode=True).strip(), "---", ""]
     if origin: out += [f"Told in the notebook [{Path(origin[1]).stem}](../{origin[1]}).", ""]
     for node in tree.body:
         if not is_public(node) or node.name not in listed: continue
