@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from .losses import OBJECTIVES, RewardShift, objective, tether
+from .losses import OBJECTIVES, RewardShift, Tokens, objective, tether
 from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
@@ -399,7 +399,7 @@ class SPoTTrainer(Trainer):
             per_pair = o.rewards(chosen, rejected, delta)
             loss = (args.dpo_weight if o.tokens else 1.) * per_pair.sum() / n_pairs
         if o.tokens:
-            per_token = o.tokens(logps[on_chosen])
+            per_token = o.tokens(Tokens(logps[on_chosen], ref[on_chosen], owner[on_chosen] // (2 if pairs else 1)))
             loss = loss + (args.sft_weight if o.rewards else 1.) * per_token.sum() / n_tokens
         self._note(row, chosen.detach(), None if rejected is None else rejected.detach(), delta, gap.detach(), on_chosen, loss.detach(), rewards.detach())
         return loss * self.accelerator.num_processes
