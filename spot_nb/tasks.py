@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REASON_IN_STEPS', 'MATH', 'BUILT_IN', 'ENTRY_POINTS', 'as_verdict', 'Task', 'fill', 'answer_text', 'make_problem',
            'stamp', 'task_hash', 'limited', 'without_thinking', 'judge_task', 'judge_tasks', 'try_check', 'MathTask',
-           'json_values', 'same_json', 'check_json', 'json_task', 'plain_text', 'check_exact', 'exact_task',
+           'is_math', 'json_values', 'same_json', 'check_json', 'json_task', 'plain_text', 'check_exact', 'exact_task',
            'chosen_letter', 'check_choice', 'choice_task', 'run_tests', 'code_in', 'check_code', 'code_task',
            'calls_in', 'check_tool', 'tool_task', 'load_module', 'plug_ins', 'find_task', 'task_for']
 
@@ -130,13 +130,13 @@ def stamp(task: Task) -> dict:
     "What a record says about the task that made it: its name and version."
     return {"name": task.name, "hash": task_hash(task)}
 
-# %% ../nbs/03a_tasks.ipynb #c76eba21
+# %% ../nbs/03a_tasks.ipynb #bccccb23
 def task_hash(task: Task) -> str:
     "The version of a task: 12 hex digits over its texts, its settings and the source of its functions."
     known = task.__dict__.get("_hash")
     if known: return known
     parts = [repr(getattr(task, k)) for k in ("name", "template", "system", "question", "answer", "columns", "oracle_format",
-                                              "reference", "steps", "missing", "prompts", "sampling", "enable_thinking")]
+                                              "reference", "steps", "missing", "sampling", "enable_thinking")]
     for f in (task.check, task.prepare):
         try: parts.append(inspect.getsource(f) if f else "")
         except (OSError, TypeError): parts.append(getattr(f, "__qualname__", type(f).__name__))
@@ -269,7 +269,7 @@ def try_check(task: Task, problems: "list[dict]", n: int = 20) -> None:
         if all(v.correct for v in found):
             raise SpotError(f"task {task.name}, problem {p['id']!r}: its check accepts an empty response: correct the check")
 
-# %% ../nbs/03a_tasks.ipynb #2218a069
+# %% ../nbs/03a_tasks.ipynb #ad2d8623
 REASON_IN_STEPS = "Reason step by step, and put the final answer in \\boxed{}."
 
 class MathTask(Task):
@@ -281,6 +281,10 @@ class MathTask(Task):
     def judge_many(self, items: "list[tuple]", workers: "int | None" = None) -> "list[Verdict]":
         from spot_nb.verify import judge_many
         return judge_many([(i[0], i[1]["answer"], *i[2:]) for i in items], workers)
+
+def is_math(task: Task) -> bool:
+    "Whether a task's answers are compared as mathematics."
+    return isinstance(task, MathTask)
 
 def _check_math(response: str, problem: dict) -> Verdict: return MATH.judge(response, problem)
 
@@ -344,7 +348,7 @@ def _schema_error(value: Any, schema: Any) -> str:
     e = next(iter(sorted(cls(schema).iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))), None)
     return f"schema: {e.json_path} {e.validator}" if e else ""
 
-# %% ../nbs/03a_tasks.ipynb #1735bc12
+# %% ../nbs/03a_tasks.ipynb #9a7a8df7
 def check_json(response: str, problem: dict, schema: Any = None) -> tuple:
     "Check a response that holds a JSON value against `problem['answer']` and `problem['schema']`, whichever are there."
     try: found = json_values(response)
@@ -362,12 +366,14 @@ def check_json(response: str, problem: dict, schema: Any = None) -> tuple:
     if schema is None and answer in (None, ""): raise SpotError("task json: a row needs an answer or a schema")
     return not wrong, read, wrong
 
+def _json_kind(answer: str) -> str: return {dict: "object", list: "list", str: "text"}.get(type(json.loads(answer)), "value")
+
 def json_task(schema: Any = None, name: str = "json", **changes) -> Task:
     "A task whose responses are JSON: equal to the answer, matching `schema` or the row's column `schema`, or both."
     check = check_json if schema is None else lambda response, problem: check_json(response, problem, schema)
     parts = dict(template="{question}\n\nAnswer with JSON only.", columns=("schema",), needs_answer=False, timeout=None,
                  oracle_format="The answer is one JSON value, and no other JSON stands in the response.",
-                 missing="it holds no whole JSON value", origin="json" if schema is None else "",
+                 missing="it holds no whole JSON value", classes=_json_kind, origin="json" if schema is None else "",
                  help="a JSON value: equal to the answer, matching the schema")
     return Task(name, check, **{**parts, **changes})
 
@@ -423,7 +429,7 @@ def _texts_of(options: Any) -> "list[str]":
     if not isinstance(options, list) or not options: raise SpotError(f"options must be a list of texts, not {options!r:.60}")
     return [str(t) for t in options]
 
-# %% ../nbs/03a_tasks.ipynb #dd2167a8
+# %% ../nbs/03a_tasks.ipynb #bf95aa81
 def _right_letter(answer: Any, texts: "list[str]", labels: "list[str]") -> str:
     "The letter of the right option. Raises `SpotError` when the answer names none."
     n = len(texts)
@@ -457,7 +463,7 @@ def choice_task(name: str = "choice", **changes) -> Task:
     ask = "{question}\n\n{options}\n\nReason briefly, then end with a line `Answer: X`, where X is the option's letter."
     parts = dict(template=ask, columns=("options", "letters"), prepare=_lettered, steps=True, timeout=None, origin="choice",
                  oracle_format="End with a line `Answer: X`, where X is the letter of the right option.",
-                 missing="it names no option's letter", help="one right option of several, by its letter")
+                 missing="it names no option's letter", classes=str, help="one right option of several, by its letter")
     return Task(name, check_choice, **{**parts, **changes})
 
 # %% ../nbs/03a_tasks.ipynb #ab297b2b
@@ -513,7 +519,7 @@ except SyntaxError as e: told("syntax error", str(e))
 except BaseException as e: told("exception: " + type(e).__name__, str(e))
 '''
 
-# %% ../nbs/03a_tasks.ipynb #e0944f67
+# %% ../nbs/03a_tasks.ipynb #29771b1d
 def run_tests(code: str, tests: "str | list[dict]", seconds: float = 5.0, memory_mb: int = 1024) -> "tuple[str, str]":
     """Run `code` and its `tests` in another process: `(outcome, detail)`.
 
@@ -523,7 +529,7 @@ def run_tests(code: str, tests: "str | list[dict]", seconds: float = 5.0, memory
     secret = secrets.token_hex(16)
     job = {"code": code, "tests": tests, "secret": secret, "memory": memory_mb << 20, "seconds": math.ceil(seconds) + 1}
     with tempfile.TemporaryDirectory(prefix="spot-code-") as folder:
-        p = subprocess.Popen([sys.executable, "-I", "-c", _RUNNER], cwd=folder, env={"PATH": os.defpath, "HOME": folder},
+        p = subprocess.Popen([sys.executable, "-I", "-c", _RUNNER], cwd=folder, env={"PATH": os.defpath, "HOME": folder, "OPENBLAS_NUM_THREADS": "1"},
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         try: out, _ = p.communicate(json.dumps(job).encode() + b"\n", timeout=seconds)
         except subprocess.TimeoutExpired: return "too slow", f"more than {seconds:g} s"
@@ -632,7 +638,7 @@ def tool_task(name: str = "tool", **changes) -> Task:
                  missing="it calls no tool", help="a call of given tools with given arguments")
     return Task(name, check_tool, **{**parts, **changes})
 
-# %% ../nbs/03a_tasks.ipynb #57eb32bc
+# %% ../nbs/03a_tasks.ipynb #8671b5cc
 BUILT_IN = {t.name: t for t in (MATH, json_task(), exact_task(), choice_task(), code_task(), tool_task())}
 ENTRY_POINTS = "spot_nb.tasks"
 
@@ -658,6 +664,7 @@ def _task_of_file(path: str, name: str) -> Task:
     if not own: raise SpotError(f"--task {path}: the file defines no Task; `spot new task my_task` writes an example")
     if not name and len(own) > 1 and "task" not in own: raise SpotError(f"--task {path}: which of {', '.join(own)}? Write {path}:{next(iter(own))}")
     chosen = own[name or ("task" if "task" in own else next(iter(own)))]
+    if chosen.name in BUILT_IN: chosen = replace(chosen, name=name or re.sub(r"[^\w.-]", "_", Path(path).stem))
     return replace(chosen, origin=f"{path}:{name}" if name else path)
 
 # %% ../nbs/03a_tasks.ipynb #c259c356
