@@ -29,6 +29,10 @@ class PipelineConfig:
     n_test: int = 120                           # held-out problems
     oracle: str = "arithmetic"                  # what `spot rectify --oracle` takes; `arithmetic` is the embedded program
     oracle_args: dict = field(default_factory=dict)
+    workers: int = 200                          # most Oracle calls at once
+    attempts: int = 1                           # most replies asked for per error
+    max_cost_usd: "float | None" = None         # most dollars spent on the Oracle, earlier runs of this folder included
+    overlap: bool = True                        # correct the first errors while the student still samples (Oracles behind a network)
     engine: str = "auto"                        # what `spot elicit --engine` takes
     engine_args: dict = field(default_factory=lambda: dict(batch_size=64))
     temperature: float = 0.7
@@ -53,8 +57,7 @@ class Stages:
         """Do `work(fresh)` unless the stage is done under the same `settings` and the same stages `after` which it comes.
 
         `fresh` is true when nothing half-done may be reused. Returns whether any work was done."""
-        blob = json.dumps([settings, [self.log[a]["key"] for a in after]], sort_keys=True, default=str)
-        key = hashlib.sha256(blob.encode()).hexdigest()[:16]
+        key = self.key(settings, after)
         old = self.log.get(name, {})
         if old.get("key") == key and old.get("done"):
             say(f"{name}: done before ({old['seconds']:.0f} s)"); return False
@@ -69,6 +72,11 @@ class Stages:
         note(True)
         say(f"{name}: {self.log[name]['seconds']:.0f} s")
         return True
+
+    def key(self, settings: Any, after: "tuple[str, ...]" = ()) -> str:
+        "What a stage's result depends on: its settings and the stages before it."
+        blob = json.dumps([settings, [self.log[a]["key"] for a in after]], sort_keys=True, default=str)
+        return hashlib.sha256(blob.encode()).hexdigest()[:16]
 
     def _note(self, name: str, **entry):
         self.log[name] = entry
@@ -203,8 +211,9 @@ class Run:
         sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed, enable_thinking=c.enable_thinking)
         do("problems", [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed, *([c.task] if c.task else [])], self.problems)
         do("elicit", [c.model, sampling], lambda fresh: self.elicit(base, sampling, fresh), after=("problems",))
+        self.release()
         if not read_jsonl(self.out/"elicit"/"errors.jsonl"): return self.perfect()
-        do("rectify", [c.oracle, c.oracle_args], self.rectify, after=("elicit",))
+        do("rectify", self.oracle_settings(), self.rectify, after=("elicit",))
         do("filter", [c.gamma], lambda fresh: self.filter(base), after=("rectify",))
         test = [c.enable_thinking, c.max_tokens]
         do("measure base", test, lambda fresh: self.measure("base", base, base, fresh), after=("problems",))
@@ -220,18 +229,65 @@ class Run:
         write_jsonl(self.out/"test.jsonl", test)
 
     def elicit(self, base: str, sampling: dict, fresh: bool):
-        from spot_nb.elicit import elicit
         from spot_nb.generate import Sampling, make_generator
-        with make_generator(base, self.config.engine, **self.config.engine_args) as generator:
-            s = elicit(read_jsonl(self.out/"problems.jsonl"), generator, self.out/"elicit", Sampling(**sampling), resume=not fresh, task=self.config.task)
+        from spot_nb.elicit import elicit
+        problems, folder, c = read_jsonl(self.out/"problems.jsonl"), self.out/"elicit", self.config
+        with make_generator(base, c.engine, **c.engine_args) as generator:
+            args = dict(resume=not fresh, task=c.task)
+            if c.overlap and self.oracle().behind_network: s = self.both(problems, generator, Sampling(**sampling), args)
+            else: s = elicit(problems, generator, folder, Sampling(**sampling), **args)
         say(f"  {s['errors']} errors in {s['samples']} responses")
 
-    def rectify(self, fresh: bool):
+    def both(self, problems: "list[dict]", generator, sampling, elicit_args: dict) -> dict:
+        "Correct the errors as they come; the stage `rectify` then finds most of its work done."
+        from spot_nb.overlap import elicit_and_rectify
+        key = self.stages.key(self.oracle_settings(), ("elicit",))
+        if self.stages.log.get("rectify", {}).get("key") != key: self.keep_paid([])
+        self.stages._note("rectify", key=key, done=False, seconds=0.0)
+        summary, _ = elicit_and_rectify(problems, generator, self.out/"elicit", self.oracle(), self.out/"pairs_raw.jsonl", sampling,
+                                        elicit_args, self.rectify_args())
+        return summary
+
+    def release(self):
+        "Free what the last stage held: engines' memory goes to the next."
+        import gc, sys
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available(): torch.cuda.empty_cache()
+
+    def oracle(self):
         from spot_nb.oracle import make_oracle
+        return make_oracle(self.config.oracle, **self.config.oracle_args)
+
+    def oracle_settings(self) -> list: return [self.config.oracle, self.config.oracle_args]
+
+    def rectify_args(self) -> dict:
+        c = self.config
+        return dict(task=c.task, workers=c.workers, attempts=c.attempts, max_cost_usd=c.max_cost_usd)
+
+    def keep_paid(self, errors: "list[dict]"):
+        """Set aside corrections of an earlier setting that do not answer `errors`, in `pairs_raw.superseded.jsonl`; nothing paid is deleted.
+
+        Those with the same problem and the same response stay and are not asked for again."""
+        path, asked = self.out/"pairs_raw.jsonl", {e["id"]: e for e in errors}
+        if not path.is_file(): return
+        old = read_jsonl(path)
+        same = lambda r: (e := asked.get(r["id"])) and e["prompt"] == r["prompt"] and e["response"] == r["rejected"]
+        stay, aside = [r for r in old if same(r)], [r for r in old if not same(r)]
+        kept = self.out/"pairs_raw.superseded.jsonl"
+        earlier = read_jsonl(kept) if kept.is_file() else []
+        known = {json.dumps(r, sort_keys=True) for r in earlier}
+        write_jsonl(kept, earlier + [r for r in aside if json.dumps(r, sort_keys=True) not in known])
+        write_jsonl(path, stay)
+
+    def rectify(self, fresh: bool):
         from spot_nb.rectify import rectify
-        path = self.out/"pairs_raw.jsonl"
-        if fresh: path.unlink(missing_ok=True)
-        rectify(read_jsonl(self.out/"elicit"/"errors.jsonl"), make_oracle(self.config.oracle, **self.config.oracle_args), path, task=self.config.task)
+        path, errors = self.out/"pairs_raw.jsonl", read_jsonl(self.out/"elicit"/"errors.jsonl")
+        if fresh: self.keep_paid(errors)
+        counts = rectify(errors, self.oracle(), path, **self.rectify_args())
+        if counts["stopped"] == "budget":
+            raise SpotError(f"the budget of {self.config.max_cost_usd:g} dollars is spent with {counts['left']} errors left: raise max_cost_usd, or "
+                            f"train on what there is with `spot filter {path}`")
 
     def filter(self, base: str):
         from spot_nb.models import load_tokenizer
