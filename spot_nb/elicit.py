@@ -8,12 +8,13 @@ __all__ = ['INSTRUCTION', 'NOT_AN_ERROR', 'GROUPS', 'INK', 'BLUE', 'ORANGE', 'un
            'plot_errors', 'Browse', 'browse', 'pass_at_k', 'pass_table', 'rft_samples', 'cli']
 
 # %% ../nbs/05_elicit.ipynb #2646e72b
-import argparse, hashlib, json, math, re, sys, time, unicodedata
+import hashlib, json, math, re, sys, time, unicodedata
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 from .records import SpotError, Store, as_messages, iter_jsonl, progress, prompt_id, read_json, read_rows, same_on_disk, write_json, write_jsonl
+from .options import Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted, sampling_of
 from .tasks import MATH, Task, find_task, is_math, judge_task, make_problem, stamp, try_check
 from .generate import Generator, Sampling, make_generator
 from .verify import boxed, judge, number
@@ -240,7 +241,7 @@ def _finish(out: Path, facts: dict) -> dict:
     summary = {"samples": n, "correct": correct, "errors": errors, "accuracy": round(correct/judged, 4) if judged else None,
                "accuracy_95": [round(low, 4), round(high, 4)], "reasons": dict(reasons.most_common()), "tokens": tokens, **facts}
     write_json(out/"summary.json", summary)
-    return summary
+    return Facts(summary)
 
 def wilson(hits: int, n: int, z: float = 1.96) -> "tuple[float, float]":
     "Wilson's 95% interval for a share."
@@ -389,59 +390,59 @@ def rft_samples(records: "Iterable[dict]", per_problem: int = 4) -> "list[dict]"
     return out
 
 # %% ../nbs/05_elicit.ipynb #2e56b1e8
-def _parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser("spot elicit", description="Sample the policy once per problem, verify, and keep what it gets wrong. "
-                                "Writes all_results.jsonl, errors.jsonl, correct_results.jsonl and summary.json.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    def add(name, **kw): p.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), dest=name, **kw)
-    add("model", required=True, help="folder, hub id, or `embedded`; with --engine openai the server's model name")
-    add("data_path", required=True, help="problems: .jsonl, .json, .parquet, .csv or a hub id; DAPO's two forms or our own")
-    add("output_dir", required=True, type=Path, help="folder for the four files")
-    add("split", default="train", help="split of a hub data set")
-    add("config", default=None, help="configuration of a hub data set, such as `en`")
-    add("language", default="en", choices=("en", "all"), help="keep English problems, or all")
-    add("instruction", default=INSTRUCTION, help="appended to plain questions that mention no \\boxed; '' for none")
-    add("max_samples", type=int, default=None, help="only the first N problems")
-    add("target_errors", type=int, default=None, help="stop once N errors are on disk")
-    add("temperature", type=float, default=0.7, help="0 is greedy")
-    add("top_p", type=float, default=0.8, help="nucleus")
-    add("top_k", type=int, default=0, help="0 is off")
-    add("max_tokens", type=int, default=32768, help="longest response")
-    add("n", type=int, default=1, help="samples per problem (for RFT and pass@k)")
-    add("seed", type=int, default=0, help="-1 draws a fresh one")
-    add("enable_thinking", action="store_true", help="thinking mode of hybrid models")
-    add("disable_thinking", action="store_true", help="non-thinking mode of hybrid models (the paper's setting)")
-    add("engine", default="auto", help="auto, transformers, vllm, openai or ray")
-    add("num_gpus", type=int, default=None, help="GPUs to use: data-parallel replicas of --tensor_parallel each (vllm, ray)")
-    add("tensor_parallel", type=int, default=None, help="GPUs per replica")
-    add("batch_size", type=int, default=None, help="rows at a time (transformers, ray)")
-    add("dtype", default=None, help="weights' type; default: the engine's choice")
-    add("max_model_len", type=int, default=None, help="longest prompt plus response; default: the model's own")
-    add("base_url", default=None, help="address of an OpenAI-compatible server")
-    add("chat_template", type=Path, default=None, help="file with a chat template that replaces the tokenizer's")
-    add("trust_remote_code", action="store_true", help="run code that comes with the model")
-    add("resume", action="store_true", help="go on where an earlier run stopped: the default; a run with other settings or problems is refused")
-    add("overwrite", action="store_true", help="throw away an earlier run's samples")
-    add("timeout", type=float, default=5.0, help="CPU seconds for one verdict")
+_ABOUT = """Sample the policy once per problem, check, and keep what it gets wrong. Writes all_results.jsonl, errors.jsonl,
+correct_results.jsonl and summary.json. The same command goes on where an earlier run stopped."""
+
+def _parser() -> Parser:
+    p = Parser("spot elicit", _ABOUT)
+    p.add("model", required=True, help="folder, hub id, or `embedded`; with --engine openai the server's model name")
+    p.add("data", dest="data_path", required=True, help="problems: .jsonl, .json, .parquet, .csv or a hub id; "
+                                                        "columns as the task reads them (math: DAPO's two forms or our own)")
+    p.add("output", dest="output_dir", required=True, type=Path, help="folder for the four files")
+    p.add("task", help="how to ask and check: math (default), json, exact, choice, code, tool, an installed one, or FILE.py")
+    p.group("Problems")
+    p.add("split", default="train", help="split of a hub data set")
+    p.add("subset", help="configuration of a hub data set, such as `en`")
+    p.add("language", choices=("en", "all"), help="keep English problems, or all (default: en for mathematics, all for other tasks)")
+    p.add("instruction", default=INSTRUCTION, help="mathematics: appended to plain questions that mention no \\boxed; '' for none")
+    p.add("max_samples", type=int, help="only the first N problems")
+    p.add("target_errors", type=int, help="stop once N errors are on disk")
+    add_sampling(p)
+    p.add("n", type=int, default=1, help="samples per problem (for RFT and pass@k)")
+    add_engine(p)
+    p.group("Run")
+    p.add("resume", action="store_true", help="go on where an earlier run stopped: always so; other settings or problems are refused")
+    p.add("overwrite", action="store_true", help="throw away an earlier run's samples")
+    p.add("timeout", type=float, default=5.0, help="CPU seconds for one verdict of mathematics")
     return p
 
-def cli(argv: "list[str]") -> int:
-    "`spot elicit`: see `spot elicit --help`."
-    a = _parser().parse_args(argv)
-    if a.enable_thinking and a.disable_thinking: raise SpotError("--enable_thinking and --disable_thinking contradict each other: give one")
-    if a.resume and a.overwrite: raise SpotError("--resume and --overwrite contradict each other: give one")
-    sampling = Sampling(a.temperature, a.top_p, a.top_k, a.max_tokens, a.n, None if a.seed == -1 else a.seed,
-                        True if a.enable_thinking else False if a.disable_thinking else None)
-    problems, stats = load_problems(a.data_path, a.split, a.language, a.instruction, a.max_samples, a.config)
-    print(f"{stats['problems']} problems of {stats['rows']} rows ({stats['duplicates']} repeats, {stats['other_language']} not English)")
-    options = {k: getattr(a, k) for k in ("num_gpus", "tensor_parallel", "batch_size", "dtype", "max_model_len", "base_url") if getattr(a, k) is not None}
-    if a.trust_remote_code: options["trust_remote_code"] = True
-    if a.chat_template:
-        try: options["chat_template"] = a.chat_template.read_text(encoding="utf-8")
-        except OSError as e: raise SpotError(f"--chat_template {a.chat_template} cannot be read ({e.strerror}): check the path") from None
-    with make_generator(a.model, a.engine, **options) as generator:
-        s = elicit(problems, generator, a.output_dir, sampling, resume=not a.overwrite, target_errors=a.target_errors, timeout=a.timeout, extra={"data": {"path": a.data_path, **stats}})
-    share = "no sample could be judged" if s["accuracy"] is None else f"accuracy {100*s['accuracy']:.1f}% [{100*s['accuracy_95'][0]:.1f}, {100*s['accuracy_95'][1]:.1f}]"
+# %% ../nbs/05_elicit.ipynb #5e6bfaf9
+def _told(s: dict) -> None:
+    "Print what a run found."
+    share = "no sample could be judged"
+    if s["accuracy"] is not None:
+        low, high = s["accuracy_95"]
+        share = f"accuracy {100*s['accuracy']:.1f}% [{100*low:.1f}, {100*high:.1f}]"
     print(f"{s['samples']} samples: {s['correct']} right, {s['errors']} errors, {share}")
-    print("outcomes: " + ", ".join(f"{k} {n}" for k, n in s["reasons"].items()) + (f", failed {s['failed']} (the same command asks for them again)" if s["failed"] else ""))
-    print(f"{a.output_dir}/errors.jsonl is ready for `spot rectify`")
+    failed = f"; failed {s['failed']} (the same command asks for them again)" if s["failed"] else ""
+    print("outcomes: " + (", ".join(f"{k} {n}" for k, n in s["reasons"].items()) or "none") + failed)
+    if s.get("judged_again"): print(f"{s['judged_again']} verdicts changed with the check")
+
+def cli(argv: "list[str]") -> int:
+    "`spot elicit`: see `spot elicit --help`. Exit status 1 when calls failed, or there is no error to hand on."
+    a = _parser().parse(argv)
+    if a.resume and a.overwrite: raise SpotError("--resume and --overwrite contradict each other: give one")
+    task = find_task(a.task)
+    sampling = sampling_of(a, task, a.n)
+    problems, stats = load_problems(a.data_path, a.split, a.language, a.instruction, a.max_samples, a.subset, task)
+    print(f"{stats['problems']} problems of {stats['rows']} rows ({stats['duplicates']} repeats, {stats['other_language']} not English)")
+    with make_generator(a.model, a.engine, **engine_options(a)) as generator:
+        s = elicit(problems, generator, a.output_dir, sampling, resume=not a.overwrite, target_errors=a.target_errors,
+                   timeout=a.timeout, extra={"data": {"path": a.data_path, **stats}}, task=task)
+    _told(s)
+    if not s["errors"]:
+        last_line(a.output_dir/"summary.json", "nothing, as there is no error to correct: take harder problems, or look at the outcomes")
+        return 1
+    given = f" --task {quoted(a.task)}" if a.task else ""
+    last_line(a.output_dir/"errors.jsonl", f"spot rectify --data {quoted(a.output_dir/'errors.jsonl')}{given} --output pairs_raw.jsonl --oracle ...")
     return 1 if s["failed"] else 0
