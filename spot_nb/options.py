@@ -36,7 +36,7 @@ def nearest(word: str, known: "Iterable[str]") -> str:
     found = difflib.get_close_matches(word.lower().replace("-", "_"), bare, 1, 0.6)
     return f"; did you mean {bare[found[0]]}?" if found else ""
 
-# %% ../nbs/00a_options.ipynb #7e0b4585
+# %% ../nbs/00a_options.ipynb #24be6df6
 class _Help(argparse.HelpFormatter):
     "Shows each option once, under its first name, with its default."
     def __init__(self, prog): super().__init__(prog, max_help_position=28, width=100)
@@ -44,8 +44,8 @@ class _Help(argparse.HelpFormatter):
     def _format_action_invocation(self, action):
         if not action.option_strings: return super()._format_action_invocation(action)
         shown = [s for s in action.option_strings if not s.startswith("--")][:1]
-        shown.append(next(s for s in action.option_strings if s.startswith("--")))
-        value = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.split("_")[-1].upper())
+        shown.append(_long(action))
+        value = "" if action.nargs == 0 else " " + self._format_args(action, _long(action).strip("-").split("_")[-1].upper())
         return ", ".join(shown) + value
 
     def _get_help_string(self, action):
@@ -56,7 +56,7 @@ class _Help(argparse.HelpFormatter):
     def add_usage(self, usage, actions, groups, prefix=None):
         super().add_usage(usage or f"{self._prog} [options]", [], [], prefix)
 
-# %% ../nbs/00a_options.ipynb #20b392bb
+# %% ../nbs/00a_options.ipynb #5dca5ff3
 class Parser(argparse.ArgumentParser):
     """The parser of one command: `add` options, then `parse(argv)`.
 
@@ -84,6 +84,8 @@ class Parser(argparse.ArgumentParser):
                 if a.option_strings and a.help is not argparse.SUPPRESS]
 
     def error(self, message: str):
+        m = re.match(r"unrecognized arguments: (\S+)", message)
+        if m: refuse_unknown(m[1].split("=")[0], self)
         raise SpotError(_sentence(self, message))
 
     def parse(self, argv: "Sequence[str]") -> argparse.Namespace:
@@ -225,14 +227,17 @@ def sampling_of(a: argparse.Namespace, task: Any, n: int = 1):
     if unknown: raise SpotError(f"task {task.name}: sampling has no setting {unknown[0]!r}: temperature, top_p, top_k or max_tokens")
     return Sampling(**{**task.sampling, **given}, n=n, seed=None if a.seed == -1 else a.seed, enable_thinking=thinking)
 
-# %% ../nbs/00a_options.ipynb #552f6340
+# %% ../nbs/00a_options.ipynb #34f4f11e
 def notes_of(cls: type) -> "dict[str, str]":
-    "The comment beside each field of a class, by field."
+    "The comment beside each field of a class, or on the line above it, by field."
     import inspect
-    out = {}
+    out, above = {}, ""
     for line in inspect.getsource(cls).splitlines():
-        m = re.match(r"\s{4}(\w+)\s*:.*?#\s*(.*)$", line)
-        if m: out[m[1]] = m[2].strip()
+        field = re.match(r"\s{4}(\w+)\s*:", line)
+        beside = re.search(r"\s#\s*([^#]*)$", line)
+        if field: out[field[1]] = (beside[1].strip() if beside else "") or above
+        alone = re.match(r"\s{4}#\s*(.*)$", line)
+        above = alone[1].strip() if alone else ""
     return out
 
 def _yaml(text: str):
