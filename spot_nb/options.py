@@ -14,7 +14,7 @@ from typing import Any, Iterable, Sequence
 
 from .records import SpotError
 
-# %% ../nbs/00a_options.ipynb #591900af
+# %% ../nbs/00a_options.ipynb #15ca8c50
 VOCABULARY = {
     "model": ("model_name_or_path", "model_path", "model_name"),
     "data": ("data_path", "input", "input_path", "dataset", "dataset_name", "data_file"),
@@ -32,7 +32,8 @@ def spellings(name: str, *more: str) -> "list[str]":
 def nearest(word: str, known: "Iterable[str]") -> str:
     "`; did you mean X?` for the known word that is most like `word`, or nothing."
     known = list(known)
-    bare = {k.lower().replace("-", "_"): k for k in known}
+    bare = {}
+    for k in known: bare.setdefault(k.lower().replace("-", "_"), k)
     found = difflib.get_close_matches(word.lower().replace("-", "_"), bare, 1, 0.6)
     return f"; did you mean {bare[found[0]]}?" if found else ""
 
@@ -292,7 +293,7 @@ def _losses() -> "list[str]":
     from importlib.resources import files
     return re.findall(r'Objective\("(\w+)"', (files("spot_nb")/"losses.py").read_text(encoding="utf-8"))
 
-# %% ../nbs/00a_options.ipynb #c1d4200d
+# %% ../nbs/00a_options.ipynb #261b2768
 def train_help() -> str:
     "What `spot train --help` prints: SPoT's own settings, grouped, without an import of torch."
     import fnmatch
@@ -321,20 +322,22 @@ def train_argv(argv: "Sequence[str]") -> "list[str]":
     ours = {s: f"--{theirs}" for theirs, name in _SAID.items() for s in spellings(name)}
     out = []
     for a in argv:
+        if a == "--help-all": out.append(a); continue
         flag, eq, value = a.partition("=") if a.startswith("--") else (a, "", "")
         flag = ours.get(flag, ours.get(flag.replace("-", "_").replace("__", "--", 1), flag))
         out.append((("--" + flag[2:].replace("-", "_")) if flag.startswith("--") else flag) + eq + value)
     return out
 
-# %% ../nbs/00a_options.ipynb #55a4e3fa
-def strict(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    "Make somebody else's parser (transformers' `HfArgumentParser`) refuse in one sentence, and take no abbreviations."
-    def error(message):
-        m = re.search(r"unrecognized arguments: (\S+)", message)
-        if m: refuse_unknown(m[1], parser)
-        raise SpotError(_sentence(parser, message))
-    parser.error, parser.allow_abbrev = error, False
-    return parser
+# %% ../nbs/00a_options.ipynb #37a851dc
+def strict(kind: type) -> type:
+    "Somebody else's parser class (transformers' `HfArgumentParser`), made to refuse in one sentence and to take no abbreviations."
+    class Strict(kind):
+        def __init__(self, *args, **kwargs): super().__init__(*args, allow_abbrev=False, **kwargs)
+        def error(self, message):
+            m = re.search(r"unrecognized arguments: (\S+)", message)
+            if m: refuse_unknown(m[1], self)
+            raise SpotError(_sentence(self, message))
+    return Strict
 
 # %% ../nbs/00a_options.ipynb #b3a69abf
 def last_line(written: "str | Path | Iterable", then: str = "") -> None:

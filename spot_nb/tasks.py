@@ -7,7 +7,7 @@ __all__ = ['REASON_IN_STEPS', 'MATH', 'BUILT_IN', 'ENTRY_POINTS', 'as_verdict', 
            'stamp', 'task_hash', 'limited', 'without_thinking', 'judge_task', 'judge_tasks', 'try_check', 'MathTask',
            'is_math', 'json_values', 'same_json', 'check_json', 'json_task', 'plain_text', 'check_exact', 'exact_task',
            'chosen_letter', 'check_choice', 'choice_task', 'run_tests', 'code_in', 'check_code', 'code_task',
-           'calls_in', 'check_tool', 'tool_task', 'load_module', 'plug_ins', 'find_task', 'task_for']
+           'calls_in', 'check_tool', 'tool_task', 'load_module', 'plug_ins', 'find_task', 'new_task', 'cli', 'task_for']
 
 # %% ../nbs/03a_tasks.ipynb #b59d8d91
 import hashlib, inspect, json, re, sys
@@ -697,6 +697,43 @@ def find_task(spec: "str | Path | Task | None" = None) -> Task:
     near = difflib.get_close_matches(text, known, 1)
     hint = f"; did you mean {near[0]}?" if near else ". A file of your own ends in .py."
     raise SpotError(f"there is no task {text!r}{hint} Tasks: {', '.join(known)}")
+
+# %% ../nbs/03a_tasks.ipynb #3249c407
+_NEW = {"{name}.py": "new_task.py.txt", "{name}.jsonl": "new_task_rows.jsonl.txt", "test_{name}.py": "new_task_test.py.txt"}
+
+def new_task(name: str, folder: "str | Path" = ".") -> "list[Path]":
+    """Write `NAME.py`, `NAME.jsonl` and `test_NAME.py` in `folder`; returns their paths.
+
+    Raises `SpotError` for a name that is no Python name or is taken, and never writes over a file."""
+    from importlib.resources import files
+    from spot_nb.records import write_text
+    import keyword
+    if not name.isidentifier() or keyword.iskeyword(name): raise SpotError(f"a task's file needs a Python name such as my_task, not {name!r}")
+    if name in BUILT_IN: raise SpotError(f"there is a built-in task {name!r}: choose another name")
+    paths = {Path(folder)/k.format(name=name): v for k, v in _NEW.items()}
+    taken = next((p for p in paths if p.exists()), None)
+    if taken: raise SpotError(f"{taken} exists: choose another name, or move it away")
+    for path, source in paths.items():
+        write_text(path, (files("spot_nb")/"data"/source).read_text(encoding="utf-8").replace("NAME", name))
+    return list(paths)
+
+def cli(argv: "list[str]") -> int:
+    "`spot new task NAME`: write a task to start from; `--list` lists the tasks there are."
+    from spot_nb.options import Parser, last_line
+    p = Parser("spot new", "Write a commented task file, ten example rows and a test that passes.", config=False)
+    p.add(".what", nargs="?", choices=("task",), help="what to write: `task`")
+    p.add(".name", nargs="?", help="its name, which is the file's too")
+    p.add("output", default=".", help="folder to write to")
+    p.add("list", action="store_true", help="list the tasks that are built in or installed, and stop")
+    a = p.parse(argv)
+    if a.list:
+        for t in BUILT_IN.values(): print(f"{t.name:10} {t.help}")
+        for name, e in plug_ins().items(): print(f"{name:10} installed: {e.value}")
+        return 0
+    if not a.what or not a.name: raise SpotError("write `spot new task NAME`, with a name such as my_task")
+    made = new_task(a.name, a.output)
+    last_line(made, f"pytest {made[2]}, then spot elicit --model embedded --data {made[1]} --task {made[0]} --output runs/{a.name}")
+    return 0
 
 # %% ../nbs/03a_tasks.ipynb #2dd1d55a
 def task_for(records: "Iterable[dict]", given: "str | Path | Task | None" = None, where: str = "the records") -> Task:

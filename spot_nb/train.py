@@ -8,7 +8,7 @@ __all__ = ['SPoTConfig', 'Example', 'tokenize_pairs', 'weights_digest', 'referen
            'build', 'train', 'presets', 'parse_config', 'cli']
 
 # %% ../nbs/12_train.ipynb #0846bd30
-import contextlib, difflib, hashlib, json, math, os, sys, time, warnings
+import contextlib, difflib, hashlib, json, math, os, re, sys, time, warnings
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +24,7 @@ from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logp
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
 from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_rows, write_json, write_text
 from .schedule import Steps, cost_of, settle_batch, work_of, world_size
+from .options import last_line, quoted, refuse_unknown, strict, train_argv, train_help
 
 # %% ../nbs/12_train.ipynb #9b29c29e
 def _option(default, help): return field(default=default, metadata={"help": help})
@@ -644,6 +645,7 @@ def _arguments(path: str) -> "list[str]":
     known = {f.name for f in fields(SPoTConfig) if f.init}
     out = []
     for k, v in values.items():
+        k = train_argv([f"--{k}"])[0][2:]                                    # `model` and `data` as well
         if k not in known:
             near = difflib.get_close_matches(k, known, 1)
             raise SpotError(f"{path}: unknown setting {k!r}" + (f"; did you mean {near[0]}?" if near else ""))
@@ -654,22 +656,31 @@ def _arguments(path: str) -> "list[str]":
 def parse_config(argv: "Sequence[str]") -> SPoTConfig:
     "Settings from `--config FILE|PRESET` and flags, which win. Raises `SpotError` for unknown settings and bad values."
     from transformers import HfArgumentParser
+    argv = train_argv(argv)
+    if {"-h", "--help"} & set(argv): print(train_help(), end=""); sys.exit(0)
+    argv = ["--help" if a == "--help-all" else a for a in argv]
     argv, named = [part for a in argv for part in (a.split("=", 1) if a.startswith("--config=") else [a])], []
     while "--config" in argv:
         i = argv.index("--config")
         if i + 1 == len(argv): raise SpotError("--config needs a file or the name of a preset")
         named.append(argv[i + 1]); del argv[i:i + 2]
-    parser = HfArgumentParser(SPoTConfig, prog="spot train", description="Train on pairs. --config FILE|PRESET gives settings; flags win over it. "
+    parser = strict(HfArgumentParser)(SPoTConfig, prog="spot train", description="Train on pairs. --config FILE|PRESET gives settings; flags win over it. "
                               f"Presets: {', '.join(presets()) or 'none'}.")
     try: (config,) = parser.parse_args_into_dataclasses([a for f in named for a in _arguments(f)] + argv)
-    except ValueError as e: raise SpotError(f"{e}: `spot train --help` lists the settings") from None
+    except ValueError as e:
+        unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^']*)", str(e))
+        if unknown: refuse_unknown(unknown[1].split("=")[0], parser)
+        raise SpotError(f"{e}: `spot train --help` lists the settings") from None
     return config
 
 def cli(argv: "Sequence[str]") -> int:
     "`spot train --config FILE|PRESET [--setting value ...]`."
     config = parse_config(argv)
     result = train(config)
-    if config.process_index == 0: print(json.dumps({k: v for k, v in result.items() if k != "last"} | {k: round(v, 6) for k, v in result["last"].items()}, ensure_ascii=False))
+    if config.process_index == 0:
+        print(json.dumps({k: v for k, v in result.items() if k != "last"} | {k: round(v, 6) for k, v in result["last"].items()}, ensure_ascii=False))
+        out = quoted(config.output_dir)
+        last_line(config.output_dir, f"spot evaluate --model {out} --output {out}/evaluation")
     return 0
 
 # %% ../nbs/12_train.ipynb #4db43f9d
