@@ -1,51 +1,84 @@
 """Render the documentation site into _docs/: the notebooks as they stand, stored outputs included; nothing is run.
 
-Cells marked `#| hide` are left out and nbdev's directives are stripped. Quarto renders where it is installed, else smalldocs."""
+    python .ci/docs.py [--out FOLDER]
+
+`site_pages` turns notebooks into pages and makes the reference; Quarto renders where it is installed, else smalldocs;
+`finish` puts in what smalldocs leaves out (formulas as MathML, canonical links). `site_check.py` looks at the result."""
+import argparse
+import html
 import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
-import nbformat
 import yaml
 
 root = Path(__file__).resolve().parents[1]
-HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
-DIRECTIVE = re.compile(r"^#\|\s*(export\w*|exporti|eval|notest|slow|gpu|vllm)\b.*\n?", re.M)
-TITLE = re.compile(r"\s*# (?P<title>.+?)\n+> (?P<about>(?:.+\n?)+)\s*(?P<rest>[\s\S]*)")
+sys.path.insert(0, str(root/".ci"))
+import site_pages  # noqa: E402
+
+MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
+CDN = re.compile(r'\s*<(?:link|script)[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?')
+WEB_FONT = re.compile(r"@import\s*url\(\s*['\"]?https?:[^)]*\)\s*;")
+KATEX_CALL = re.compile(r'<script>[^<]*renderMathInElement[^<]*</script>')
 
 
-def page(path: Path) -> nbformat.NotebookNode:
-    "The notebook as a page: title and summary as front matter, directives gone."
-    nb = nbformat.read(path, as_version=4)
-    nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and HIDDEN.search(c.source))]
-    for cell in nb.cells:
-        if cell.cell_type == "code": cell.source = DIRECTIVE.sub("", cell.source)
-    m = TITLE.match(nb.cells[0].source)
-    if not m: raise SystemExit(f"error: {path.name} does not begin with '# Title' and '> summary'")
-    head = yaml.safe_dump({"title": m["title"], "description": " ".join(m["about"].replace("\n> ", " ").split())}, allow_unicode=True)
-    nb.cells[0].source = m["rest"]
-    nb.cells.insert(0, nbformat.v4.new_raw_cell(f"---\n{head}---"))
-    return nb
+def settings() -> dict:
+    "The one place that names the repository and the site: settings.ini."
+    parser = ConfigParser(delimiters=["="])
+    parser.read(root/"settings.ini", encoding="utf-8")
+    cfg = parser["DEFAULT"]
+    return {"repo": cfg["git_url"], "site": cfg["doc_host"] + cfg["doc_baseurl"], "branch": cfg["branch"]}
+
+
+def config(own: dict) -> dict:
+    "_quarto.yml as the site's project file: paths from nbs/, addresses from settings.ini."
+    text = (root/"_quarto.yml").read_text(encoding="utf-8").replace("nbs/", "").replace("REPO", own["repo"])
+    cfg = yaml.safe_load(text)
+    cfg["website"] |= {"site-url": own["site"], "repo-url": own["repo"], "repo-subdir": "nbs", "repo-branch": own["branch"]}
+    return cfg
+
+
+def mathml(page: str, where: str) -> str:
+    "Formulas as MathML, which browsers draw by themselves."
+    from latex2mathml.converter import convert
+    def one(m):
+        tex = html.unescape(m[2]).strip()
+        try: return convert(tex, display="block" if m[1] == "display" else "inline")
+        except Exception as e: raise SystemExit(f"error: {where}: formula {tex!r} cannot be shown ({e})") from None
+    return KATEX_CALL.sub("", CDN.sub("", MATH.sub(one, page)))
+
+
+def finish(out: Path, own: dict) -> None:
+    "What the renderer leaves out, page by page."
+    for path in out.rglob("*.html"):
+        where = path.relative_to(out).as_posix()
+        page = mathml(path.read_text(encoding="utf-8"), where)
+        address = own["site"] + "/" + where.removesuffix("index.html")
+        page = page.replace("</head>", f'<link rel="canonical" href="{address}">\n</head>', 1)
+        page = site_pages.sharpen(page)
+        path.write_text(page, encoding="utf-8")
+    for path in out.rglob("*.css"):                                 # the theme's web fonts: the reader's own will do
+        path.write_text(WEB_FONT.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def main() -> None:
-    site, out = root/"_site", root/"_docs"
+    ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ask.add_argument("--out", default=str(root/"_docs"), help="folder of the finished site (default: %(default)s)")
+    out, own = Path(ask.parse_args().out).resolve(), settings()
+    site = root/"_site"
     shutil.rmtree(site, ignore_errors=True)
-    for path in sorted((root/"nbs").rglob("*.ipynb")):
-        if ".ipynb_checkpoints" in path.parts: continue
-        target = site/path.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(page(path), target)
-    shutil.copy(root/"_quarto.yml", site)
-    shutil.copy(root/"nbs"/"styles.css", site/"nbs")
-    (site/"index.html").write_text('<!doctype html><meta charset="utf-8"><title>spot_nb</title><meta http-equiv="refresh" content="0; url=nbs/index.html"><a href="nbs/index.html">spot_nb</a>\n')
+    site.mkdir()
+    site_pages.write(root, site, own)
+    (site/"_quarto.yml").write_text(yaml.safe_dump(config(own), allow_unicode=True, sort_keys=False), encoding="utf-8")
     quarto = shutil.which("quarto")
-    subprocess.run([quarto, "render", "--no-execute"] if quarto else [Path(sys.executable).parent/"smalldocs", "render", "--quiet"], cwd=site, check=True)
+    how = [quarto, "render", "--no-execute"] if quarto else [str(Path(sys.executable).parent/"smalldocs"), "render", "--quiet"]
+    subprocess.run(how, cwd=site, check=True)
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(site/"_docs", out)
-    shutil.copy(site/"index.html", out)
+    finish(out, own)
     shutil.rmtree(site)
     print(f"{len(list(out.rglob('*.html')))} pages: open {out.name}/index.html")
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from .losses import OBJECTIVES, RewardShift, objective, tether
+from .losses import OBJECTIVES, RewardShift, Tokens, objective, tether
 from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
 from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_rows, write_json, write_text
+from .schedule import Steps, cost_of, settle_batch, work_of, world_size
 
 # %% ../nbs/12_train.ipynb #9b29c29e
 def _option(default, help): return field(default=default, metadata={"help": help})
@@ -45,6 +46,7 @@ class SPoTConfig(TrainingArguments):
     max_pairs: "int | None" = _option(None, "use only the first so many pairs")
     packing: bool = _option(True, "compute shared prefixes once")
     check_packing: bool = _option(True, "compare packed and plain log-probs on two pairs before training; fall back to plain if they differ")
+    effective_batch_size: "int | None" = _option(None, "pairs an optimizer step over all processes (default 32); what each process takes follows from it")
     row_tokens: "int | None" = _option(None, "distinct tokens in a packed row (default: 8192 on CUDA, 1024 elsewhere); bounds the memory")
     dtype: str = _option("auto", "of the weights while training: auto is float32 (bfloat16 under LoRA with bf16)")
     save_dtype: str = _option("auto", "of the final weights on disk: auto is bfloat16 with bf16, else the training dtype")
@@ -61,6 +63,8 @@ class SPoTConfig(TrainingArguments):
     trust_remote_code: bool = _option(False, "run code that comes with the model")
     early_stopping_patience: "int | None" = _option(None, "stop after so many evaluations without a better metric_for_best_model")
     # other defaults than TrainingArguments
+    per_device_train_batch_size: "int | None" = _option(None, "another way to say effective_batch_size: pairs a process and micro-batch")
+    gradient_accumulation_steps: "int | None" = _option(None, "another way to say effective_batch_size: micro-batches a step")
     output_dir: "str | None" = _option("spot_output", "where checkpoints, metrics.jsonl and the final model go")
     num_train_epochs: float = _option(2., "epochs")
     learning_rate: float = _option(1e-6, "peak learning rate")
@@ -73,6 +77,7 @@ class SPoTConfig(TrainingArguments):
     dataloader_pin_memory: bool = _option(False, "unused: rows are moved by the trainer")
 
     def __post_init__(self):
+        self._settle_batch()
         super().__post_init__()
         self.loss = objective(self.loss).name
         for name in ("dtype", "save_dtype"):
@@ -91,6 +96,12 @@ class SPoTConfig(TrainingArguments):
                 raise SpotError("early_stopping_patience needs eval_data_path and an eval_strategy (steps or epoch)")
             self.metric_for_best_model = self.metric_for_best_model or "eval_loss"
             if self.greater_is_better is None: self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+
+    def _settle_batch(self) -> None:
+        "One batch size: pairs a step, and from it what each process takes. Rows, not this, decide the memory."
+        world = world_size()
+        self.effective_batch_size = settle_batch(self.effective_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps, world)
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = self.effective_batch_size // world, 1
 
 # %% ../nbs/12_train.ipynb #5a6bcd9e
 @dataclass
@@ -337,6 +348,15 @@ class SPoTTrainer(Trainer):
                           f"pass {self.headroom:.2g} and the tether hardly tightens; beta=auto would take {max(0.1, self.args.target_headroom / max(self.nats, 1e-6)):.2g}", stacklevel=3)
 
     # -- data
+    def get_train_dataloader(self):
+        "One batch is one optimizer step: the step's pairs are drawn from all, then dealt to the processes by work."
+        a, cost = self.args, cost_of(causal_lm(self.model).config)
+        work = [work_of(e.sequences, cost, self.packing) for e in self.examples]
+        steps = Steps(work, a.effective_batch_size, self.accelerator.process_index, self.accelerator.num_processes, a.seed if a.data_seed is None else a.data_seed,
+                      a.train_sampling_strategy != "sequential", a.dataloader_drop_last)
+        return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=steps, collate_fn=self._collate, num_workers=a.dataloader_num_workers,
+                                           multiprocessing_context=a.dataloader_multiprocessing_context)
+
     def _collate(self, examples: "list[Example]") -> "dict[str, list[Row]]":
         return {"rows": make_rows(examples, self.row_tokens, self.packing, row_multiple(self.model))}
 
@@ -379,7 +399,7 @@ class SPoTTrainer(Trainer):
             per_pair = o.rewards(chosen, rejected, delta)
             loss = (args.dpo_weight if o.tokens else 1.) * per_pair.sum() / n_pairs
         if o.tokens:
-            per_token = o.tokens(logps[on_chosen])
+            per_token = o.tokens(Tokens(logps[on_chosen], ref[on_chosen], owner[on_chosen] // (2 if pairs else 1)))
             loss = loss + (args.sft_weight if o.rewards else 1.) * per_token.sum() / n_tokens
         self._note(row, chosen.detach(), None if rejected is None else rejected.detach(), delta, gap.detach(), on_chosen, loss.detach(), rewards.detach())
         return loss * self.accelerator.num_processes
@@ -474,8 +494,8 @@ class SPoTTrainer(Trainer):
         "What a run's course depends on; a checkpoint resumes only under the same."
         a = self.args
         keys = ("loss", "beta", "target_headroom", "delta_decay", "delta_floor", "dpo_weight", "sft_weight", "max_length", "num_train_epochs", "max_steps", "learning_rate",
-                "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "per_device_train_batch_size",
-                "gradient_accumulation_steps", "seed", "data_seed", "use_peft", "lora_r", "lora_alpha", "bf16")
+                "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "effective_batch_size",
+                "seed", "data_seed", "use_peft", "lora_r", "lora_alpha", "bf16")
         out = {k: getattr(getattr(a, k), "value", getattr(a, k)) for k in keys}
         data = _digest(*[[e.id, e.prompt, e.chosen, e.rejected] for e in self.examples])
         return out | {"world_size": self.accelerator.num_processes, "data": data}
@@ -533,7 +553,7 @@ def model_card(trainer: SPoTTrainer) -> str:
     a, h = trainer.args, [l for l in trainer.state.log_history if "loss" in l]
     base = a.model_name_or_path
     rows = [("Objective", a.loss), ("β", f"{trainer.beta:g}"), ("Reward headroom", f"{trainer.headroom:.3g}"), ("Pairs", len(trainer.examples)),
-            ("Pairs a step", a.per_device_train_batch_size * a.gradient_accumulation_steps * trainer.accelerator.num_processes),
+            ("Pairs a step", a.effective_batch_size),
             ("Steps", trainer.state.global_step), ("Epochs", f"{trainer.state.epoch or 0:.2f}"), ("Peak learning rate", f"{a.learning_rate:g}"),
             ("Schedule", f"{getattr(a.lr_scheduler_type, 'value', a.lr_scheduler_type)}, warm-up {a.warmup_steps:g}"), ("Context", a.max_length),
             ("Adapters", f"LoRA, rank {a.lora_r}" if a.use_peft else "none (all weights)"), ("Seed", a.seed)]

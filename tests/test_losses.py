@@ -78,7 +78,50 @@ def test_reward_shift():
 
 
 def test_names():
-    assert {objective(n).name for n in ["SFT", "RFT", "SFT+", "DFT", "Reward-SFT", "DPO", "DPO+SFT", "SPoT-BCE", "SPoT-BCO"]} == set(OBJECTIVES)
+    assert {objective(n).name for n in ["SFT", "RFT", "SFT+", "DFT", "Reward-SFT", "DPO", "DPO+SFT", "SPoT-BCE", "SPoT-BCO",
+                                       "APO-zero", "APO-down", "PSFT", "iw-SFT", "STM", "EAFT", "SFT+KL", "ASFT"]} == set(OBJECTIVES)
     with pytest.raises(SpotError, match="unknown loss"): objective("ppo")
     for o in OBJECTIVES.values(): assert o.tokens or o.rewards
     assert math.isclose(OBJECTIVES["spot_bco"].rewards(torch.tensor(1.), torch.tensor(0.), .5).item(), 2 * math.log1p(math.exp(-.5)), rel_tol=1e-6)
+
+
+def test_token_baselines_equal_float64_formulas():
+    "Each against its paper's formula, written with numpy; weights and gates are constants for the gradient."
+    import numpy as np
+    from spot_nb.losses import Tokens
+    rng = np.random.default_rng(0)
+    lp, ref, ent = -rng.exponential(1, 60), -rng.exponential(1, 60), rng.uniform(0, math.log(20), 60)
+    owner, kl = np.repeat([0, 1, 2], 20), rng.exponential(.1, 60)
+    t = Tokens(*(torch.tensor(v) for v in (lp, ref, owner, ent, kl)))
+    rho = np.exp(lp - ref)
+    weight = np.array([min(np.exp(2 * (lp - ref)[owner == k].mean()), 16) for k in range(3)])[owner]
+    expected = {"psft": -np.minimum(rho, 1.2), "iw_sft": -weight * lp, "stm": np.where(np.exp(-ref) <= 2.5, -lp, 0), "eaft": -ent / math.log(20) * lp,
+                "sft_kl": -lp + .1 * (rho - 1 - np.log(rho)), "asft": -np.exp(lp) * lp + .1 * kl}
+    for name, want in expected.items():
+        got = OBJECTIVES[name].tokens(t)
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-12, atol=1e-14, err_msg=name)
+    with torch.no_grad(): assert (OBJECTIVES["sft_kl"].tokens(Tokens(t.ref, t.ref)) == -t.ref).all()
+
+
+def test_apo_equals_float64_formulas():
+    import numpy as np
+    c, r = torch.linspace(-6, 6, 50, dtype=torch.float64), torch.linspace(5, -7, 50, dtype=torch.float64)
+    sig = lambda x: 1 / (1 + np.exp(-x))
+    c_, r_ = c.numpy(), r.numpy()
+    np.testing.assert_allclose(OBJECTIVES["apo_zero"].rewards(c, r, 0).numpy(), 1 - sig(c_) + sig(r_), rtol=1e-12)
+    np.testing.assert_allclose(OBJECTIVES["apo_down"].rewards(c, r, 0).numpy(), sig(c_) + 1 - sig(c_ - r_), rtol=1e-12)
+
+
+@pytest.mark.parametrize("chosen, rejected, after, edited", [
+    ([1, 2, 9, 4], [1, 2, 3, 4], ([0, 0, 1, 1], [0, 0, 1, 1]), ([0, 0, 1, 0], [0, 0, 1, 0])),     # a replacement
+    ([1, 2, 3], [1, 3], ([0, 1, 1], [0, 1]), ([0, 1, 0], [0, 1])),                                 # an insertion: the next token of the other
+    ([1, 3], [1, 2, 3], ([0, 1], [0, 1, 1]), ([0, 1], [0, 1, 0])),                                 # a deletion
+    ([1, 2, 3], [1, 2], ([0, 0, 1], [0, 1]), ([0, 0, 1], [0, 1])),                                 # the end is new: the last token of the other
+    ([5, 2], [6, 2], ([1, 1], [1, 1]), ([1, 0], [1, 0]))])
+def test_token_masks(chosen, rejected, after, edited):
+    from spot_nb.losses import token_masks
+    assert token_masks(chosen, rejected) == ([True] * len(chosen), [True] * len(rejected))
+    want = lambda pair: tuple([bool(x) for x in side] for side in pair)
+    assert token_masks(chosen, rejected, "after_edit") == want(after)
+    assert token_masks(chosen, rejected, "edited") == want(edited)
+    with pytest.raises(SpotError, match="reward_tokens"): token_masks(chosen, rejected, "middle")

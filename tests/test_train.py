@@ -281,8 +281,41 @@ def test_presets_are_the_papers_settings(tmp_path):
     for name in presets():
         c = parse_config(["--config", name, "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"])
         assert (c.num_train_epochs, c.max_length, c.beta, c.adam_beta2, c.weight_decay, c.warmup_steps) == (2, 8192, 0.1, 0.95, 0.01, 0.05)
-        assert c.per_device_train_batch_size * c.gradient_accumulation_steps == 32
+        assert c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps == 32
         qwen, likelihood = "qwen3" in name, OBJECTIVES[c.loss].rewards is None
         assert c.model_name_or_path == ("Qwen/Qwen3-8B" if qwen else "meta-llama/Llama-3.1-8B-Instruct")
         assert c.learning_rate == ((5e-6 if qwen else 1e-6) if likelihood else (1e-6 if qwen else 2e-7))
     assert {n.split("-", 1)[1].split("8b-")[-1] for n in presets()} >= {"spot-bco", "spot-bce", "sft", "rft", "sft-plus", "dft", "reward-sft", "dpo", "dpo-sft"}
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+def test_presets_and_recipes_train_32_pairs_a_step(tmp_path, monkeypatch, world):
+    "`accelerate launch -m spot_nb.train --config PRESET`, the README's line and the recipes, on any number of processes that divides 32."
+    import yaml
+    monkeypatch.setattr("spot_nb.train.world_size", lambda: world)
+    common = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
+    readme = (Path(__file__).parents[1]/"README.md").read_text()
+    launched = [line.split("--config ")[1].split()[0] for line in readme.splitlines() if line.startswith("accelerate launch") and "spot_nb.train" in line]
+    assert launched
+    for name in {*presets(), *launched}:
+        c = parse_config(["--config", name, *common])
+        assert c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps * world == 32, name
+    recipe = yaml.safe_load((Path(__file__).parents[1]/"recipes"/"qwen3_8b.yaml").read_text())["train"]
+    assert SPoTConfig(**(recipe | dict(output_dir=str(tmp_path), use_cpu=True, bf16=False))).effective_batch_size == 32
+
+
+def test_batch_settings_that_do_not_fit(tmp_path, monkeypatch):
+    kw = dict(output_dir=str(tmp_path), use_cpu=True)
+    for given, pairs in ((dict(), 32), (dict(effective_batch_size=6), 6), (dict(per_device_train_batch_size=4), 4),
+                         (dict(per_device_train_batch_size=4, gradient_accumulation_steps=3), 12),
+                         (dict(effective_batch_size=12, gradient_accumulation_steps=3), 12), (dict(gradient_accumulation_steps=2), 16)):
+        c = SPoTConfig(**kw, **given)
+        assert c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps == pairs
+    for given, words in ((dict(effective_batch_size=32, per_device_train_batch_size=4, gradient_accumulation_steps=4), "contradicts"),
+                         (dict(effective_batch_size=32, per_device_train_batch_size=5), "contradicts"), (dict(effective_batch_size=0), "at least 1")):
+        with pytest.raises(SpotError, match=words): SPoTConfig(**kw, **given)
+    for world, pairs, words in ((8, 30, "24 or 32"), (3, 32, "30 or 33"), (8, 3, "use 8"), (16, 40, "32 or 48")):
+        monkeypatch.setattr("spot_nb.train.world_size", lambda: world)
+        with pytest.raises(SpotError, match=words): SPoTConfig(**kw, effective_batch_size=pairs)
+        with pytest.raises(SpotError, match="pairs a step"): SPoTConfig(**kw, effective_batch_size=world * 4, per_device_train_batch_size=2, gradient_accumulation_steps=1)
+        assert SPoTConfig(**kw, per_device_train_batch_size=2).effective_batch_size == 2 * world

@@ -1,0 +1,202 @@
+"""From notebooks and code to the pages of the site.
+
+A notebook becomes a page without its directives; exported source is folded under the signatures and docstrings that
+a reader needs, imports are left out. The API reference is read from the code itself, never imported."""
+import ast
+import html
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import yaml
+
+HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
+EXPORTED = re.compile(r"^#\|\s*export\w*\b", re.M)
+DIRECTIVE = re.compile(r"^#\|\s*(export\w*|eval|notest|slow|gpu|vllm)\b.*\n?", re.M)
+README_ONLY = re.compile(r"^(#\||<!--)\s*readme-only\b", re.M)
+TITLE = re.compile(r"\s*# (?P<title>.+?)\n+> (?P<about>(?:.+\n?)+)\s*(?P<rest>[\s\S]*)")
+INK = "#7a7a7a"
+
+
+# -- signatures
+
+def signature(node: "ast.AST", owner: str = "") -> str:
+    "A definition's first line, as a caller needs it; broken over lines where it is long."
+    if isinstance(node, ast.ClassDef):
+        init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        if init is None: return f"class {node.name}" + (f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else "")
+        return "class " + signature(init, node.name)
+    arguments = ast.unparse(node.args).split(", ") if node.args else []
+    text = ast.unparse(node.args)
+    if owner: text = re.sub(r"^self(, )?", "", text)
+    back = f" -> {ast.unparse(node.returns)}" if node.returns and not owner else ""
+    name = owner or node.name
+    line = f"{'' if owner else 'async def ' if isinstance(node, ast.AsyncFunctionDef) else 'def '}{name}({text}){back}"
+    line = re.sub(r"(?<=[:>] )'([^']+)'", r"\1", line)
+    if len(line) <= 96 or len(arguments) < 2: return line
+    return line.replace(f"({text})", "(\n    " + ",\n    ".join(_split(text)) + ")", 1)
+
+
+def _split(text: str) -> "list[str]":
+    "Split a parameter list at its own commas, not at those inside brackets or quotes."
+    parts, depth, quote, start = [], 0, "", 0
+    for i, c in enumerate(text):
+        if quote: quote = "" if c == quote else quote
+        elif c in "'\"": quote = c
+        elif c in "([{": depth += 1
+        elif c in ")]}": depth -= 1
+        elif c == "," and not depth: parts.append(text[start:i].strip()); start = i + 1
+    return [*parts, text[start:].strip()]
+
+
+def docs_of(node: "ast.AST") -> str:
+    return ast.get_docstring(node) or ""
+
+
+def is_public(node: "ast.AST") -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+
+
+def only_imports(tree: ast.Module) -> bool:
+    return all(isinstance(n, (ast.Import, ast.ImportFrom)) or isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)
+               for n in tree.body)
+
+
+# -- notebooks
+
+def folded(cell, page: str) -> "list":
+    "An exported cell as signatures and docstrings, its source folded under them."
+    source = DIRECTIVE.sub("", cell.source)
+    try: tree = ast.parse(source)
+    except SyntaxError: tree = ast.Module([], [])
+    if only_imports(tree) and tree.body: return []
+    shown, names = [], []
+    for node in tree.body:
+        if not is_public(node): continue
+        names.append(node.name)
+        doc = docs_of(node)
+        shown.append(f"::: {{.signature}}\n```python\n{signature(node)}\n```\n\n{doc}\n:::\n")
+    private = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name.startswith("_")]
+    label = "Source" + (f": {', '.join(names or private)}" if names or private else "")
+    cell.source = f"#| code-fold: true\n#| code-summary: {label!r}\n{source}"
+    return ([nbformat.v4.new_markdown_cell("\n".join(shown))] if shown else []) + [cell]
+
+
+def pictures(cell, page: str) -> None:
+    "Every picture gets words: the cell's `fig-alt`. PNGs without them stop the build."
+    alt = re.search(r"^#\|\s*fig-alt:\s*(.+)$", cell.source, re.M)
+    for out in cell.get("outputs", []):
+        data = out.get("data", {})
+        kinds = [k for k in data if k.startswith("image/")]
+        if not kinds: continue
+        if not alt:
+            print(f"warning: {page}: a figure without `#| fig-alt:` (cell {cell.source[:60]!r})", file=sys.stderr)
+            continue
+        if "image/svg+xml" in data:
+            svg = data["image/svg+xml"]
+            svg = svg[svg.index("<svg"):].replace(INK, "currentColor")
+            words = html.escape(alt[1].strip().strip("'\""), quote=True)
+            svg = re.sub(r'^<svg (?![^>]*role=)', f'<svg role="img" aria-label="{words}" ', svg)
+            data.pop("image/png", None)
+            data["image/svg+xml"] = svg
+
+
+def notebook_page(path: Path, name: str) -> "nbformat.NotebookNode":
+    "The notebook as a page: title and summary as front matter, directives gone, exported source folded."
+    nb = nbformat.read(path, as_version=4)
+    m = TITLE.match(nb.cells[0].source)
+    if not m: raise SystemExit(f"error: {name} does not begin with '# Title' and '> summary'")
+    cells = []
+    for c in nb.cells:
+        if README_ONLY.search(c.source): continue
+        if c.cell_type != "code": cells.append(c); continue
+        if HIDDEN.search(c.source): continue
+        pictures(c, name)
+        if EXPORTED.search(c.source): cells += folded(c, name)
+        else:
+            c.source = DIRECTIVE.sub("", c.source)
+            cells.append(c)
+    about = " ".join(m["about"].replace("\n> ", " ").split())
+    head = yaml.safe_dump({"title": m["title"], "description": about}, allow_unicode=True)
+    cells[0].source = m["rest"]
+    nb.cells = [nbformat.v4.new_raw_cell(f"---\n{head}---"), *cells]
+    return nb
+
+
+# -- reference
+
+def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
+    "One module's public names: signature, docstring, methods, and where the source is."
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    module = "spot_nb." + ".".join(path.relative_to(own["package"]).with_suffix("").parts)
+    listed = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)
+                   and getattr(n.targets[0], "id", "") == "__all__"), [])
+    origin = re.search(r"File to edit: (?:\.\./)+nbs/(\S+?\.ipynb)", text)
+    summary = docs_of(tree)
+    out = ["---", yaml.safe_dump({"title": module, "description": summary}, allow_unicode=True).strip(), "---", ""]
+    if origin: out += [f"Told in the notebook [{Path(origin[1]).stem}](../{origin[1]}).", ""]
+    for node in tree.body:
+        if not is_public(node) or node.name not in listed: continue
+        link = f"{own['repo']}/blob/{own['branch']}/spot_nb/{path.relative_to(own['package']).as_posix()}#L{node.lineno}"
+        out += [f"## {node.name} {{#{node.name}}}", "", "```python", signature(node), "```", "", docs_of(node), "", f"[source]({link})", ""]
+        if isinstance(node, ast.ClassDef):
+            fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+            if fields and not any(isinstance(n, ast.FunctionDef) and n.name == "__init__" for n in node.body):
+                out += ["| field | type | default | |", "|---|---|---|---|"]
+                out += [field_row(n, text) for n in fields] + [""]
+            for m in node.body:
+                if isinstance(m, (ast.FunctionDef, ast.AsyncFunctionDef)) and not m.name.startswith("_"):
+                    out += [f"### {node.name}.{m.name} {{#{node.name}.{m.name}}}", "", "```python", signature(m), "```", "", docs_of(m), ""]
+    return "\n".join(out)
+
+
+def field_row(n: ast.AnnAssign, text: str) -> str:
+    "A dataclass field as a table row; its words come from the comment beside it or from `help`."
+    line = text.splitlines()[n.end_lineno - 1]
+    words = line.split("  # ")[-1].strip() if "  # " in line else ""
+    value = ast.unparse(n.value) if n.value is not None else ""
+    if isinstance(n.value, ast.Call):
+        strings = [a.value for a in ast.walk(n.value) if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        if not words and strings: words = max(strings, key=len)
+        value = ast.unparse(n.value.args[0]) if n.value.args else ""
+    kind = ast.unparse(n.annotation).strip("'\"")
+    esc = lambda s: s.replace("|", "\\|").replace("\n", " ")
+    return f"| `{n.target.id}` | `{esc(kind)}` | {'`' + esc(value) + '`' if value else ''} | {esc(words)} |"
+
+
+def reference(root: Path, site: Path, own: dict) -> None:
+    "reference/: an index, and one page a module."
+    folder = site/"reference"
+    folder.mkdir(exist_ok=True)
+    own = own | {"package": root/"spot_nb"}
+    rows = []
+    for path in sorted((root/"spot_nb").rglob("*.py")):
+        if path.name.startswith("_"): continue
+        name = ".".join(path.relative_to(root/"spot_nb").with_suffix("").parts)
+        (folder/f"{name}.qmd").write_text(module_page(path, own, {}), encoding="utf-8")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        rows.append((name, docs_of(tree), [n.name for n in tree.body if is_public(n)]))
+    head = yaml.safe_dump({"title": "API", "description": "Every public name, with its signature, docstring and source."})
+    lines = ["---", head.strip(), "---", "", "| module | what it does | names |", "|---|---|---|"]
+    lines += [f"| [`spot_nb.{n}`]({n}.qmd) | {d} | {', '.join(f'[`{x}`]({n}.qmd#{x})' for x in names)} |" for n, d, names in rows]
+    (folder/"index.qmd").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write(root: Path, site: Path, own: dict) -> None:
+    "All sources of the site, in `site`."
+    for path in sorted((root/"nbs").rglob("*")):
+        if ".ipynb_checkpoints" in path.parts or path.is_dir() or "data" in path.relative_to(root/"nbs").parts: continue
+        target = site/path.relative_to(root/"nbs")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".ipynb": nbformat.write(notebook_page(path, path.relative_to(root/"nbs").as_posix()), target)
+        elif path.suffix in (".qmd", ".css", ".svg", ".png", ".js"): target.write_bytes(path.read_bytes())
+    reference(root, site, own)
+
+
+# -- after rendering
+
+def sharpen(page: str) -> str:
+    "Small things that every page shares: tables in a box that scrolls, the pair card out of Bootstrap's way."
+    return re.sub(r"(<table\b(?![^>]*class=\"[^\"]*spot)[\s\S]*?</table>)", r'<div class="table-box">\1</div>', page)
