@@ -226,15 +226,13 @@ def _unmarked(text: str) -> "list[str]":
     elif number: out.append(number[0])
     return [o for o in dict.fromkeys(out) if o]
 
-# %% ../nbs/01_answers.ipynb #6b844f1c
-GOLD = ("final_answer", "answer", "ground_truth", "gold", "target", "expected_answer", "label", "solution", "correct", "answers", "reference_answer", "correct_answer", "output", "response", "rationale")
+# %% ../nbs/01_answers.ipynb #2f202138
+GOLD = ("final_answer", "answer", "ground_truth", "gold", "expected_answer", "reference_answer", "correct_answer", "target", "answers", "solution", "label", "correct", "rationale")
 _MINED = re.compile("(?i)(?:" + "|".join(_LEADS[:2] + _LEADS[3:8]) + r")[ \t*_]*[:：]?[ \t]*([^\n]*)")
 
 def _gold_text(value: Any) -> str:
-    "A gold column as text: `27.0` is 27, several answers are joined by commas."
+    "A gold column as text; several answers are joined by commas."
     if isinstance(value, (list, tuple)): return ", ".join(_gold_text(v) for v in value)
-    if isinstance(value, bool): return "yes" if value else "no"
-    if isinstance(value, float) and value.is_integer(): return str(int(value))
     return str(value).strip()
 
 def is_rationale(text: str) -> bool:
@@ -257,7 +255,7 @@ def gold_answer(text: str) -> str:
     found = _stated(text)[0]
     return (found or _unmarked(text) or [text])[0]
 
-# %% ../nbs/01_answers.ipynb #9b27dab4
+# %% ../nbs/01_answers.ipynb #1f0e58f7
 def _gold_boxes(text: str, boxes: list) -> str:
     "The boxes of a solution: those of its end that are parts of one answer, of its end alone otherwise."
     candidates = _answers_in_boxes(text, boxes)
@@ -270,15 +268,8 @@ def gold_of(row: dict, names: "tuple[str, ...]" = GOLD) -> "tuple[str, str] | No
     reward = row.get("reward_model")
     columns = [(n, row[n]) for n in names if row.get(n) not in (None, "", [], ())]
     if isinstance(reward, dict) and reward.get("ground_truth") not in (None, ""): columns.append(("reward_model.ground_truth", reward["ground_truth"]))
-    columns = [(n, _gold_text(v)) for n, v in columns if not isinstance(v, dict)]
+    columns = [(n, _gold_text(v)) for n, v in columns if not isinstance(v, (dict, bool))]
     columns = [(n, t) for n, t in columns if t]
     if not columns: return None
     name, text = next(((n, t) for n, t in columns if not is_rationale(t)), columns[0])
-    if name in ("correct", "label", "answer") and isinstance(row.get("options") or row.get("choices"), (list, dict)): text = _option(row, text)
     return gold_answer(text), name
-
-def _option(row: dict, text: str) -> str:
-    "The letter of a multiple-choice gold that is given as an index into the options."
-    options = row.get("options") or row.get("choices")
-    if re.fullmatch(r"\d", text) and not any(text in str(o) for o in options) and int(text) < len(options): return "ABCDEFGHIJ"[int(text)]
-    return text

@@ -158,7 +158,7 @@ def _same_sides(g, p) -> bool:
     ratio = sympy.simplify((g.gts - g.lts)/(p.gts - p.lts))
     return bool(ratio.is_number and ratio.is_positive)
 
-# %% ../nbs/01_verify.ipynb #8461cbc1
+# %% ../nbs/01_verify.ipynb #6b0f1f0b
 def _judge(response: Any, answer: Any, finish_reason: "str | None", algebra, rounding: Rounding = ROUNDING["strict"]) -> Verdict:
     response = "" if response is None else str(response)
     gold = _gold(answer)
@@ -176,7 +176,7 @@ def _judge(response: Any, answer: Any, finish_reason: "str | None", algebra, rou
     return Verdict(False, shown, "bad ground truth" if bad else "mismatch")
 
 def _gold(answer: Any) -> str:
-    "The reference answer as text: lists joined, `27.0` as 27, a box or `#### 42` opened."
+    "The reference answer as text: lists joined, a box or `#### 42` opened."
     from spot_nb.answers import _gold_text
     text = "" if answer is None else _gold_text(answer)
     return gold_answer(text) if "boxed" in text or "####" in text or "fbox" in text else text
