@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'COLS', 'PROMPT', 'solve', 'State', 'board_svg', 'parse_state', 'winning_moves', 'generate_bits', 'generate',
-           'make_record', 'strip_thinking', 'parse_report', 'score', 'render_answer', 'cli']
+           'make_record', 'parse_report', 'score', 'render_answer', 'cli']
 
 # %% ../nbs/13_connect4.ipynb #0b949eb6
 import re
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable
 
+from .answers import strip_thinking
 from .records import SpotError, prompt_id, write_jsonl
 from .options import Parser, last_line, quoted
 
@@ -220,11 +221,6 @@ _MOVE = re.compile(r"[(\[]\s*(\d+)\s*,\s*(\d+)\s*[)\]]")
 _NONE = re.compile(r"\W*(none|no moves?|empty|n/?a|-)?\W*", re.I)
 _THEIRS = re.compile(r"opp|their|enemy|rival|block|threat|\b(2|b)\b", re.I)
 _MINE = re.compile(r"\b(my|mine|me|own|your?s?|i|self)\b|mover|player|current|winning|wins\b|\b(1|a)\b", re.I)
-
-def strip_thinking(text: str) -> str:
-    "What follows the thinking block; nothing when the block never ends."
-    if "</think>" in text: return text.rsplit("</think>", 1)[1]
-    return text.split("<think>", 1)[0]
 
 def parse_report(response: str) -> "tuple[set | None, set | None]":
     "The two sets a response reports, `None` for one that is missing or unreadable."

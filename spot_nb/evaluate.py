@@ -104,7 +104,7 @@ def _minerva(row, rng):
         boxes = boxed(_pick(row, ("solution",), "answer"))[0]
         if not boxes: raise SpotError("the solution has no \\boxed answer")
         answer = boxes[-1][2]
-    return {"question": _pick(row, ("question", "problem", "prompt"), "question"), "answer": _plain_answer(answer)}
+    return {"question": _pick(row, ("question", "problem", "prompt"), "question"), "answer": _plain_answer(answer), "rounding": "minerva"}
 
 def _olympiad(row, rng):
     gold = row.get("final_answer")
@@ -279,7 +279,7 @@ def _within(extracted: "str | None", answer: str, error: Any) -> bool:
 
 def _score_math(items, workers):
     from spot_nb.verify import judge_many
-    verdicts = judge_many([(s["text"], p["answer"], s["finish_reason"]) for p, s in items], workers)
+    verdicts = judge_many([(s["text"], p["answer"], s["finish_reason"], p.get("rounding")) for p, s in items], workers)
     return [{"score": float(v.correct or _within(v.extracted, p["answer"], p.get("error"))), "extracted": v.extracted, "format_error": int(v.reason == "no answer"),
              **({"bad_gold": 1} if v.reason == "bad ground truth" else {})} for v, (p, s) in zip(verdicts, items)]
 
