@@ -41,7 +41,7 @@ class Stopped(Exception):
 class Stoppable(Generator):
     "A generator that ends with `Stopped` at the next completion once `stop()` was called."
     def __init__(self, inner: Generator):
-        self.inner, self._stop = inner, threading.Event()
+        self.inner, self._stop, self.started = inner, threading.Event(), threading.Event()
 
     def __getattr__(self, name: str) -> Any: return getattr(self.inner, name)
     def info(self) -> dict: return self.inner.info()
@@ -49,6 +49,7 @@ class Stoppable(Generator):
     def stop(self) -> None: self._stop.set()
 
     def stream(self, prompts, sampling=None):
+        self.started.set()
         inner = self.inner.stream(prompts, sampling)
         try:
             for item in inner:
@@ -73,6 +74,7 @@ def elicit_and_rectify(problems: "list[dict]", generator: Generator, folder: "st
         finally: source.close()
     thread = threading.Thread(target=sample, name="elicit")
     thread.start()
+    while thread.is_alive() and not source.started.wait(0.1): pass       # until then elicitation may rewrite what an earlier run left
     follow = Follower(results, is_error, over=lambda: not thread.is_alive())
     try: counts = rectify([], oracle, pairs_path, follow=follow, **(rectify_args or {}))
     except BaseException:

@@ -48,6 +48,9 @@ class PipelineConfig:
     methods: list = field(default_factory=lambda: [
         dict(name="SFT+", loss="sft_plus", learning_rate=1e-5),
         dict(name="SPoT-BCO", loss="spot_bco", beta="auto", delta_floor=0.0, learning_rate=1e-5)])
+    rounds: int = 1                             # elicit, correct and train so many times, each from the newest policy
+    round_reference: str = "last"               # reference of a later round: the `first` model, or the `last`
+    watch: int = 50                             # solved problems sampled again each round, to see what is lost
     seed: int = 0                               # of the problems, the sampling and the training
 
 # %% ../nbs/17_pipeline.ipynb #390770aa
@@ -69,13 +72,23 @@ class Stages:
         spent = 0.0 if fresh else old.get("seconds", 0.0)
         say(f"{name} ..." if fresh else f"{name}: going on ...")
         start = time.monotonic()
-        def note(done): self._note(name, key=key, done=done, seconds=spent + time.monotonic() - start)
+        facts = {"settings": json.loads(json.dumps(settings, default=str)), "after": list(after)}
+        def note(done):
+            made = {"files": self.made(since)} if done else {}
+            self._note(name, key=key, done=done, seconds=spent + time.monotonic() - start, **facts, **made)
+        since = time.time()
         note(False)
         try: work(fresh)
         except BaseException: note(False); raise
         note(True)
         say(f"{name}: {self.log[name]['seconds']:.0f} s")
         return True
+
+    def made(self, since: float) -> "dict[str, str]":
+        "SHA-256 of the JSON files that were written beside this log since a time, by name: enough to see that a repeated run gave the same."
+        found = (p for p in sorted(self.path.parent.rglob("*.json*")) if p != self.path and "checkpoint-" not in str(p))
+        return {str(p.relative_to(self.path.parent)): hashlib.sha256(p.read_bytes()).hexdigest()[:16]
+                for p in found if p.stat().st_mtime >= since - 1}
 
     def key(self, settings: Any, after: "tuple[str, ...]" = ()) -> str:
         "What a stage's result depends on: its settings and the stages before it."
@@ -207,6 +220,15 @@ class Run:
             shutil.rmtree(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.stages = Stages(self.out)
+        self.manifest()
+
+    def manifest(self):
+        "`manifest.json`: the command, settings, versions and machine from which this run can be repeated; `stages.json` has each stage's part."
+        import sys
+        from spot_nb import __version__
+        from spot_nb.models import machine
+        write_json(self.out/"manifest.json", {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "spot_nb": __version__, "machine": machine(),
+                                              "settings": dataclasses.asdict(self.config)})
 
     def run(self) -> dict:
         c, do = self.config, self.stages.run
@@ -347,6 +369,9 @@ class Run:
 
 def run_pipeline(config: PipelineConfig, fresh: bool = False) -> dict:
     "Run the loop of `config`, or what is left of it; returns the results (also in `results.json`)."
+    if config.rounds > 1:
+        from spot_nb.rounds import run_rounds
+        return run_rounds(config, fresh)
     return Run(config, fresh).run()
 
 # %% ../nbs/17_pipeline.ipynb #456e7ac8
