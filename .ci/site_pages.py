@@ -18,6 +18,7 @@ HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
 EXPORTED = re.compile(r"^#\|\s*export\w*\b", re.M)
 DIRECTIVE = re.compile(r"^#\|\s*(export\w*|eval|notest|slow|gpu|vllm)\b.*\n?", re.M)
 README_ONLY = re.compile(r"^(#\||<!--)\s*readme-only\b", re.M)
+SITE_ONLY = re.compile(r"^(# |<!-- )site-only.*\n?", re.M)
 TITLE = re.compile(r"\s*# (?P<title>.+?)\n+> (?P<about>(?:.+\n?)+)\s*(?P<rest>[\s\S]*)")
 INK = "#7a7a7a"
 
@@ -113,12 +114,15 @@ def notebook_page(path: Path, name: str) -> "nbformat.NotebookNode":
     cells = []
     for c in nb.cells:
         if README_ONLY.search(c.source): continue
-        if c.cell_type != "code": cells.append(c); continue
+        if c.cell_type != "code":
+            c.source = SITE_ONLY.sub("", c.source)
+            cells.append(c)
+            continue
         if HIDDEN.search(c.source): continue
         pictures(c, name)
         if EXPORTED.search(c.source): cells += folded(c, name)
         else:
-            c.source = DIRECTIVE.sub("", c.source)
+            c.source = SITE_ONLY.sub("", DIRECTIVE.sub("", c.source))
             cells.append(c)
     about = " ".join(m["about"].replace("\n> ", " ").split())
     head = yaml.safe_dump({"title": m["title"], "description": about}, allow_unicode=True)
@@ -129,13 +133,18 @@ def notebook_page(path: Path, name: str) -> "nbformat.NotebookNode":
 
 # -- reference
 
+def names_of(tree: ast.Module) -> "list[str]":
+    "A module's `__all__`."
+    return next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)
+                 and getattr(n.targets[0], "id", "") == "__all__"), [])
+
+
 def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
     "One module's public names: signature, docstring, methods, and where the source is."
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     module = "spot_nb." + ".".join(path.relative_to(own["package"]).with_suffix("").parts)
-    listed = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)
-                   and getattr(n.targets[0], "id", "") == "__all__"), [])
+    listed = names_of(tree)
     origin = re.search(r"File to edit: (?:\.\./)+nbs/(\S+?\.ipynb)", text)
     summary = docs_of(tree)
     out = ["---", yaml.safe_dump({"title": module, "description": summary}, allow_unicode=True).strip(), "---", ""]
@@ -180,7 +189,7 @@ def reference(root: Path, site: Path, own: dict) -> None:
         name = ".".join(path.relative_to(root/"spot_nb").with_suffix("").parts)
         (folder/f"{name}.qmd").write_text(module_page(path, own, {}), encoding="utf-8")
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        rows.append((name, docs_of(tree), [n.name for n in tree.body if is_public(n)]))
+        rows.append((name, docs_of(tree), [n.name for n in tree.body if is_public(n) and n.name in names_of(tree)]))
     head = yaml.safe_dump({"title": "API", "description": "Every public name, with its signature, docstring and source."})
     lines = ["---", head.strip(), "---", "", "| module | what it does | names |", "|---|---|---|"]
     lines += [f"| [`spot_nb.{n}`]({n}.qmd) | {d} | {', '.join(f'[`{x}`]({n}.qmd#{x})' for x in names)} |" for n, d, names in rows]
