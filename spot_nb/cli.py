@@ -17,6 +17,7 @@ COMMANDS = {
     "filter": ("spot_nb.pairs", "keep verified pairs with a small change ratio"),
     "inspect": ("spot_nb.diff", "see the edits: a page of pairs, side by side"),
     "train": ("spot_nb.train", "SPoT-BCO and its baselines, with shared-prefix packing"),
+    "grpo": ("spot_nb.grpo", "GRPO through TRL, with our verifier as the reward"),
     "evaluate": ("spot_nb.evaluate", "benchmarks with several trials and error bars"),
     "connect4": ("spot_nb.connect4", "generate Connect4 states with ground truth"),
     "tables": ("spot_nb.tables", "the paper's tables, with your results beside them"),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSTRUCTION', 'NOT_AN_ERROR', 'GROUPS', 'INK', 'BLUE', 'ORANGE', 'unwrap', 'is_english', 'as_problem',
-           'load_problems', 'is_error', 'elicit', 'wilson', 'answer_type', 'error_table', 'first_edit', 'plot_errors',
-           'Browse', 'browse', 'pass_at_k', 'pass_table', 'rft_samples', 'cli']
+           'load_problems', 'is_error', 'elicit', 'wilson', 'answer_type', 'answer_class', 'error_table', 'first_edit',
+           'plot_errors', 'Browse', 'browse', 'pass_at_k', 'pass_table', 'rft_samples', 'cli']
 
 # %% ../nbs/05_elicit.ipynb #2646e72b
 import argparse, hashlib, json, math, re, sys, time, unicodedata
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 from .records import SpotError, Store, as_messages, iter_jsonl, progress, prompt_id, read_json, read_rows, same_on_disk, write_json, write_jsonl
+from .tasks import MATH, Task, find_task, is_math, judge_task, make_problem, stamp, try_check
 from .generate import Generator, Sampling, make_generator
 from .verify import boxed, judge, number
 
@@ -57,19 +58,23 @@ def as_problem(row: dict, instruction: str = INSTRUCTION, where: str = "problem"
 
 def _text(prompt) -> str: return prompt if isinstance(prompt, str) else as_messages(prompt)[-1]["content"]
 
-def load_problems(source: "str | Path | list[dict]", split: str = "train", language: str = "en", instruction: str = INSTRUCTION,
-                  max_samples: "int | None" = None, config: "str | None" = None) -> "tuple[list[dict], dict]":
+def load_problems(source: "str | Path | list[dict]", split: str = "train", language: "str | None" = None, instruction: str = INSTRUCTION,
+                  max_samples: "int | None" = None, config: "str | None" = None, task: "Task | str | None" = None) -> "tuple[list[dict], dict]":
     """Problems of a file or hub data set (or rows in memory), and counts of what was left out.
 
-    `language="en"` keeps English (see `is_english`), `"all"` keeps everything. A repeated problem is dropped; an id that names two
+    `language="en"` (the default of mathematics) keeps English (see `is_english`), `"all"` keeps everything. `instruction` is for
+    mathematics; other tasks ask by their own template. A repeated problem is dropped; an id that names two
     different problems gets a suffix on its second use. `max_samples` keeps the first ones. Raises `SpotError` as `read_rows` and `as_problem` do."""
     if max_samples is not None and max_samples < 1: raise SpotError(f"max_samples must be at least 1, not {max_samples}")
+    task = find_task(task)
+    language = language or ("en" if is_math(task) else "all")
     if language not in ("en", "all"): raise SpotError(f"language must be en or all, not {language!r}")
     rows = source if isinstance(source, list) else read_rows(source, split=split, config=config)
     where = "data" if isinstance(source, list) else str(source)
     out, prompts, ids, stats = [], set(), set(), Counter(rows=len(rows), duplicates=0, other_language=0, ids_renamed=0, empty=0)
     for n, row in enumerate(rows, 1):
-        p = as_problem(row, instruction, f"{where}, record {n}")
+        here = f"{where}, record {n}"
+        p = as_problem(row, instruction, here) if is_math(task) else make_problem(task, row, here)
         key = prompt_id(p["prompt"])
         if key in prompts: stats["duplicates"] += 1; continue
         prompts.add(key)
@@ -83,41 +88,51 @@ def load_problems(source: "str | Path | list[dict]", split: str = "train", langu
     return out, {**stats, "problems": len(out)}
 
 # %% ../nbs/05_elicit.ipynb #dfc04bdf
-NOT_AN_ERROR = ("timeout", "bad ground truth", "prompt_too_long", "empty")
+NOT_AN_ERROR = ("timeout", "bad ground truth", "prompt_too_long", "empty", "check failed")
 
-def _record(problem: dict, k: int, completion, sampling: Sampling, timeout: float) -> dict:
+def _verdict(task: Task, text: str, problem: dict, finish_reason: "str | None", timeout: float):
+    if is_math(task): return judge(text, problem["answer"], finish_reason, timeout)
+    return judge_task(task, text, problem, finish_reason)
+
+def _record(problem: dict, k: int, completion, sampling: Sampling, timeout: float, task: Task = MATH) -> dict:
     "A sample record: the problem, the response and its verdict."
     c = completion
     if c.finish_reason == "prompt_too_long": correct, extracted, reason = False, None, "prompt_too_long"
     elif not c.text.strip(): correct, extracted, reason = False, None, "truncated" if c.finish_reason == "length" and c.n_tokens > 1 else "empty"
     else:
-        v = judge(c.text, problem["answer"], c.finish_reason, timeout)
+        v = _verdict(task, c.text, problem, c.finish_reason, timeout)
         correct, extracted, reason = v.correct, v.extracted, v.reason
     same = {} if sampling.n == 1 else {"problem_id": problem["id"], "sample": k}
-    return {**problem, "id": problem["id"] if sampling.n == 1 else f"{problem['id']}#{k}", **same, "response": c.text, "extracted": extracted, "correct": correct,
+    return {**problem, "task": stamp(task), "id": problem["id"] if sampling.n == 1 else f"{problem['id']}#{k}", **same, "response": c.text, "extracted": extracted, "correct": correct,
             "reason": reason, "finish_reason": c.finish_reason, "n_tokens": c.n_tokens, "sampling": sampling.to_dict()}
 
 def is_error(record: dict) -> bool:
     "Whether a sample is a wrong response of the student that can be corrected."
     return not record["correct"] and record["reason"] not in NOT_AN_ERROR and bool(record["response"].strip())
 
+# %% ../nbs/05_elicit.ipynb #57131b25
 def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path", sampling: "Sampling | None" = None, *, resume: bool = True,
-           target_errors: "int | None" = None, timeout: float = 5.0, verify_threads: int = 1, extra: "dict | None" = None) -> dict:
+           target_errors: "int | None" = None, timeout: float = 5.0, verify_threads: int = 1, extra: "dict | None" = None,
+           task: "Task | str | None" = None) -> dict:
     """Sample `problems`, verify, write the four files in `output_dir`, and return the summary.
 
+    `task` checks the responses; the samples on disk are judged again when its check has changed, or had failed.
     With `resume`, samples on disk are kept if model, chat template, sampling and problems are the same (else `SpotError`); without it they are thrown away.
     `target_errors` stops once that many errors are on disk. `extra` is added to the summary. A generator's failure or an
     interruption passes through after everything finished is on disk."""
     from concurrent.futures import ThreadPoolExecutor
-    out, s = Path(output_dir), sampling or Sampling()
+    out, s, task = Path(output_dir), sampling or Sampling(), find_task(task)
+    if not is_math(task): try_check(task, problems)
     info = generator.info()
     template = getattr(getattr(generator, "tokenizer", None), "chat_template", None)
     run = {"model": info.get("model"), "sampling": s.to_dict(), "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest()[:12]}
-    _same_run(out, run, resume, problems)
+    run["task"] = stamp(task)
+    again = _same_run(out, run, resume, problems)
+    if again: again = _judge_again(out, task, problems, timeout)
     began, judging, failed = time.perf_counter(), [0.0], 0
     def judged(problem, k, completion):
         start = time.perf_counter()
-        record = _record(problem, k, completion, s, timeout)
+        record = _record(problem, k, completion, s, timeout, task)
         judging[0] += time.perf_counter() - start
         return record
     with Store(out/"all_results.jsonl", resume=resume, keep=False) as store, ThreadPoolExecutor(verify_threads) as threads:
@@ -153,7 +168,7 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
                 if sys.exc_info()[0] is not None: _settle_quietly(waiting, store)
             finally:
                 sampled = len(store) - kept
-                summary = _finish(out, {**run, "engine": info, "kept_from_before": kept, "sampled_now": sampled, "failed": failed, "problems": len(problems),
+                summary = _finish(out, {**run, "engine": info, "kept_from_before": kept, "sampled_now": sampled, "failed": failed, "judged_again": again, "problems": len(problems),
                                         "seconds": round(time.perf_counter() - began, 2), "verify_seconds": round(judging[0], 3), **(extra or {})})
     return summary
 
@@ -162,19 +177,45 @@ def _settle_quietly(waiting, store):
     for f in waiting:
         if not f.cancelled() and f.exception() is None and f.result()["id"] not in store: store.append(f.result())
 
-def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]"):
-    "Raise `SpotError` when the samples in `out` come from another model, chat template or sampling, or answer other problems under the same ids."
-    if not resume or not (out/"run.json").is_file() or not (out/"all_results.jsonl").is_file() or not (out/"all_results.jsonl").stat().st_size: return
+# %% ../nbs/05_elicit.ipynb #b8e3c442
+def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]") -> int:
+    """Whether samples on disk may have to be judged again.
+
+    Raises `SpotError` when the samples in `out` come from another model, chat template or sampling, or answer other problems
+    under the same ids."""
+    if not resume or not (out/"run.json").is_file() or not (out/"all_results.jsonl").is_file() or not (out/"all_results.jsonl").stat().st_size: return 0
     before = read_json(out/"run.json")
     differ = [k for k in run["sampling"] if before.get("sampling", {}).get(k) != run["sampling"][k]]
     if before.get("chat_template") and run["chat_template"] not in (None, before["chat_template"]): differ.insert(0, "chat template")
     if before.get("model") != run["model"]: differ.insert(0, "model")
+    if before.get("task", {}).get("name", MATH.name) != run["task"]["name"]: differ.insert(0, "task")
     asked = {p["id"]: p for p in problems}
     for r in () if differ else _whole_lines(out/"all_results.jsonl"):
         p = asked.get(r.get("problem_id", r.get("id")))
         if p and not all(same_on_disk(p[k], r.get(k)) for k in ("prompt", "answer")): differ.append(f"the problem with id {p['id']!r}"); break
     if differ:
         raise SpotError(f"{out} holds samples of another run ({', '.join(differ)} differ): choose another --output_dir, or throw them away with --overwrite")
+    return 1
+
+def _judge_again(out: Path, task: Task, problems: "list[dict]", timeout: float) -> int:
+    "Judge the samples on disk that another version of the check judged, or on which it failed; returns how many changed."
+    path = out/"all_results.jsonl"
+    Store(path, keep=False).close()                          # cuts a torn line; says so when another process writes here
+    version, asked = stamp(task), {p["id"]: p for p in problems}
+    changed, again, kept = 0, 0, []
+    for r in iter_jsonl(path):
+        problem = asked.get(r.get("problem_id", r["id"]))
+        old = r.get("task", version) != version and not is_math(task)
+        if problem and (old or r["reason"] == "check failed") and r["response"].strip():
+            v = _verdict(task, r["response"], problem, r["finish_reason"], timeout)
+            new = {**r, **{k: problem[k] for k in task.columns if k in problem}, "task": version,
+                   "extracted": v.extracted, "correct": v.correct, "reason": v.reason}
+            changed += new["correct"] != r["correct"] or new["reason"] != r["reason"]
+            again += 1
+            r = new
+        kept.append(r)
+    if again: write_jsonl(path, kept)
+    return changed
 
 def _whole_lines(path: Path) -> "Iterator[dict]":
     "The records of a store that may end in a torn line."
@@ -184,6 +225,7 @@ def _whole_lines(path: Path) -> "Iterator[dict]":
             except ValueError: continue                                      # the store itself says what to do about it
             if isinstance(r, dict): yield r
 
+# %% ../nbs/05_elicit.ipynb #23bf9b13
 def _finish(out: Path, facts: dict) -> dict:
     "Write the files that derive from `all_results.jsonl`; return the summary."
     path = out/"all_results.jsonl"
@@ -193,7 +235,7 @@ def _finish(out: Path, facts: dict) -> dict:
     for r in iter_jsonl(path):
         n += 1; tokens += r["n_tokens"]; reasons[r["reason"]] += 1; errors += is_error(r)
     correct = reasons["match"]
-    judged = n - sum(reasons[k] for k in ("timeout", "bad ground truth", "prompt_too_long"))
+    judged = n - sum(reasons[k] for k in ("timeout", "bad ground truth", "prompt_too_long", "check failed"))
     low, high = wilson(correct, judged)
     summary = {"samples": n, "correct": correct, "errors": errors, "accuracy": round(correct/judged, 4) if judged else None,
                "accuracy_95": [round(low, 4), round(high, 4)], "reasons": dict(reasons.most_common()), "tokens": tokens, **facts}
@@ -228,8 +270,16 @@ def _length_bin(r: dict) -> str:
     low = 2**int(math.log2(n))
     return f"{low:>5}-{2*low - 1}"
 
+def answer_class(record: dict) -> str:
+    "The class of a record's reference answer, as its task tells classes apart; `any` where it does not."
+    name = (record.get("task") or {}).get("name", MATH.name)
+    if name == MATH.name: return answer_type(record["answer"])
+    try: classes = find_task(name).classes
+    except SpotError: classes = None                         # a task of a file, which is not run for a table
+    return str(classes(record["answer"])) if classes and record.get("answer") is not None else "any"
+
 GROUPS: "dict[str, Callable]" = {
-    "answer type": lambda r: answer_type(r["answer"]), "source": lambda r: r.get("source") or "unknown", "response tokens": _length_bin,
+    "answer type": answer_class, "source": lambda r: r.get("source") or "unknown", "response tokens": _length_bin,
     "prompt characters": lambda r: f"{2**int(math.log2(max(1, len(_text(r['prompt']))))):>5}+", "outcome": lambda r: r.get("reason", "match" if r["correct"] else "mismatch")}
 
 def error_table(records: "list[dict]", by: "str | Callable" = "answer type"):

@@ -85,26 +85,35 @@ def measure(pairs: "list[dict]", tokenizer: Any = None, workers: int = 1) -> "li
     sizes = sizes_of(list(zip(ids[::2], ids[1::2])), workers)
     return [{**p, "n_prompt": _n_prompt(p["prompt"], tokenizer), **s} for p, s in zip(pairs, sizes)]
 
-def _right(pairs: "list[dict]", key: str, workers: int) -> "list[bool | None]":
+def _right(pairs: "list[dict]", key: str, workers: int, task: Any = None) -> "list[bool | None]":
     "Whether each pair's response under `key` has the right final answer; None where there is no answer to compare with."
     right: "list[bool | None]" = [None]*len(pairs)
-    known = [k for k, p in enumerate(pairs) if p.get("answer") is not None and p[key] is not None]
+    from spot_nb.tasks import find_task, judge_tasks
+    task = find_task(task)
+    known = [k for k, p in enumerate(pairs) if (p.get("answer") is not None or not task.needs_answer) and p[key] is not None]
     if known:
-        from spot_nb.verify import judge_many
-        for k, v in zip(known, judge_many([(pairs[k][key], pairs[k]["answer"]) for k in known], workers)): right[k] = v.correct
+        verdicts = judge_tasks(task, [(pairs[k][key], pairs[k]) for k in known], workers)
+        broken = next(((k, v) for k, v in zip(known, verdicts) if v.reason == "check failed"), None)
+        if broken:
+            k, v = broken
+            raise SpotError(f"task {task.name}, pair {pairs[k]['id']!r}: its check raised {v.extracted}: correct the check")
+        for k, v in zip(known, verdicts): right[k] = v.correct
     return right
 
 def filter_pairs(pairs: "Iterable[dict]", gamma: float = 0.6, tokenizer: Any = None, max_length: "int | None" = None, verify: bool = True,
-                 keep_duplicates: bool = False, workers: int = 1) -> "tuple[list[dict], list[dict]]":
+                 keep_duplicates: bool = False, workers: int = 1, task: Any = None) -> "tuple[list[dict], list[dict]]":
     """(kept, dropped): measured pairs, the dropped ones with a `reason` out of `REASONS`; both in the order given.
 
     `gamma`: largest change ratio kept. `max_length`: most tokens of prompt and longer response. `verify`: check final
     answers where a pair has an `answer`; a pair that its stage flagged `verified: false` is dropped in any case.
+    `task` checks the answers: by default the one that the pairs name, else mathematics.
     Raises `SpotError` for a gamma outside [0, 1]."""
     if not 0 <= gamma <= 1: raise SpotError(f"gamma is {gamma}: it is a share of tokens, between 0 and 1 (the paper uses 0.6)")
     pairs = measure([as_pair(p) for p in pairs], tokenizer, workers)
-    chosen_right = _right(pairs, "chosen", workers) if verify else [None]*len(pairs)
-    rejected_right = _right(pairs, "rejected", workers) if verify else [None]*len(pairs)
+    from spot_nb.tasks import task_for
+    task = task_for(pairs, task, "the pairs") if verify else None
+    chosen_right = _right(pairs, "chosen", workers, task) if verify else [None]*len(pairs)
+    rejected_right = _right(pairs, "rejected", workers, task) if verify else [None]*len(pairs)
     def reason(k: int, p: dict) -> str:
         if not p["chosen"] or p.get("verified") is False or chosen_right[k] is False: return "unverified"
         if rejected_right[k]: return "rejected_correct"

@@ -23,6 +23,7 @@ class PipelineConfig:
     model: str = "embedded"                     # folder, hub id or `embedded`
     data_path: str = "arithmetic"               # training problems: file, hub id or `arithmetic`
     data_config: str = ""                       # the configuration of a hub data set, such as `en`
+    task: str = ""                              # how to ask and check: a task's name or FILE.py; empty: mathematics
     test_path: str = ""                         # held-out problems: file or hub id; empty: split off `data_path`
     n_train: int = 190                          # training problems to sample
     n_test: int = 120                           # held-out problems
@@ -126,11 +127,14 @@ def histogram_svg(ratios: "list[float]", gamma: float) -> str:
     return _svg(draw, 1)
 
 # %% ../nbs/17_pipeline.ipynb #a326fd27
-def held_out_task(path: "str | Path", max_tokens: int):
-    "A task for `evaluate` over a file of problem records: prompts as they stand, final answers judged."
-    from spot_nb.evaluate import Task, register
-    def prepare(row, rng): return {"prompt": row["prompt"], "answer": row["answer"]}
-    return register(Task("held_out", str(path), trials=1, template="{question}", prepare=prepare, max_tokens=max_tokens, help="this run's held-out problems"))
+def held_out_task(path: "str | Path", max_tokens: int, task: str = ""):
+    "A benchmark over a file of problem records: prompts as they stand, responses checked by `task`."
+    from spot_nb.evaluate import Benchmark, register
+    from spot_nb.tasks import find_task, is_math
+    task = find_task(task)
+    def prepare(row, rng): return {k: row[k] for k in ("prompt", "answer", *task.columns) if k in row}
+    return register(Benchmark("held_out", str(path), trials=1, template="{question}", prepare=prepare, max_tokens=max_tokens,
+                              scorer="math" if is_math(task) else task, help="this run's held-out problems"))
 
 def measure(model_path: str, base_path: str, folder: "str | Path", config: PipelineConfig, test_path: "str | Path") -> dict:
     """Accuracy on the held-out problems, instruction following, and KL from the base; writes `metrics.json` into `folder`.
@@ -140,7 +144,7 @@ def measure(model_path: str, base_path: str, folder: "str | Path", config: Pipel
     from spot_nb.generate import Sampling, TransformersGenerator
     from spot_nb.models import load_model, load_tokenizer
     folder = Path(folder)
-    held_out_task(test_path, config.max_tokens)
+    held_out_task(test_path, config.max_tokens, config.task)
     sampling = Sampling(temperature=0, top_p=1.0, max_tokens=max(config.max_tokens, 128), enable_thinking=config.enable_thinking)
     scores = evaluate(model_path, ["held_out", "small_ifeval"], folder, sampling=sampling, trials=1, engine=config.engine, report=say, **config.engine_args)
     if scores["missing"]: raise SpotError("; ".join(scores["missing"].values()))
@@ -168,8 +172,8 @@ def load_split(config: PipelineConfig) -> "tuple[list[dict], list[dict]]":
         from spot_nb.arithmetic import make_problems
         train = make_problems(config.n_train, seed=config.seed)
         return train, make_problems(config.n_test, seed=config.seed + 1, exclude=train)
-    problems = load_problems(config.data_path, config=config.data_config or None)[0]
-    if config.test_path: test = load_problems(config.test_path)[0][:config.n_test]
+    problems = load_problems(config.data_path, config=config.data_config or None, task=config.task)[0]
+    if config.test_path: test = load_problems(config.test_path, task=config.task)[0][:config.n_test]
     else: problems, test = problems[:-config.n_test], problems[-config.n_test:]
     asked = {prompt_id(p["prompt"]) for p in test}
     train = [p for p in problems if prompt_id(p["prompt"]) not in asked][:config.n_train]
@@ -197,7 +201,7 @@ class Run:
         from spot_nb.models import resolve_model
         base = resolve_model(c.model)
         sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed, enable_thinking=c.enable_thinking)
-        do("problems", [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed], self.problems)
+        do("problems", [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed, *([c.task] if c.task else [])], self.problems)
         do("elicit", [c.model, sampling], lambda fresh: self.elicit(base, sampling, fresh), after=("problems",))
         if not read_jsonl(self.out/"elicit"/"errors.jsonl"): return self.perfect()
         do("rectify", [c.oracle, c.oracle_args], self.rectify, after=("elicit",))
@@ -219,7 +223,7 @@ class Run:
         from spot_nb.elicit import elicit
         from spot_nb.generate import Sampling, make_generator
         with make_generator(base, self.config.engine, **self.config.engine_args) as generator:
-            s = elicit(read_jsonl(self.out/"problems.jsonl"), generator, self.out/"elicit", Sampling(**sampling), resume=not fresh)
+            s = elicit(read_jsonl(self.out/"problems.jsonl"), generator, self.out/"elicit", Sampling(**sampling), resume=not fresh, task=self.config.task)
         say(f"  {s['errors']} errors in {s['samples']} responses")
 
     def rectify(self, fresh: bool):
@@ -227,12 +231,12 @@ class Run:
         from spot_nb.rectify import rectify
         path = self.out/"pairs_raw.jsonl"
         if fresh: path.unlink(missing_ok=True)
-        rectify(read_jsonl(self.out/"elicit"/"errors.jsonl"), make_oracle(self.config.oracle, **self.config.oracle_args), path)
+        rectify(read_jsonl(self.out/"elicit"/"errors.jsonl"), make_oracle(self.config.oracle, **self.config.oracle_args), path, task=self.config.task)
 
     def filter(self, base: str):
         from spot_nb.models import load_tokenizer
         from spot_nb.pairs import filter_pairs, load_pairs
-        kept, dropped = filter_pairs(load_pairs(self.out/"pairs_raw.jsonl"), self.config.gamma, load_tokenizer(base))
+        kept, dropped = filter_pairs(load_pairs(self.out/"pairs_raw.jsonl"), self.config.gamma, load_tokenizer(base), task=self.config.task)
         write_jsonl(self.out/"dropped.jsonl", dropped)
         if not kept: raise SpotError(f"the filter kept none of {len(dropped)} corrections ({dict(Counter(p['reason'] for p in dropped))}): see {self.out/'dropped.jsonl'}")
         write_jsonl(self.out/"pairs.jsonl", kept)

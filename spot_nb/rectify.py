@@ -15,6 +15,7 @@ from typing import Any, Callable, Iterable
 from .records import SpotError, Store, as_messages, atomic_path, iter_jsonl, progress, prompt_id, read_rows, same_on_disk, write_jsonl
 from .oracle import (MODES, ORACLES, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply, TryAgain, build_messages, check_mode, cost_usd,
                             export_sheet, load_prices, make_oracle, parse_reply, price_of, prompt_hash)
+from .tasks import Task, find_task, is_math, judge_task, stamp, task_for, try_check
 
 # %% ../nbs/07_rectify.ipynb #5523bcc5
 def as_sample(row: dict, where: str = "record") -> dict:
@@ -54,26 +55,33 @@ def change_preview(rejected: str, chosen: str) -> float:
     a, b = rejected.split(), chosen.split()
     return round(1 - LCSseq.similarity(a, b)/len(b), 4) if b else 1.0
 
-def assess(record: dict, reply: Reply, mode: str = "without_answer") -> dict:
-    "Parse and verify one reply: `verdict`, `reason`, `chosen`, `extracted`, `verified`, `change_ratio`."
+def _fenced(text: str) -> bool: return text.lstrip().startswith(("```", "~~~"))
+
+def assess(record: dict, reply: Reply, mode: str = "without_answer", task: "Task | str | None" = None) -> dict:
+    "Parse and verify one reply by the check of `task`: `verdict`, `reason`, `chosen`, `extracted`, `verified`, `change_ratio`."
+    task = find_task(task)
     if reply.finish == "failed":
         return dict(verdict="failed", reason=reply.info.get("error", "no reply"), chosen=None, extracted=None, verified=False, change_ratio=None)
-    parsed = parse_reply(reply, mode)
+    parsed = parse_reply(reply, mode, fenced=_fenced(record["response"]))
+    if parsed.how == "refused" and mode == "direct" and judge_task(task, reply.text, record).correct:
+        parsed = Parsed(reply.text.strip(), "whole reply")       # words of a refusal inside a right answer
     if parsed.text is None:
         verdict = "unparsed" if parsed.how == "no markers" else parsed.how
         why = reply.info.get("block") or reply.info.get("finish_reason") or reply.info.get("error") or parsed.how
         return dict(verdict=verdict, reason=why, chosen=None, extracted=None, verified=False, change_ratio=None)
     facts = dict(chosen=parsed.text, change_ratio=change_preview(record["response"], parsed.text))
-    if record.get("answer") is None: return dict(verdict="unchecked", reason="no ground truth", extracted=None, verified=None, **facts)
-    from spot_nb.verify import judge
-    v = judge(parsed.text, record["answer"])
-    return dict(verdict="correct" if v.correct else "wrong", reason=v.reason, extracted=v.extracted, verified=v.correct, **facts)
+    if record.get("answer") is None and task.needs_answer:
+        return dict(verdict="unchecked", reason="no ground truth", extracted=None, verified=None, **facts)
+    v = judge_task(task, parsed.text, record)
+    verdict = "correct" if v.correct else "failed" if v.reason == "check failed" else "wrong"
+    return dict(verdict=verdict, reason=v.reason, extracted=v.extracted, verified=v.correct, **facts)
 
-def _why(call: dict, mode: str) -> str:
+def _why(call: dict, mode: str, task: "Task | str | None" = None) -> str:
     "What to tell the Oracle about a failed try. The ground truth is not given away."
     if call["verdict"] == "wrong":
-        if call["extracted"] is None: return "the corrected response has no final answer in \\boxed{}"
-        return f"its final answer, {call['extracted']}, is not right"
+        task = find_task(task)
+        if call["extracted"] is None: return task.missing
+        return f"its final answer, {call['extracted']}, is not right" if task.steps else f"it is not right ({call['reason']})"
     return {"truncated": "the output broke off before its end", "unparsed": "the two markers were not there", "empty": "there was no corrected text",
             "refused": "there was no corrected text"}.get(call["verdict"], "it could not be used")
 
@@ -123,12 +131,13 @@ class Limiter:
 # %% ../nbs/07_rectify.ipynb #5a0781ac
 CHARS_PER_TOKEN, THOUGHTS_PER_CALL = 3.2, 3000
 
-def estimate(records: "list[dict]", oracle: "Oracle | None", mode: str = "without_answer", prices: "dict | None" = None, past: "dict | None" = None) -> dict:
+def estimate(records: "list[dict]", oracle: "Oracle | None", mode: str = "without_answer", prices: "dict | None" = None,
+             past: "dict | None" = None, task: "Task | str | None" = None) -> dict:
     """Expected calls, tokens and dollars for one attempt on each of `records`. `usd` is None when the model has no price.
 
     `past`: totals of earlier calls (`calls`, `input`, `output`), used once there are 20."""
     price = price_of(oracle.model, prices) if oracle and oracle.paid else None if oracle is None or oracle.paid else {"input": 0, "output": 0}
-    n_in = sum(sum(len(m["content"]) for m in build_messages(r, mode)) for r in records)/CHARS_PER_TOKEN
+    n_in = sum(sum(len(m["content"]) for m in build_messages(r, mode, task=task)) for r in records)/CHARS_PER_TOKEN
     thinking = getattr(oracle, "_options", (None,))[0] if str(getattr(oracle, "kind", "")).startswith("gemini") else 0
     thoughts = THOUGHTS_PER_CALL if thinking is None else min(thinking, THOUGHTS_PER_CALL)
     n_out = sum(1.1*len(r["response"])/CHARS_PER_TOKEN + thoughts for r in records)
@@ -146,7 +155,9 @@ _TOKENS = ("input", "output", "thoughts", "cached")
 
 class _Run:
     "The state of one rectification."
-    def __init__(self, oracle: Oracle, output: Path, mode: str, attempts: int, prices: dict, max_cost_usd: "float | None", target: "int | None"):
+    def __init__(self, oracle: Oracle, output: Path, mode: str, attempts: int, prices: dict, max_cost_usd: "float | None", target: "int | None",
+                 task: "Task | None" = None):
+        self.task = find_task(task)
         self.oracle, self.output, self.mode, self.attempts, self.cap, self.target = oracle, output, mode, attempts, max_cost_usd, target
         self.price = price_of(oracle.model, prices) if oracle.paid else {"input": 0, "output": 0}
         self.verdicts, self.past, self.spent, self.possible = Counter(), Counter(), 0.0, 0.0
@@ -269,8 +280,8 @@ class _Run:
 
     # -- one error
     def job(self, record: dict, calls: "list[dict]") -> Job:
-        shown = [(c["reply"], _why(c, self.mode)) for c in calls if c["verdict"] not in ("blocked", "failed")]
-        return Job(f"{record['id']}#{len(calls)}{self.suffix(record['id'])}", record, build_messages(record, self.mode, shown))
+        shown = [(c["reply"], _why(c, self.mode, self.task)) for c in calls if c["verdict"] not in ("blocked", "failed")]
+        return Job(f"{record['id']}#{len(calls)}{self.suffix(record['id'])}", record, build_messages(record, self.mode, shown, self.task))
 
     def suffix(self, rid: Any) -> str: return f"~{self.rounds[rid]}"
 
@@ -291,9 +302,11 @@ class _Run:
         if any(c["usage"].get("cost_usd", 0) is None for c in calls): total["cost_usd"] = None
         elif "cost_usd" in total: total["cost_usd"] = round(total["cost_usd"], 8)
         settings = self.oracle.settings()
-        if self.oracle.kind not in ("program", "human"): settings.update(mode=self.mode, prompt=prompt_hash(self.mode))
+        if self.oracle.kind not in ("program", "human"): settings.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
         out = {"id": record["id"], "prompt": record["prompt"], "chosen": last["chosen"], "rejected": record["response"], "answer": record.get("answer")}
         if record.get("source") is not None: out["source"] = record["source"]
+        out["task"] = record.get("task") or stamp(self.task)
+        out.update({k: record[k] for k in (*self.task.columns, "sampling") if record.get(k) is not None})
         out.update({k: last[k] for k in ("verdict", "verified", "reason", "extracted", "change_ratio")})
         out.update(oracle={**settings, **{k: v for k, v in last["info"].items() if k != "error"}}, usage=dict(total))
         if self.oracle.kind not in ("program", "human"): out["reply"] = last["reply"]
@@ -320,7 +333,7 @@ class _Run:
                     if got is None: return
                     self.judging += 1
                     try:
-                        verdict = await loop.run_in_executor(None, assess, record, got[0], self.mode)
+                        verdict = await loop.run_in_executor(None, assess, record, got[0], self.mode, self.task)
                         done = self.step(record, calls, *got, verdict)
                     finally: self.judging -= 1; self.limiter.wake(1)
             self.dry.set()
@@ -368,7 +381,7 @@ class _Run:
                 record, calls = open_[i]
                 usage = self.usage(reply)
                 self.spend(usage); self.calls += 1
-                if not self.step(record, calls, reply, usage, assess(record, reply, self.mode)): again.append((record, calls))
+                if not self.step(record, calls, reply, usage, assess(record, reply, self.mode, self.task)): again.append((record, calls))
                 if self.target is not None and self.verdicts["correct"] >= self.target: self.stop = "target"; return
             open_ = again
 
@@ -401,13 +414,14 @@ def _in_order(path: Path, ids: list):
 def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", output: "str | Path", *, workers: int = 200,
             mode: str = "without_answer", attempts: int = 1, tries: int = 8, timeout: float = 600.0, backoff: float = 1.0, max_wait: float = 60.0,
             target_correct: "int | None" = None, max_cost_usd: "float | None" = None, prices: "dict | str | None" = None,
-            retry: Iterable[str] = (), limit: "int | None" = None, resume: bool = True) -> dict:
+            retry: Iterable[str] = (), limit: "int | None" = None, resume: bool = True, task: "Task | str | None" = None) -> dict:
     """Let `oracle` correct `errors` and write one record each to `output` (JSON Lines, keys of a pair plus `verdict`, `verified`, `reply`, ...).
 
     errors: a file, hub data set or list of sample records. oracle: an `Oracle`, or a callable (see `ProgramOracle`).
     workers: most calls at once. attempts: most replies asked for per error, each with the failures before it in view.
     tries: sends per reply before it counts as failed; `backoff` doubles from one to the next up to `max_wait`; `timeout` a call (all seconds).
     target_correct: stop at that many verified corrections. max_cost_usd: most dollars for this output, earlier runs included.
+    task: checks the corrections and words the Oracle's prompts; by default the one that the errors name.
     retry: verdicts whose records are set aside and asked again. limit: only the first so many errors. resume=False starts afresh.
 
     Returns counts by verdict, calls, retries, cost, seconds, and `stopped`: None, `budget` or `target`.
@@ -424,10 +438,12 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     records = load_errors(errors)[:limit]
     if mode == "with_answer" and oracle.kind not in ("program", "human"):
         for r in records: build_messages(r, mode)
-    run = _Run(oracle, Path(output), mode, attempts, load_prices(prices), max_cost_usd, target_correct)
+    task = task_for(records, task, str(errors) if isinstance(errors, (str, Path)) else "the errors")
+    if not is_math(task): try_check(task, records)
+    run = _Run(oracle, Path(output), mode, attempts, load_prices(prices), max_cost_usd, target_correct, task)
     if max_cost_usd is not None and run.price is None:
         raise SpotError(f"there is no price for {oracle.model!r}, so a budget cannot be kept: add --price IN,OUT (dollars per million tokens)")
-    if run.price and any(run.price.values()): run.guess = estimate(records[:500], oracle, mode, load_prices(prices))["usd_per_call"] or 0.0
+    if run.price and any(run.price.values()): run.guess = estimate(records[:500], oracle, mode, load_prices(prices), task=task)["usd_per_call"] or 0.0
     run.open(resume, set(retry), records)
     try:
         todo = [r for r in records if r["id"] not in run.store]
