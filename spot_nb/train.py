@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SPoTConfig', 'Example', 'tokenize_pairs', 'weights_digest', 'reference_key', 'save_reference', 'load_reference',
-           'Row', 'make_rows', 'peak_memory_gb', 'SPoTTrainer', 'last_checkpoint', 'model_card', 'load_records',
-           'build', 'train', 'presets', 'parse_config', 'cli']
+           'Row', 'make_rows', 'peak_memory_gb', 'SPoTTrainer', 'model_card', 'load_records', 'build', 'train',
+           'presets', 'parse_config', 'cli']
 
 # %% ../nbs/12_train.ipynb #0846bd30
-import contextlib, difflib, hashlib, json, math, os, sys, time, warnings
-from dataclasses import dataclass, field, fields
+import contextlib, difflib, hashlib, json, math, os, shutil, sys, time, warnings
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -23,7 +23,11 @@ from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logp
                            register_tree_attention, response_logps, row_multiple, rows_of)
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
 from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_rows, write_json, write_text
-from .schedule import Steps, cost_of, settle_batch, work_of, world_size
+from .saving import (STATE, check_resumable, check_save, convert_weights, last_checkpoint, mend_generation_config,
+                            save_dtype_of)
+from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
+from .sharding import (end_step, from_main, keep_precision, largest, row_backward, row_context, share_arrays,
+                              sharding_kind, whole_parameters, whole_weights)
 
 # %% ../nbs/12_train.ipynb #9b29c29e
 def _option(default, help): return field(default=default, metadata={"help": help})
@@ -161,7 +165,7 @@ def _digest(*parts: Any) -> str:
 def weights_digest(model: torch.nn.Module) -> str:
     "A fingerprint of a model's weights without adapters: shapes, and up to 512 spread values of each parameter."
     h = hashlib.sha256()
-    for name, p in sorted((name.replace(".base_layer", ""), p) for name, p in causal_lm(model).named_parameters() if ".lora_" not in name):
+    for name, p in sorted((name.replace(".base_layer", ""), p) for name, p in whole_parameters(causal_lm(model)) if ".lora_" not in name):
         flat = p.detach().reshape(-1)
         h.update(f"{name}{tuple(p.shape)}".encode())
         h.update(flat[::max(1, flat.numel() // 512)].float().cpu().numpy().tobytes())
@@ -224,9 +228,9 @@ def make_rows(examples: "Sequence[Example]", row_tokens: int, packing: bool = Tr
         rows.append(Row(es, pack(seqs, multiple) if packing else None, ref, owner))
     return rows
 
-# %% ../nbs/12_train.ipynb #67e8a52e
+# %% ../nbs/12_train.ipynb #5f54d1d3
 def _route_packed_rows(model: torch.nn.Module) -> None:
-    "Let `model(spot_row=...)` compute response log-probs, so that a packed row passes through DDP, autocast and PEFT wrappers like any batch."
+    "Let `model(spot_row=...)` compute response log-probs, so that a packed row passes through DDP, FSDP, autocast and PEFT wrappers like any batch."
     lm = causal_lm(model)
     if getattr(lm, "_spot_routed", False): return
     plain_forward = lm.forward
@@ -261,124 +265,192 @@ class _Pairs(torch.utils.data.Dataset):
     def __len__(self): return len(self.examples)
     def __getitem__(self, i): return self.examples[i]
 
-_SUMS = ("pairs", "chosen", "rejected", "margin", "accuracy", "tether", "saturated", "kl", "kl_tokens", "tokens", "unpacked", "loss", "sft_tokens")
+# %% ../nbs/12_train.ipynb #c070c56f
+class _Rows:
+    "How pairs become rows on this process; a part of `SPoTTrainer`."
+    def _work(self, examples: "Sequence[Example]") -> "list[float]":
+        cost = cost_of(causal_lm(self.model).config)
+        return [work_of(e.sequences, cost, self.packing) for e in examples]
 
-class SPoTTrainer(Trainer):
-    """A transformers `Trainer` for the nine objectives of `spot_nb.losses`.
+    def _mine(self, examples: "Sequence[Example]") -> "list[int]":
+        "Indices of the examples that this process takes of `examples`."
+        return deal(self._work(examples), self.accelerator.num_processes)[self.accelerator.process_index]
 
-    `examples` come from `tokenize_pairs`. On construction it computes the reference log-probs (or reads them from the cache), measures
-    the reward headroom, settles `beta` and checks the packing. Raises `SpotError` on bad settings, a cache of other data, a NaN loss."""
-    def __init__(self, model, args: SPoTConfig, examples: "Sequence[Example]", tokenizer=None, eval_examples: "Sequence[Example] | None" = None,
-                 callbacks=None, data_info: "dict | None" = None, **kwargs):
-        if args.n_gpu > 1: raise SpotError(f"{args.n_gpu} GPUs are in view of one process: start with `accelerate launch -m spot_nb.train ...`, or set CUDA_VISIBLE_DEVICES to one")
-        self.objective, self.shift, self.data_info = objective(args.loss), RewardShift(args.delta_decay, args.delta_floor), data_info or {}
-        self.examples, self.eval_examples = list(examples), list(eval_examples or [])
-        callbacks = list(callbacks or [])
-        if args.early_stopping_patience: callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
-        _route_packed_rows(model)
-        super().__init__(model=model, args=args, train_dataset=_Pairs(self.examples), eval_dataset=_Pairs(self.eval_examples) if self.eval_examples else None,
-                         data_collator=self._collate, processing_class=tokenizer, callbacks=callbacks, **kwargs)
-        for noisy in (PrinterCallback, ProgressCallback): self.remove_callback(noisy)
-        self.add_callback(_Bar())
-        self.model_accepts_loss_kwargs = True
-        self._sums: "dict[str, float]" = dict.fromkeys(_SUMS, 0.)
-        self._metrics: "dict[str, float]" = {}
-        self._clock, self._parted = time.perf_counter(), False
-        self.row_tokens = args.row_tokens or default_row_tokens(args.device)
-        self.packing = args.packing and self._packing_works()
-        self._reference(self.examples, args.reference_cache)
-        if self.eval_examples: self._reference(self.eval_examples, None)
+    def _rows(self, examples: "Sequence[Example]", row_tokens: "int | None" = None) -> "list[Row]":
+        return make_rows(examples, row_tokens or self.row_tokens, self.packing, row_multiple(self.model))
+
+    def _filler(self) -> Row:
+        "The shortest row there is, for a process that has fewer rows than another."
+        e = min(self.examples, key=lambda e: len(e.prompt) + len(e.chosen))
+        return self._rows([replace(e, rejected=None, ref=[np.zeros(len(e.chosen), np.float32)])])[0]
+
+    def _passes(self, rows: "list[Row]") -> "list[tuple[Row, bool]]":
+        "This process's rows with whether they count, as many as the busiest process has."
+        return top_up(rows, largest(self.accelerator, len(rows)), self._filler())
+
+    def _runner(self) -> torch.nn.Module:
+        "The model to call outside of a training step: in its sharded form where there is one."
+        return self.model_wrapped if self.sharding.startswith("zero") else self.model
+
+    def get_train_dataloader(self):
+        "One batch is one optimizer step: its pairs are drawn from all, then dealt to the processes by work."
+        a = self.args
+        steps = Steps(self._work(self.examples), a.effective_batch_size, self.accelerator.process_index, self.accelerator.num_processes,
+                      a.seed if a.data_seed is None else a.data_seed, a.train_sampling_strategy != "sequential", a.dataloader_drop_last)
+        return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=steps, collate_fn=self._collate, num_workers=a.dataloader_num_workers,
+                                           multiprocessing_context=a.dataloader_multiprocessing_context)
+
+    def _collate(self, examples: "list[Example]") -> "dict[str, list[Row]]":
+        return {"rows": self._rows(examples) if examples else []}
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device) -> tuple:
+        "The rows of one optimizer step, topped up; and its number of pairs and chosen tokens over all processes."
+        batches = [b for _, b in zip(range(num_batches), epoch_iterator)]
+        for b in batches: b["rows"] = self._passes(b["rows"])
+        examples = [e for b in batches for r, counts in b["rows"] if counts for e in r.examples]
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        count = torch.tensor([len(examples), sum(len(e.chosen) for e in examples)], dtype=kind, device=device)
+        return batches, self.accelerator.reduce(count, "sum")
+
+# %% ../nbs/12_train.ipynb #079d32f7
+class _Before:
+    "Packing check, reference, headroom; a part of `SPoTTrainer`."
+    def _before_training(self) -> None:
+        if hasattr(self, "headroom"): return
+        self.packing = self.args.packing and self._packing_works()
+        self._reference(self.examples, self.args.reference_cache, self._key)
+        if self.eval_examples: self._reference(self.eval_examples, None, self._eval_key)
         self._headroom()
 
-    # -- before training
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        "For a sharded model, the reference comes between sharding it and loading a checkpoint."
+        if self.sharding == "none": return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self._before_training()
+        if resume_from_checkpoint is not None: self._load_sharded(resume_from_checkpoint)
+        return prepared
+
+    def _logps(self, row: Row, model=None) -> torch.Tensor:
+        "Response log-probs of a row, without gradients, by the model as it stands."
+        model = model or self._runner()
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), self.accelerator.autocast(): return model(spot_row=row)
+        finally: model.train(training)
+
     def _packing_works(self) -> bool:
         "Whether packed log-probs equal plain ones on the two shortest pairs; warns and says no where they do not."
         lm = causal_lm(self.model)
+        name, kept = type(lm).__name__, self.packing
         sample = sorted(self.examples, key=lambda e: len(e.prompt) + len(e.chosen) + len(e.rejected or []))[:2]
-        seqs = [s for e in sample for s in e.sequences]
-        name, training = type(lm).__name__, lm.training
-        lm.eval()
+        sums = lambda row: torch.zeros(len(row.sequences), device=row.owner.device).index_add(0, row.owner, self._logps(row).float().cpu())
         try:
-            with torch.no_grad(), self.accelerator.autocast():
-                packed = pack(seqs, row_multiple(self.model))
-                fast = packed.sums(packed_logps(lm, packed).cpu())
-                if not self.args.check_packing: return True
-                slow = torch.stack([v.sum() for v in plain_logps(lm, seqs)]).cpu()
+            fast = sums(make_rows(sample, 10**9, True, row_multiple(self.model))[0])
+            if not self.args.check_packing: return True
+            slow = sums(make_rows(sample, 10**9, False)[0])
         except Unpackable as e:
             warnings.warn(f"{name}: shared prefixes are not packed ({e}); using the plain computation", stacklevel=2)
             return False
-        finally: lm.train(training)
-        gap = ((fast - slow).abs() / slow.abs().clamp_min(1)).max().item()
+        gap = from_main(self.accelerator, lambda: ((fast - slow).abs() / slow.abs().clamp_min(1)).max().item())
         limit = 1e-4 if lm.dtype == torch.float32 and not (self.args.bf16 or self.args.fp16) else 3e-2
         if gap < limit: return True
         warnings.warn(f"{name}: packed and plain log-probs differ by {gap:.1e}, more than {limit:.0e}; using the plain computation", stacklevel=2)
         return False
 
-    def _reference(self, examples: "list[Example]", path: "str | None") -> None:
-        "Fill in the reference log-probs: from the cache, else computed once, each rank a share."
-        args = self.args
-        model = load_model(args.reference_model, causal_lm(self.model).dtype, str(args.device), args.trust_remote_code) if args.reference_model else self.model
-        key = reference_key(model, examples, str(self.accelerator.mixed_precision))
-        path = Path(path) if path else spot_home()/"reference"/f"{_digest(key)}.safetensors"
-        if load_reference(path, key, examples): return
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = examples[rank::world]
-        training = model.training
-        model.eval()
-        off = model.disable_adapter() if model is self.model and hasattr(model, "disable_adapter") else contextlib.nullcontext()
-        with torch.no_grad(), off, self.accelerator.autocast():
-            values = response_logps(model, [e.sequences for e in mine], self.packing, 2 * self.row_tokens)
-        model.train(training)
-        for e, v in zip(mine, values): e.ref = [x.float().cpu().numpy() for x in v]
-        if world > 1:
-            from accelerate.utils import gather_object
-            for i, ref in gather_object([(rank + k * world, e.ref) for k, e in enumerate(mine)]): examples[i].ref = ref
-        bad = [e.id for e in examples if not all(np.isfinite(v).all() for v in e.ref)]
-        if bad: raise SpotError(f"the reference gives no finite log-prob for {len(bad)} pairs (ids {', '.join(bad[:5])}): check the model and those pairs")
-        if self.accelerator.is_main_process: save_reference(path, key, examples)
-        self.accelerator.wait_for_everyone()
-
     def _headroom(self) -> None:
         "Measure how high the chosen rewards can rise, settle `beta=auto`, and warn when the tether cannot tighten."
         self.nats = float(np.median([-e.ref[0].sum() for e in self.examples]))
-        self.beta = max(0.1, self.args.target_headroom / max(self.nats, 1e-6)) if self.args.beta == "auto" else self.args.beta
+        auto = max(0.1, self.args.target_headroom / max(self.nats, 1e-6))
+        self.beta = auto if self.args.beta == "auto" else self.args.beta
         self.headroom = self.beta * self.nats
         if self.objective.rewards and self.objective.name not in ("dpo", "dpo_sft") and self.headroom < 5:
-            warnings.warn(f"reward headroom {self.headroom:.2g}: chosen responses carry {self.nats:.3g} nats (median), so at beta {self.beta:g} their reward cannot "
-                          f"pass {self.headroom:.2g} and the tether hardly tightens; beta=auto would take {max(0.1, self.args.target_headroom / max(self.nats, 1e-6)):.2g}", stacklevel=3)
+            warnings.warn(f"reward headroom {self.headroom:.2g}: chosen responses carry {self.nats:.3g} nats (median), so at beta {self.beta:g} their reward "
+                          f"cannot pass {self.headroom:.2g} and the tether hardly tightens; beta=auto would take {auto:.2g}", stacklevel=3)
 
-    # -- data
-    def get_train_dataloader(self):
-        "One batch is one optimizer step: the step's pairs are drawn from all, then dealt to the processes by work."
-        a, cost = self.args, cost_of(causal_lm(self.model).config)
-        work = [work_of(e.sequences, cost, self.packing) for e in self.examples]
-        steps = Steps(work, a.effective_batch_size, self.accelerator.process_index, self.accelerator.num_processes, a.seed if a.data_seed is None else a.data_seed,
-                      a.train_sampling_strategy != "sequential", a.dataloader_drop_last)
-        return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=steps, collate_fn=self._collate, num_workers=a.dataloader_num_workers,
-                                           multiprocessing_context=a.dataloader_multiprocessing_context)
+# %% ../nbs/12_train.ipynb #d5a28c83
+class _Reference:
+    "Reference log-probs, from the cache or computed by all processes together; a part of `SPoTTrainer`."
+    def _reference(self, examples: "list[Example]", path: "str | None", key: "dict[str, str]") -> None:
+        "Fill in the reference log-probs. Process 0 alone reads and writes files."
+        path = Path(path) if path else spot_home()/"reference"/f"{_digest(key)}.safetensors"
+        if not from_main(self.accelerator, lambda: load_reference(path, key, examples)): self._compute_reference(examples, path, key)
+        if not self.accelerator.is_main_process:
+            for e in examples: e.ref = [np.zeros(len(r), np.float32) for _, r in e.sequences]
+        else:
+            for e in examples: e.ref = [np.array(v, np.float32) for v in e.ref]
+        share_arrays(self.accelerator, [torch.from_numpy(v) for e in examples for v in e.ref])
+        bad = [e.id for e in examples if not all(np.isfinite(v).all() for v in e.ref)]
+        if bad: raise SpotError(f"the reference gives no finite log-prob for {len(bad)} pairs (ids {', '.join(bad[:5])}): check the model and those pairs")
 
-    def _collate(self, examples: "list[Example]") -> "dict[str, list[Row]]":
-        return {"rows": make_rows(examples, self.row_tokens, self.packing, row_multiple(self.model))}
+    def _compute_reference(self, examples: "list[Example]", path: Path, key: "dict[str, str]") -> None:
+        "Block by block: pairs with a common prefix stand together, and a block that an earlier run finished is read."
+        first = [list(e.prompt) + list(e.chosen) for e in examples]
+        order = sorted(range(len(examples)), key=first.__getitem__)
+        size, parts = max(128, 8 * self.accelerator.num_processes), path.parent/f"{path.name}.parts"
+        model, off = self._reference_model()
+        for k in range(0, len(order), size):
+            block = [examples[i] for i in order[k:k + size]]
+            part = parts/f"{_digest(*[[e.prompt, e.chosen, e.rejected] for e in block])}.safetensors"
+            if from_main(self.accelerator, lambda: self._read_part(part, key, block)): continue
+            with off(): self._reference_block(model, block)
+            if self.accelerator.is_main_process and len(order) > size: self._keep(part, key, block)
+        if self.accelerator.is_main_process:
+            self._keep(path, key, examples)
+            shutil.rmtree(parts, ignore_errors=True)
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device) -> tuple:
-        "The micro-batches of one optimizer step, and its number of pairs and chosen tokens over all ranks."
-        batches = [b for _, b in zip(range(num_batches), epoch_iterator)]
-        examples = [e for b in batches for r in b["rows"] for e in r.examples]
-        count = torch.tensor([len(examples), sum(len(e.chosen) for e in examples)], dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-        return batches, self.accelerator.reduce(count, "sum")
+    def _reference_model(self) -> tuple:
+        "The model that gives the reference, and the context that switches adapters off."
+        if not self.args.reference_model:
+            lm = self.accelerator.unwrap_model(self.model) if self.sharding == "none" else self.model
+            return self._runner(), lm.disable_adapter if hasattr(lm, "disable_adapter") else contextlib.nullcontext
+        other = load_model(self.args.reference_model, causal_lm(self.model).dtype, str(self.args.device), self.args.trust_remote_code)
+        _route_packed_rows(other)
+        return other, contextlib.nullcontext
 
-    # -- one step
+    def _reference_block(self, model, block: "list[Example]") -> None:
+        "Every process computes its share of a block; process 0 gets all of it."
+        mine = self._mine(block)
+        place = {id(block[i]): i for i in mine}
+        done = []
+        for row, counts in self._passes(self._rows([block[i] for i in mine], 2 * self.row_tokens) if mine else []):
+            values = self._logps(row, model).float().cpu().numpy()
+            if not counts: continue
+            parts = iter(np.split(values, np.cumsum([len(r) for _, r in row.sequences])[:-1]))
+            done += [(place[id(e)], [next(parts) for _ in e.sequences]) for e in row.examples]
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+            done = gather_object(done)
+        for i, ref in done: block[i].ref = ref
+
+    def _read_part(self, part: Path, key, block) -> bool:
+        try: return load_reference(part, key, block)
+        except SpotError: part.unlink(missing_ok=True); return False
+
+    def _keep(self, path: Path, key, examples) -> None:
+        "Write a cache file; a folder that cannot be written costs the cache, not the run."
+        try: save_reference(path, key, examples)
+        except OSError as e:
+            warnings.warn(f"the reference log-probs cannot be kept in {path} ({e.strerror}) and will be computed again next time: set reference_cache to a "
+                          "file that can be written", stacklevel=2)
+
+# %% ../nbs/12_train.ipynb #997e3f20
+class _Step:
+    "One optimizer step; a part of `SPoTTrainer`."
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         "Forward and backward, row by row: δ is fixed during a step, so pairs are independent and memory is one row's."
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train): self.optimizer.train()
         rows, total = inputs["rows"], 0.
-        for i, row in enumerate(rows):
-            with contextlib.nullcontext() if i == len(rows) - 1 else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager(): loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch)
-                self.accelerator.backward(loss)
+        for i, (row, counts) in enumerate(rows):
+            last = i == len(rows) - 1
+            with row_context(self.accelerator, model, self.sharding, last):
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch) if counts else model(spot_row=row).sum() * 0.
+                row_backward(self.accelerator, model, self.sharding, loss, last)
             total = total + loss.detach()
-        if self.accelerator.sync_gradients: self._finish_step()
+        self._finish_step()
+        end_step(model, self.sharding)
         return total
 
     def compute_loss(self, model, inputs: Row, return_outputs: bool = False, num_items_in_batch=None):
@@ -404,13 +476,30 @@ class SPoTTrainer(Trainer):
         self._note(row, chosen.detach(), None if rejected is None else rejected.detach(), delta, gap.detach(), on_chosen, loss.detach(), rewards.detach())
         return loss * self.accelerator.num_processes
 
+    def _get_grad_norm(self, model, grad_norm=None):
+        "The gradient's norm, the same on every process; stops before a step along one that is not finite."
+        norm = super()._get_grad_norm(model, grad_norm)
+        value = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        value = value.item() if isinstance(value, torch.Tensor) else value
+        if value is not None and not math.isfinite(value) and not self.args.fp16:
+            raise SpotError(f"the gradient is not finite at step {self.state.global_step + 1}: lower the learning rate; "
+                            f"the last checkpoint in {self.args.output_dir} is from before")
+        return value
+
+    def floating_point_ops(self, inputs) -> float:
+        "6 operations per parameter and distinct token."
+        return 6. * sum(getattr(p, "ds_numel", None) or p.numel() for p in causal_lm(self.model).parameters()) * sum(r.tokens for r, _ in inputs["rows"])
+
+# %% ../nbs/12_train.ipynb #aa489126
+_SUMS = ("pairs", "chosen", "rejected", "margin", "accuracy", "tether", "saturated", "kl", "kl_tokens", "tokens", "unpacked", "loss", "sft_tokens")
+
+class _Metrics:
+    "The figures of a step, and δ; a part of `SPoTTrainer`."
     def _note(self, row, chosen, rejected, delta, gap, on_chosen, loss, rewards) -> None:
-        "Add a row to the step's sums; stop at a loss that is not finite."
+        "Add a row to the step's sums, and remember it if its loss is not finite."
         if not torch.isfinite(loss):
             finite = torch.isfinite(rewards).view(len(row.examples), -1).all(1)
-            bad = [e.id for e, ok in zip(row.examples, finite.tolist()) if not ok] or [e.id for e in row.examples]
-            raise SpotError(f"the loss is not finite at step {self.state.global_step + 1}, in pairs {', '.join(bad[:8])}: lower the learning rate or look at these pairs; "
-                            f"the last checkpoint in {self.args.output_dir} is from before")
+            self._bad += [e.id for e, ok in zip(row.examples, finite.tolist()) if not ok] or [e.id for e in row.examples]
         lam = tether(chosen, delta)
         x = gap[~on_chosen] if rejected is not None else gap
         s = self._sums
@@ -422,10 +511,16 @@ class SPoTTrainer(Trainer):
         for k, v in values.items(): s[k] = s[k] + v
 
     def _reduced(self) -> "dict[str, float]":
-        "The sums over all ranks, and a fresh start."
+        "The sums over all processes, and a fresh start. Raises `SpotError` on every process when the loss of any was not finite."
         v = torch.stack([torch.as_tensor(self._sums[k], dtype=torch.float32, device=self.args.device).reshape(()) for k in _SUMS])
-        self._sums = dict.fromkeys(_SUMS, 0.)
-        return dict(zip(_SUMS, self.accelerator.reduce(v, "sum").double().tolist()))
+        self._sums, bad, self._bad = dict.fromkeys(_SUMS, 0.), self._bad, []
+        s = dict(zip(_SUMS, self.accelerator.reduce(v, "sum").double().tolist()))
+        if math.isfinite(s["loss"]): return s
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+            bad = gather_object(bad)
+        raise SpotError(f"the loss is not finite at step {self.state.global_step + 1}, in pairs {', '.join(bad[:8])}: lower the learning rate or look at these pairs; "
+                        f"the last checkpoint in {self.args.output_dir} is from before")
 
     def _means(self, s: "dict[str, float]") -> "dict[str, float]":
         n = max(s["pairs"], 1)
@@ -435,7 +530,7 @@ class SPoTTrainer(Trainer):
         return m
 
     def _finish_step(self) -> None:
-        "All micro-batches are in: reduce the sums, log them, and move δ on for the next step."
+        "All rows are in: reduce the sums, and move δ on for the next step."
         s, now = self._reduced(), time.perf_counter()
         took, self._clock = now - self._clock, now
         m = self._means(s)
@@ -458,29 +553,24 @@ class SPoTTrainer(Trainer):
         "Add the step's own figures, and keep one line a step in `metrics.jsonl`."
         if "loss" in logs and self._metrics: logs.update(self._metrics)
         super().log(logs, start_time)
-        if self.accelerator.is_main_process and ("loss" in logs or any(k.startswith("eval_") for k in logs)):
-            path = Path(self.args.output_dir)/"metrics.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as f: f.write(dump_line({"step": self.state.global_step, **logs}))
-        norm = logs.get("grad_norm")
-        if norm is not None and not math.isfinite(norm) and not self.args.fp16:
-            raise SpotError(f"the gradient is not finite at step {self.state.global_step}: lower the learning rate; the last checkpoint in {self.args.output_dir} is from before")
+        if not self.accelerator.is_main_process or not ("loss" in logs or any(k.startswith("eval_") for k in logs)): return
+        path = Path(self.args.output_dir)/"metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as f: f.write(dump_line({"step": self.state.global_step, **logs}))
 
-    def floating_point_ops(self, inputs) -> float:
-        "6 operations per parameter and distinct token."
-        return 6. * sum(p.numel() for p in causal_lm(self.model).parameters()) * sum(r.tokens for r in inputs["rows"])
-
-    # -- evaluation
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> "dict[str, float]":
         "Loss and rewards on held-out pairs, with δ as it stands."
         examples = eval_dataset.examples if isinstance(eval_dataset, _Pairs) else eval_dataset or self.eval_examples
         if not examples: raise SpotError("there are no held-out pairs: set eval_data_path")
+        if not hasattr(self, "headroom"): raise SpotError("a sharded model is evaluated once training has started: set eval_strategy, or eval_on_start")
         kept, self._sums = self._sums, dict.fromkeys(_SUMS, 0.)
         count = torch.tensor([len(examples), sum(len(e.chosen) for e in examples)], dtype=torch.float64)
-        self.model.eval()
-        mine = examples[self.accelerator.process_index::self.accelerator.num_processes]
+        model, mine = self._runner(), [examples[i] for i in self._mine(examples)]
+        model.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            for row in make_rows(mine, self.row_tokens, self.packing, row_multiple(self.model)): self.compute_loss(self.model, row, num_items_in_batch=count)
+            for row, counts in self._passes(self._rows(mine) if mine else []):
+                if counts: self.compute_loss(model, row, num_items_in_batch=count)
+                else: model(spot_row=row)
         s = self._reduced()
         self._sums = kept
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in {"loss": s["loss"], **self._means(s)}.items()}
@@ -489,63 +579,136 @@ class SPoTTrainer(Trainer):
         self._clock = time.perf_counter()
         return metrics
 
-    # -- checkpoints
+# %% ../nbs/12_train.ipynb #de0cba14
+class _Checkpoints:
+    "Saving and going on; a part of `SPoTTrainer`."
     def settings(self) -> dict:
         "What a run's course depends on; a checkpoint resumes only under the same."
         a = self.args
         keys = ("loss", "beta", "target_headroom", "delta_decay", "delta_floor", "dpo_weight", "sft_weight", "max_length", "num_train_epochs", "max_steps", "learning_rate",
-                "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "effective_batch_size",
-                "seed", "data_seed", "use_peft", "lora_r", "lora_alpha", "bf16")
+                "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "max_grad_norm", "effective_batch_size",
+                "train_sampling_strategy", "dataloader_drop_last", "seed", "data_seed", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "bf16", "fp16")
         out = {k: getattr(getattr(a, k), "value", getattr(a, k)) for k in keys}
-        data = _digest(*[[e.id, e.prompt, e.chosen, e.rejected] for e in self.examples])
-        return out | {"world_size": self.accelerator.num_processes, "data": data}
+        return out | {"data": _digest(*[[e.id, e.prompt, e.chosen, e.rejected] for e in self.examples]), "model": self._key["model"]}
 
     def train(self, resume_from_checkpoint: "str | bool | None" = None, **kwargs):
         "Train; `resume_from_checkpoint=True` goes on from the last whole checkpoint and refuses one made under other settings."
         path = resume_from_checkpoint
-        if path is True: path = last_checkpoint(self.args.output_dir)
+        if path is True:
+            found = from_main(self.accelerator, lambda: str(last_checkpoint(self.args.output_dir) or ""))
+            path = found or None
+        self._check_save()
         if path: self._resume(Path(path))
         elif self.accelerator.is_main_process: (Path(self.args.output_dir)/"metrics.jsonl").unlink(missing_ok=True)
         self._clock = time.perf_counter()
         return super().train(resume_from_checkpoint=str(path) if path else None, **kwargs)
 
+    def _check_save(self) -> None:
+        "Try what saving needs, before the first step."
+        keep = self.args.save_total_limit
+        strategy = str(getattr(self.args.save_strategy, "value", self.args.save_strategy))
+        checkpoints = 0 if strategy == "no" else 1 + (keep or 1)
+        from_main(self.accelerator, lambda: check_save(causal_lm(self.model), self.processing_class, self.args, checkpoints))
+        if not self.accelerator.is_main_process: mend_generation_config(causal_lm(self.model))
+
     def _resume(self, path: Path) -> None:
-        state = path/"spot_state.json"
-        if not state.is_file() or not (path/"trainer_state.json").is_file(): raise SpotError(f"{path} is not a whole checkpoint: name another, or start afresh")
-        old, new = read_json(state), json.loads(json.dumps(self.settings()))
-        diff = [f"{k} was {old['settings'].get(k)}, now {v}" for k, v in new.items() if old["settings"].get(k) != v]
-        if diff: raise SpotError(f"{path} was made under other settings ({'; '.join(diff)}): use the same, or another output_dir")
-        self.shift.mean = old["delta"]
-        step = read_json(path/"trainer_state.json")["global_step"]
-        log = Path(self.args.output_dir)/"metrics.jsonl"
-        if self.accelerator.is_main_process and log.is_file():
+        state = from_main(self.accelerator, lambda: check_resumable(path, self.settings(), self.sharding, self.accelerator.num_processes))
+        self.shift.mean = state["delta"]
+        if not self.accelerator.is_main_process: return
+        step, log = read_json(path/"trainer_state.json")["global_step"], Path(self.args.output_dir)/"metrics.jsonl"
+        if log.is_file():
             lines = [l for l in log.read_text(encoding="utf-8").splitlines() if l.endswith("}") and json.loads(l)["step"] <= step]
             write_text(log, "".join(l + "\n" for l in lines))
 
-    def save_model(self, output_dir: "str | None" = None, _internal_call: bool = False) -> None:
-        "Weights (in `save_dtype` at the end, untouched in checkpoints), tokenizer, model card, and δ with the settings."
-        folder = Path(output_dir or self.args.output_dir)
-        super().save_model(str(folder), _internal_call)
+    def _load_sharded(self, path: str) -> None:
+        "Load a checkpoint into the prepared model and optimizer."
+        if self.sharding.startswith("zero"):
+            from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+            deepspeed_load_checkpoint(self.model_wrapped, path, load_module_strict=not hasattr(self.model, "peft_config"))
+        else: self._load_from_checkpoint(path, self.model_wrapped)
+        self._load_optimizer_and_scheduler(path)
+        self._load_scaler(path)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        "A checkpoint, marked as whole when every process has written its part; only then do older ones go."
+        from transformers.trainer_utils import rotate_checkpoints
+        folder, limit = Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}", self.args.save_total_limit
+        if self.accelerator.is_main_process: (folder/STATE).unlink(missing_ok=True)
+        self.args.save_total_limit = None
+        try: super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError) as e:
+            last = last_checkpoint(self.args.output_dir)
+            raise SpotError(f"{folder} could not be written ({str(e).splitlines()[0]:.200}): free some space and run again; "
+                            + (f"{last} stands" if last else "there is no earlier checkpoint")) from e
+        finally: self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
         if not self.args.should_save: return
-        if not _internal_call: self._convert(folder)
-        write_json(folder/"spot_state.json", {"delta": self.shift.mean, "beta": self.beta, "settings": self.settings()})
+        self._write_state(folder)
+        rotate_checkpoints(output_dir=self.args.output_dir, save_total_limit=limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)
+
+    def save_model(self, output_dir: "str | None" = None, _internal_call: bool = False) -> None:
+        "Whole weights in `save_dtype`, tokenizer, model card, and δ with the settings; in a checkpoint, what going on needs."
+        folder = Path(output_dir or self.args.output_dir)
+        if _internal_call or self.sharding == "none": super().save_model(str(folder), _internal_call)
+        else:
+            weights = whole_weights(self, self.sharding, hasattr(self.model, "peft_config"))
+            if self.args.should_save: self._save(str(folder), state_dict=weights)
+        if not self.args.should_save: return
+        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder/"README.md", model_card(self))
+        if _internal_call: return
+        convert_weights(folder, save_dtype_of(self.args))
+        self._write_state(folder)
 
-    def _convert(self, folder: Path) -> None:
-        "Rewrite the saved weights in `save_dtype`, shard by shard."
-        want = self.args.save_dtype if self.args.save_dtype != "auto" else "bfloat16" if self.args.bf16 else None
-        if want is None: return
-        dtype = getattr(torch, want)
-        from safetensors.torch import load_file, save_file
-        for shard in folder.glob("*.safetensors"):
-            tensors = load_file(str(shard))
-            with atomic_path(shard) as tmp: save_file({k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}, str(tmp), metadata={"format": "pt"})
-        if (folder/"config.json").is_file(): write_json(folder/"config.json", read_json(folder/"config.json") | {"dtype": want})
+    def _write_state(self, folder: Path) -> None:
+        write_json(folder/STATE, {"delta": self.shift.mean, "beta": self.beta, "settings": self.settings(), "sharding": self.sharding,
+                                  "processes": self.accelerator.num_processes, "step": self.state.global_step})
 
-def last_checkpoint(folder: "str | Path") -> "Path | None":
-    "The newest whole `checkpoint-N` in `folder`: one that was interrupted while it was written is passed over."
-    found = [p for p in Path(folder).glob("checkpoint-*") if p.name[11:].isdigit() and (p/"trainer_state.json").is_file() and (p/"spot_state.json").is_file()]
-    return max(found, key=lambda p: int(p.name[11:]), default=None)
+# %% ../nbs/12_train.ipynb #7fc34b17
+class SPoTTrainer(_Rows, _Before, _Reference, _Step, _Metrics, _Checkpoints, Trainer):
+    """A transformers `Trainer` for the objectives of `spot_nb.losses`.
+
+    `examples` come from `tokenize_pairs`. It computes the reference log-probs (or reads them from the cache), measures the reward headroom, settles
+    `beta` and checks the packing: on construction, or when training starts if the model is sharded. Raises `SpotError` on bad settings, kinds of
+    sharding that are not supported, a cache of other data, and a loss or gradient that is not finite."""
+    def __init__(self, model, args: SPoTConfig, examples: "Sequence[Example]", tokenizer=None, eval_examples: "Sequence[Example] | None" = None,
+                 callbacks=None, data_info: "dict | None" = None, **kwargs):
+        if args.n_gpu > 1:
+            raise SpotError(f"{args.n_gpu} GPUs are in view of one process: start with `accelerate launch -m spot_nb.train ...`, or set CUDA_VISIBLE_DEVICES to one")
+        self.objective, self.shift, self.data_info = objective(args.loss), RewardShift(args.delta_decay, args.delta_floor), data_info or {}
+        self.examples, self.eval_examples = list(examples), list(eval_examples or [])
+        callbacks = list(callbacks or [])
+        if args.early_stopping_patience: callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+        _route_packed_rows(model)
+        super().__init__(model=model, args=args, train_dataset=_Pairs(self.examples), eval_dataset=_Pairs(self.eval_examples) if self.eval_examples else None,
+                         data_collator=self._collate, processing_class=tokenizer, callbacks=callbacks, **kwargs)
+        for noisy in (PrinterCallback, ProgressCallback): self.remove_callback(noisy)
+        self.add_callback(_Bar())
+        self.model_accepts_loss_kwargs = True
+        self._sums: "dict[str, float]" = dict.fromkeys(_SUMS, 0.)
+        self._bad: "list[str]" = []
+        self._metrics: "dict[str, float]" = {}
+        self._clock, self._parted = time.perf_counter(), False
+        self.row_tokens, self.packing = args.row_tokens or default_row_tokens(args.device), args.packing
+        self._settle_sharding()
+        self._key, self._eval_key = self._keys()
+        if self.sharding == "none": self._before_training()
+
+    def _settle_sharding(self) -> None:
+        "What the processes are started with: refuse what is not supported, mend what would lose precision or clip nothing."
+        self.sharding = sharding_kind(self.accelerator)
+        if self.sharding != "none" and self.args.reference_model:
+            raise SpotError("reference_model is loaded whole by every process, which a sharded run has no room for: compute the cache on one process first")
+        if self.sharding == "fsdp2": keep_precision(self.accelerator)
+        if self.sharding.startswith("zero"): self.accelerator.state.deepspeed_plugin.deepspeed_config.setdefault("gradient_clipping", self.args.max_grad_norm)
+
+    def _keys(self) -> "tuple[dict, dict]":
+        "Cache keys of the training and the held-out pairs; the weights are looked at where they are whole, on process 0."
+        other = self.args.reference_model
+        model = load_model(other, causal_lm(self.model).dtype, str(self.args.device), self.args.trust_remote_code) if other else self.model
+        keys = lambda: [reference_key(model, e, str(self.accelerator.mixed_precision)) for e in (self.examples, self.eval_examples)]
+        if self.sharding == "zero3": return tuple(keys())                    # each weight is gathered: every process takes part
+        return tuple(from_main(self.accelerator, keys))
 
 # %% ../nbs/12_train.ipynb #2113dc5a
 def model_card(trainer: SPoTTrainer) -> str:
