@@ -17,7 +17,7 @@ from typing import Any
 
 from .answers import THINKING
 from .conversations import clean_messages, clean_text, template_options, tools_of
-from .records import SpotError, prompt_id
+from .records import SpotError
 
 # %% ../nbs/02_models.ipynb #d565642d
 EMBEDDED = "embedded"
