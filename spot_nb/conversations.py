@@ -41,6 +41,9 @@ def _content(value: Any, here: str) -> str:
 
 def _message(m: Any, here: str) -> dict:
     "One message, checked: without None, its content as text."
+    if isinstance(m, str) and m.startswith("{"):                            # `datasets` keeps mixed columns as JSON text in parquet
+        try: m = json.loads(m)
+        except ValueError: pass
     if not isinstance(m, dict) or not isinstance(m.get("role"), str):
         hint = "; rename 'from' to 'role' and 'value' to 'content'" if isinstance(m, dict) and "from" in m else ""
         raise SpotError(f"{here}: a message must be {{'role', 'content'}}, not {m!r:.80}{hint}")

@@ -181,20 +181,18 @@ def _apply(tokenizer, messages: "list[dict]", tools: "list[dict] | None", extra:
     return text
 
 # %% ../nbs/02_models.ipynb #48669406
-def _names(tools: "list[dict]") -> "list[str]":
-    return [str((t.get("function") if isinstance(t.get("function"), dict) else t).get("name", "")) for t in tools]
-
 def _ignored(tokenizer, messages: "list[dict]", tools: "list[dict] | None", text: str, extra: dict) -> "str | None":
     "What the template left out: the tools, a message's tool calls, or the text of a user's, system's or tool's turn; None where all is there."
     def differs(changed, kept_tools=tools):
         try: return _apply(tokenizer, changed, kept_tools, extra) != text
         except SpotError: return True                                        # it reads what was changed
-    if tools and not all(n and n in text for n in _names(tools)) and not differs(messages, None): return "the tools"
+    if tools and not differs(messages, None): return "the tools"
     for k, m in enumerate(messages):
         here = lambda changed: [*messages[:k], changed, *messages[k + 1:]]
-        if "tool_calls" in m and not all(n and n in text for n in _names(m["tool_calls"])):
-            if not differs(here({**m, "tool_calls": [{"type": "function", "function": {"name": "another", "arguments": {}}}]})): return f"the tool calls of message {k + 1}"
-        if m["role"] != "assistant" and m["content"].strip() not in text:
+        another = [{"type": "function", "function": {"name": "another", "arguments": {}}}]
+        if "tool_calls" in m and not differs(here({**m, "tool_calls": another})): return f"the tool calls of message {k + 1}"
+        plain, others = m["content"].strip(), (o["content"] for o in here({"content": ""}))
+        if m["role"] != "assistant" and (plain not in text or any(plain in o for o in others)):
             if not differs(here({**m, "content": m["content"] + "\u2063spot"})): return f"the {m['role']} turn (message {k + 1})"
 
 def render_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool | None" = None, tools: "list[dict] | None" = None, **options) -> str:

@@ -15,10 +15,7 @@ CHATML = """{%- if tools %}<|im_start|>system
 {%- for t in tools %}
 {{ t | tojson }}{% endfor %}<|im_end|>
 {% endif %}{%- for m in messages %}<|im_start|>{{ m.role }}
-{%- if m.tool_calls is defined %}
-{%- for c in m.tool_calls %}
-<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}{% endif %}
-{{ m.content }}<|im_end|>
+{% if m.tool_calls is defined %}{% for c in m.tool_calls %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}{% endif %}{{ m.content }}<|im_end|>
 {% endfor %}{%- if add_generation_prompt %}<|im_start|>assistant
 {% if enable_thinking is defined and enable_thinking is false %}<think>
 
@@ -91,7 +88,7 @@ def test_each_form_through_filter_train_and_export(tmp_path, form, kind):
     row, prompt, tools = FORMS[form]
     tok = tokenizer()
     other = {k: [user("other?")] if k == "prompt" and isinstance(v, list) else v for k, v in row.items()}      # parquet then fills keys in
-    pairs = load_pairs(write(tmp_path/f"in{kind}", [row, other] if "prompt" in row and isinstance(row["prompt"], list) else [row]))
+    pairs = load_pairs(write(tmp_path/f"in{kind}", [row, other] if isinstance(row.get("prompt"), list) and form != "parts" else [row]))
     kept, dropped = filter_pairs(pairs, gamma=1., tokenizer=tok)
     assert dropped == []
     own = tok.apply_chat_template(prompt, tools=tools, add_generation_prompt=True, enable_thinking=False, tokenize=False)
