@@ -337,7 +337,7 @@ def cumulative_shift():
             return self.delta
     return CumulativeShift(floor=None)
 
-# %% ../nbs/19_experiments.ipynb #af701f7c
+# %% ../nbs/19_experiments.ipynb #cd9ea5d6
 DELTA = {"floor": {"delta_floor": 0.0}, "ema": {}, "zero": {"delta_decay": 1.0}, "cumulative": {}}
 
 def settings(spec: dict, epochs: float, folder: str):
@@ -348,6 +348,7 @@ def settings(spec: dict, epochs: float, folder: str):
     extra = {k: m[k] for k in ("reward_tokens",) if k in m}
     return SPoTConfig(loss=m["loss"], learning_rate=spec["rate"], lr_scheduler_type="constant_with_warmup", warmup_steps=t["warmup"],
                       num_train_epochs=epochs, effective_batch_size=t["batch"], beta="auto", target_headroom=t["headroom"],
+                      use_cpu=not torch.cuda.is_available(),
                       bf16=fast_dtype() == torch.bfloat16, row_tokens=2048, save_strategy="no", report_to="none", output_dir=folder,
                       seed=spec["seed"], disable_tqdm=True, **DELTA[m.get("delta", "ema")], **extra)
 
