@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REWARD_TOKENS', 'OBJECTIVES', 'sft', 'dft', 'reward_sft', 'dpo', 'spot_bce', 'spot_bco', 'tether', 'RewardShift',
-           'apo_zero', 'apo_down', 'Tokens', 'psft', 'iw_sft', 'stm', 'eaft', 'sft_kl', 'asft', 'token_masks',
-           'Objective', 'objective']
+           'CumulativeShift', 'apo_zero', 'apo_down', 'Tokens', 'psft', 'iw_sft', 'stm', 'eaft', 'sft_kl', 'asft',
+           'token_masks', 'Objective', 'objective']
 
 # %% ../nbs/10_losses.ipynb #bb0ca411
 import math
@@ -67,6 +67,20 @@ class RewardShift:
     def update(self, mean_chosen: float, mean_rejected: float) -> float:
         "Take in the mean rewards of one whole optimizer step (all micro-batches, all ranks)."
         self.mean = self.decay * self.mean + (1 - self.decay) * (mean_chosen + mean_rejected) / 2
+        return self.delta
+
+# %% ../nbs/10_losses.ipynb #0aaa0840
+class CumulativeShift(RewardShift):
+    """δ as in TRL 0.20's `bco_pair`: the mean over all micro-batches so far, the current one included.
+
+    `take_in(mean)` counts a micro-batch's mean reward (chosen and rejected together, all ranks) before its loss is computed."""
+    def __init__(self, floor: "float | None" = None):
+        super().__init__(0., floor)
+        self.count = 0
+
+    def take_in(self, mean: float) -> float:
+        self.count += 1
+        self.mean += (mean - self.mean) / self.count
         return self.delta
 
 # %% ../nbs/10_losses.ipynb #0037adb3

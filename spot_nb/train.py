@@ -18,7 +18,8 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from .examples import Example, check_vocabulary, tokenize_pairs
-from .losses import OBJECTIVES, RewardShift, Tokens, objective, tether
+from .losses import OBJECTIVES, REWARD_TOKENS, CumulativeShift, RewardShift, Tokens, objective, tether, token_masks
+from .token_statistics import frozen_copy, token_statistics, vocabulary_logps
 from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
@@ -46,6 +47,8 @@ class SPoTConfig(TrainingArguments):
     target_headroom: float = _option(8., "for beta=auto: the median of beta * (-log pi_ref(chosen)) to reach")
     delta_decay: float = _option(0.9, "how much of δ is kept at each optimizer step (1: δ stays at 0)")
     delta_floor: "float | None" = _option(None, "δ never goes below this (0 keeps it from following the rejected rewards down)")
+    delta: str = _option("moving", "δ is a `moving` average over steps, or `cumulative`: the mean over all micro-batches so far, this one included (TRL 0.20)")
+    reward_tokens: str = _option("all", "tokens that count for rewards: `all`, `after_edit` (from the first difference on) or `edited`")
     dpo_weight: float = _option(1., "weight of the DPO part of dpo_sft")
     sft_weight: float = _option(1., "weight of the SFT part of dpo_sft")
     max_length: int = _option(8192, "longest prompt + response, in tokens")
@@ -96,6 +99,10 @@ class SPoTConfig(TrainingArguments):
         except ValueError: raise SpotError(f"beta must be a number or auto, not {self.beta!r}") from None
         if self.beta != "auto" and not 0 < self.beta < math.inf: raise SpotError(f"beta must be positive, not {self.beta}")
         if self.overlong not in ("drop", "truncate"): raise SpotError(f"overlong must be drop or truncate, not {self.overlong!r}")
+        if self.delta not in ("moving", "cumulative"): raise SpotError(f"delta must be moving or cumulative, not {self.delta!r}")
+        if self.reward_tokens not in REWARD_TOKENS: raise SpotError(f"reward_tokens must be one of {', '.join(REWARD_TOKENS)}, not {self.reward_tokens!r}")
+        if self.reward_tokens != "all" and not objective(self.loss).pairs:
+            raise SpotError(f"reward_tokens {self.reward_tokens} needs pairs to compare, and loss {self.loss} reads chosen responses alone")
         if not 0 <= self.delta_decay <= 1: raise SpotError(f"delta_decay must lie in [0, 1], not {self.delta_decay}")
         if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None: self.gradient_checkpointing_kwargs = {"use_reentrant": False}
         if self.early_stopping_patience:
@@ -118,6 +125,8 @@ class Row:
     packed: Any
     ref: torch.Tensor
     owner: torch.Tensor
+    reads: tuple = ()                       # what the objective reads beside log-probs: entropy, kl
+    reference: Any = None                   # the reference's distribution at each response token, for kl
 
     @property
     def sequences(self) -> "list[tuple]": return [s for e in self.examples for s in e.sequences]
@@ -145,6 +154,7 @@ def _route_packed_rows(model: torch.nn.Module) -> None:
     plain_forward = lm.forward
     def forward(self, *args, spot_row=None, **kwargs):
         if spot_row is None: return plain_forward(*args, **kwargs)
+        if spot_row.reads: return token_statistics(self, spot_row, plain_forward)
         if spot_row.packed is None: return torch.cat(plain_logps(self, spot_row.sequences, plain_forward))
         return packed_logps(self, spot_row.packed)[spot_row.packed.entry.to(self.device)]
     lm.forward, lm._spot_routed = forward.__get__(lm), True
@@ -226,6 +236,7 @@ class _Before:
     "Packing check, reference, headroom; a part of `SPoTTrainer`."
     def _before_training(self) -> None:
         if hasattr(self, "headroom"): return
+        if "kl" in self.objective.reads: self._anchor = self._anchor_of()
         self.packing = self.args.packing and self._packing_works()
         self._reference(self.examples, self.args.reference_cache)
         if self.eval_examples: self._reference(self.eval_examples, None)
@@ -247,6 +258,12 @@ class _Before:
         try:
             with torch.no_grad(), self.accelerator.autocast(): return model(spot_row=row)
         finally: model.train(training)
+
+    def _anchor_of(self):
+        "The frozen reference whose whole distribution an anchored objective reads."
+        if self.sharding != "none":
+            raise SpotError(f"loss {self.args.loss} keeps a whole copy of the reference, which does not go with a sharded model: train without sharding, or use sft_kl")
+        return frozen_copy(self.model, self.args)
 
     def _packing_works(self) -> bool:
         "Whether packed log-probs equal plain ones on the two shortest pairs; warns and says no where they do not."
@@ -351,6 +368,7 @@ class _Step:
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train): self.optimizer.train()
         rows, total = inputs["rows"], 0.
+        if self.args.delta == "cumulative" and self.objective.name == "spot_bco": self._count_in(model, rows)
         for i, (row, counts) in enumerate(rows):
             last = i == len(rows) - 1
             with row_context(self.accelerator, model, self.sharding, last):
@@ -362,16 +380,47 @@ class _Step:
         end_step(model, self.sharding)
         return total
 
+    def _count_in(self, model, rows) -> None:
+        "TRL 0.20's δ: take in this micro-batch's rewards, over all ranks, before its loss. Costs a forward pass without gradients."
+        sums = torch.zeros(2, dtype=torch.float64)
+        for row, counts in rows:
+            values = self._logps(row, model).float().cpu()
+            if not counts: continue
+            gap = values - row.ref
+            if self.args.reward_tokens != "all": gap = gap * self._counted(row, "cpu")
+            sums += torch.tensor([self.beta * gap.double().sum().item(), len(row.sequences)], dtype=torch.float64)
+        total, n = self.accelerator.reduce(sums.to(self.args.device), "sum").tolist()
+        if n: self.shift.take_in(total / n)
+
+    @staticmethod
+    def _shift_of(args) -> RewardShift:
+        return CumulativeShift(args.delta_floor) if args.delta == "cumulative" else RewardShift(args.delta_decay, args.delta_floor)
+
+    def _forward(self, model, row: Row) -> tuple:
+        "Response log-probs `[R]`, and the entropy and KL of each token where the objective reads them."
+        reads = set(self.objective.reads) & {"entropy", "kl"}
+        if not reads: return model(spot_row=row), None, None
+        row.reads, row.reference = tuple(reads), None
+        if "kl" in reads: row.reference = vocabulary_logps(self._anchor, row)
+        stats = model(spot_row=row)
+        return stats[:, 0], stats[:, 1] if "entropy" in reads else None, stats[:, 2] if "kl" in reads else None
+
+    def _counted(self, row: Row, device) -> torch.Tensor:
+        "1 for each response token that counts for rewards, else 0: `[R]`."
+        masks = [m for e in row.examples for m in token_masks(e.chosen, e.rejected, self.args.reward_tokens)]
+        return torch.tensor([x for m in masks for x in m], dtype=torch.float32, device=device)
+
     def compute_loss(self, model, inputs: Row, return_outputs: bool = False, num_items_in_batch=None):
         "This row's share of the step's loss: pair losses over the step's pairs plus token losses over its chosen tokens."
         row, o, args = inputs, self.objective, self.args
-        logps = model(spot_row=row)
+        logps, entropy, kl = self._forward(model, row)
         device = logps.device
         n_pairs, n_tokens = num_items_in_batch.tolist()
         owner, ref = row.owner.to(device), row.ref.to(device)
         gap = logps - ref
         n = len(row.examples)
-        rewards = self.beta * gap.new_zeros(n * len(row.examples[0].sequences)).index_add(0, owner, gap)
+        counted = gap if args.reward_tokens == "all" else gap * self._counted(row, device)
+        rewards = self.beta * gap.new_zeros(n * len(row.examples[0].sequences)).index_add(0, owner, counted)
         pairs = row.examples[0].rejected is not None
         chosen, rejected = (rewards[0::2], rewards[1::2]) if pairs else (rewards, None)
         on_chosen = owner % 2 == 0 if pairs else torch.ones_like(owner, dtype=torch.bool)
@@ -380,7 +429,8 @@ class _Step:
             per_pair = o.rewards(chosen, rejected, delta)
             loss = (args.dpo_weight if o.tokens else 1.) * per_pair.sum() / n_pairs
         if o.tokens:
-            per_token = o.tokens(Tokens(logps[on_chosen], ref[on_chosen], owner[on_chosen] // (2 if pairs else 1)))
+            chosen_only = lambda v: None if v is None else v[on_chosen]
+            per_token = o.tokens(Tokens(*map(chosen_only, (logps, ref, owner // (2 if pairs else 1), entropy, kl))))
             loss = loss + (args.sft_weight if o.rewards else 1.) * per_token.sum() / n_tokens
         self._note(row, chosen.detach(), None if rejected is None else rejected.detach(), delta, gap.detach(), on_chosen, loss.detach(), rewards.detach())
         return loss * self.accelerator.num_processes
@@ -445,7 +495,7 @@ class _Metrics:
         m = self._means(s)
         if self.objective.name == "spot_bco":
             m["delta"] = self.shift.delta
-            self.shift.update(m["rewards/chosen"], m["rewards/rejected"])
+            if self.args.delta == "moving": self.shift.update(m["rewards/chosen"], m["rewards/rejected"])
             self._watch_delta(m)
         m |= {"headroom": self.headroom, "shared": 1 - s["tokens"] / max(s["unpacked"], 1), "tokens_per_second": s["tokens"] / took,
               "pairs_per_second": s["pairs"] / took, "peak_memory_gb": peak_memory_gb(self.args.device)}
@@ -494,7 +544,7 @@ class _Checkpoints:
     def settings(self) -> dict:
         "What a run's course depends on; a checkpoint resumes only under the same."
         a = self.args
-        keys = ("loss", "beta", "target_headroom", "delta_decay", "delta_floor", "dpo_weight", "sft_weight", "max_length", "num_train_epochs", "max_steps", "learning_rate",
+        keys = ("loss", "beta", "target_headroom", "delta_decay", "delta_floor", "delta", "reward_tokens", "dpo_weight", "sft_weight", "max_length", "num_train_epochs", "max_steps", "learning_rate",
                 "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "max_grad_norm", "effective_batch_size",
                 "train_sampling_strategy", "dataloader_drop_last", "seed", "data_seed", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "bf16", "fp16")
         out = {k: getattr(getattr(a, k), "value", getattr(a, k)) for k in keys}
@@ -522,7 +572,7 @@ class _Checkpoints:
 
     def _resume(self, path: Path) -> None:
         state = from_main(self.accelerator, lambda: check_resumable(path, self.settings(), self.sharding, self.accelerator.num_processes))
-        self.shift.mean = state["delta"]
+        self.shift.mean, self.shift.count = state["delta"], state.get("delta_count", 0)
         if not self.accelerator.is_main_process: return
         step, log = read_json(path/"trainer_state.json")["global_step"], Path(self.args.output_dir)/"metrics.jsonl"
         if log.is_file():
@@ -570,7 +620,7 @@ class _Checkpoints:
         self._write_state(folder)
 
     def _write_state(self, folder: Path) -> None:
-        write_json(folder/STATE, {"delta": self.shift.mean, "beta": self.beta, "settings": self.settings(), "sharding": self.sharding,
+        write_json(folder/STATE, {"delta": self.shift.mean, "delta_count": getattr(self.shift, "count", 0), "beta": self.beta, "settings": self.settings(), "sharding": self.sharding,
                                   "processes": self.accelerator.num_processes, "step": self.state.global_step})
 
 # %% ../nbs/12_train.ipynb #728c6daf
@@ -584,7 +634,7 @@ class SPoTTrainer(_Rows, _Before, _Reference, _Step, _Metrics, _Checkpoints, Tra
                  callbacks=None, data_info: "dict | None" = None, **kwargs):
         if args.n_gpu > 1:
             raise SpotError(f"{args.n_gpu} GPUs are in view of one process: start with `accelerate launch -m spot_nb.train ...`, or set CUDA_VISIBLE_DEVICES to one")
-        self.objective, self.shift, self.data_info = objective(args.loss), RewardShift(args.delta_decay, args.delta_floor), data_info or {}
+        self.objective, self.shift, self.data_info = objective(args.loss), self._shift_of(args), data_info or {}
         self.examples, self.eval_examples = list(examples), list(eval_examples or [])
         callbacks = list(callbacks or [])
         if args.early_stopping_patience: callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
