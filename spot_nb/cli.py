@@ -25,6 +25,7 @@ COMMANDS = {
 }
 BENCHES = {
     "train": "pairs per second and memory, packed against plain and TRL",
+    "memory": "the plan's memory against measured peaks",
     "diff": "LCS and edit spans against difflib",
     "oracle": "rectification throughput against a thread pool",
     "elicit": "overhead over plain vLLM; verifier throughput",

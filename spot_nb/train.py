@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPoTConfig', 'Example', 'tokenize_pairs', 'weights_digest', 'reference_key', 'save_reference', 'load_reference',
-           'Row', 'make_rows', 'peak_memory_gb', 'SPoTTrainer', 'model_card', 'load_records', 'build', 'train',
-           'presets', 'parse_config', 'cli']
+           'Row', 'make_rows', 'peak_memory_gb', 'SPoTTrainer', 'model_card', 'load_records', 'four_bit', 'build',
+           'train', 'presets', 'parse_config', 'cli']
 
 # %% ../nbs/12_train.ipynb #0846bd30
 import contextlib, difflib, hashlib, json, math, os, shutil, sys, time, warnings
@@ -21,6 +21,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from .losses import OBJECTIVES, RewardShift, Tokens, objective, tether
 from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
+from .plan import announce, cli as plan_cli
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
 from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_rows, write_json, write_text
 from .saving import (STATE, check_resumable, check_save, convert_weights, last_checkpoint, mend_generation_config,
@@ -58,6 +59,7 @@ class SPoTConfig(TrainingArguments):
     reference_model: "str | None" = _option(None, "reference policy, when it is not the student itself")
     reference_cache: "str | None" = _option(None, "file for the reference log-probs (default: in the cache folder, by key)")
     use_peft: bool = _option(False, "train LoRA adapters instead of all weights")
+    load_in_4bit: bool = _option(False, "with use_peft: hold the frozen weights in 4 bits (needs a GPU and bitsandbytes)")
     lora_r: int = _option(16, "LoRA rank")
     lora_alpha: int = _option(32, "LoRA alpha")
     lora_dropout: float = _option(0., "LoRA dropout")
@@ -93,6 +95,7 @@ class SPoTConfig(TrainingArguments):
         except ValueError: raise SpotError(f"beta must be a number or auto, not {self.beta!r}") from None
         if self.beta != "auto" and not 0 < self.beta < math.inf: raise SpotError(f"beta must be positive, not {self.beta}")
         if self.overlong not in ("drop", "truncate"): raise SpotError(f"overlong must be drop or truncate, not {self.overlong!r}")
+        if self.load_in_4bit and not self.use_peft: raise SpotError("load_in_4bit freezes the weights: it needs use_peft")
         if not 0 <= self.delta_decay <= 1: raise SpotError(f"delta_decay must lie in [0, 1], not {self.delta_decay}")
         if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None: self.gradient_checkpointing_kwargs = {"use_reentrant": False}
         if self.early_stopping_patience:
@@ -598,6 +601,7 @@ class _Checkpoints:
             found = from_main(self.accelerator, lambda: str(last_checkpoint(self.args.output_dir) or ""))
             path = found or None
         self._check_save()
+        announce(self)
         if path: self._resume(Path(path))
         elif self.accelerator.is_main_process: (Path(self.args.output_dir)/"metrics.jsonl").unlink(missing_ok=True)
         self._clock = time.perf_counter()
@@ -752,6 +756,14 @@ def _needs_eager(config: SPoTConfig) -> bool:
     if getattr(c.get_text_config(), "attn_logit_softcapping", None): return True
     return type(c) in MODEL_FOR_CAUSAL_LM_MAPPING and not MODEL_FOR_CAUSAL_LM_MAPPING[type(c)]._supports_sdpa
 
+def four_bit(dtype: str):
+    "How transformers is to load weights in 4 bits (NF4, computing in `dtype`). Raises `SpotError` without bitsandbytes or a GPU."
+    from importlib.util import find_spec
+    if find_spec("bitsandbytes") is None: raise SpotError("load_in_4bit needs bitsandbytes: run `pip install bitsandbytes`, or leave load_in_4bit out")
+    if not torch.cuda.is_available(): raise SpotError("load_in_4bit needs a GPU: leave it out on this machine")
+    from transformers import BitsAndBytesConfig
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=getattr(torch, dtype))
+
 def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None, eval_pairs: "Sequence[dict] | None" = None, **kwargs) -> SPoTTrainer:
     "A trainer for `config`: loads what is not given, tokenizes, wraps LoRA adapters. Raises `SpotError` as its parts do."
     o = objective(config.loss)
@@ -770,7 +782,8 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
         cuda = torch.device(config.device).type == "cuda"
         dtype = config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16 else "float32"
         kind = config.attn_implementation or ("flex_attention" if cuda else "eager" if _needs_eager(config) else register_tree_attention())
-        model = load_model(config.model_name_or_path, dtype, str(config.device), config.trust_remote_code, attn_implementation=kind)
+        extra = dict(quantization_config=four_bit(dtype)) if config.load_in_4bit else {}
+        model = load_model(config.model_name_or_path, dtype, str(config.device), config.trust_remote_code, attn_implementation=kind, **extra)
     if config.use_peft and not hasattr(model, "peft_config"):
         from peft import LoraConfig, get_peft_model
         set_seed(config.seed)                                                # the adapters start at random
@@ -830,6 +843,7 @@ def parse_config(argv: "Sequence[str]") -> SPoTConfig:
 
 def cli(argv: "Sequence[str]") -> int:
     "`spot train --config FILE|PRESET [--setting value ...]`."
+    if "--plan" in argv: return plan_cli(argv)
     config = parse_config(argv)
     result = train(config)
     if config.process_index == 0: print(json.dumps({k: v for k, v in result.items() if k != "last"} | {k: round(v, 6) for k, v in result["last"].items()}, ensure_ascii=False))

@@ -65,7 +65,7 @@ def force_fsdp() -> None:
             AcceleratorState._shared_state["distributed_type"] = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
     hf.Accelerator = Sharding
 
-# %% ../../nbs/bench/memory.ipynb #8574f08d
+# %% ../../nbs/bench/memory.ipynb #812088dc
 def _trainer(spec: dict):
     "The trainer of a spec: `settings` for `SPoTConfig`, `model`, `pairs`, `row_tokens`, `folder`."
     from spot_nb.bench.train import make_pairs
@@ -81,6 +81,11 @@ def _trainer(spec: dict):
                         row_tokens=spec["row_tokens"], **settings)
     return build(config, pairs, tokenizer=tok)
 
+def _storages(model) -> "dict[int, int]":
+    "Bytes of the parameters by address."
+    local = lambda p: p.to_local() if hasattr(p, "to_local") else p
+    return {local(p).untyped_storage().data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
+
 def contender(spec: dict) -> dict:
     "Train two steps; planned and measured bytes. `spec['how']` is allocator or resident."
     import resource, torch, warnings
@@ -90,13 +95,14 @@ def contender(spec: dict) -> dict:
     before = resident()
     trainer = _trainer(spec)
     planned = spot_nb.plan.plan_of(trainer)
-    weights = sum({p.untyped_storage().data_ptr(): p.numel() * p.element_size() for p in trainer.model.parameters()}.values())
+    before_training = _storages(trainer.model)
     if spec["how"] == "resident":
         trainer.train()
         measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     else:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen: trainer.train()
-        measured = (0 if spec["settings"].get("fsdp") else weights) + allocator_peak(seen)
+        kept = before_training.keys() & _storages(trainer.model).keys()      # others were copied or sharded while the profiler watched
+        measured = sum(before_training[k] for k in kept) + allocator_peak(seen)
     return {"planned": planned.total * 1e9, "measured": measured, "parts": planned.parts, "tokens": planned.tokens, "sharding": planned.sharding}
 
 # %% ../../nbs/bench/memory.ipynb #3062822e
