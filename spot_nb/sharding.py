@@ -80,15 +80,20 @@ def end_step(model, kind: str) -> None:
     if kind.startswith("zero"): model.step()
 
 # %% ../nbs/11e_sharding.ipynb #91146ee0
-def whole_weights(trainer, kind: str, trainable_only: bool = False) -> "dict[str, torch.Tensor] | None":
-    """The full state dict on process 0 (empty or None elsewhere), gathered from `kind`; every process must call it.
+def whole_weights(trainer, kind: str, trainable_only: bool = False) -> "dict[str, torch.Tensor]":
+    """The full state dict on process 0 (empty elsewhere), gathered from `kind`; every process must call it.
 
+    Of tied weights only the first is kept, as transformers saves them.
     `trainable_only` leaves out frozen weights (of a LoRA run). Under ZeRO they have the precision that the engine computes in."""
     if kind == "fsdp2":
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-        return get_model_state_dict(trainer.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trainable_only))
-    if kind == "zero3": return trainer.deepspeed._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=trainable_only)
-    return {k: v.detach().cpu().clone() for k, v in trainer.accelerator.unwrap_model(trainer.model).state_dict().items()}
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trainable_only)
+        found = get_model_state_dict(trainer.model, options=options)
+    elif kind == "zero3": found = trainer.deepspeed._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=trainable_only)
+    else:
+        found = {k: v.detach().cpu().clone() for k, v in trainer.accelerator.unwrap_model(trainer.model).state_dict().items()}
+    tied = getattr(trainer.model, "all_tied_weights_keys", None) or {}
+    return {k: v for k, v in (found or {}).items() if tied.get(k) not in found}
 
 def whole_parameters(model: torch.nn.Module) -> "Iterator[tuple[str, torch.Tensor]]":
     "Names and full values of a model's parameters, one at a time; under ZeRO-3 each is gathered, which every process must take part in."

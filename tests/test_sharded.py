@@ -59,18 +59,18 @@ def spec(students, data, out, student="untied", **kw):
     return dict(config=base | kw, pairs=str(data/"pairs.jsonl"), eval=str(data/"eval.jsonl"), **top)
 
 
-def launch(world, told, wait=True, timeout=180):
-    "Start `world` processes; returns the finished run, or the Popen."
-    out = Path(told["config"]["output_dir"])
-    out.mkdir(parents=True, exist_ok=True)
-    (out/"spec.json").write_text(json.dumps(told))
+def launch(world, told, wait=True, timeout=300):
+    "Start `world` processes for a list of trainings; returns the Popen, finished if `wait`."
+    for t in told: Path(t["config"]["output_dir"]).mkdir(parents=True, exist_ok=True)
+    out = Path(told[0]["config"]["output_dir"])
+    (out/"specs.json").write_text(json.dumps(told))
     env = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "SPOT_PROGRESS": "0", "PYTHONPATH": str(HERE.parent)}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"): env.pop(name, None)
     cmd = [sys.executable, str(HERE/"sharded.py")]
     if world > 1:
         with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
         cmd = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={world}", "--master_addr=127.0.0.1", f"--master_port={port}", str(HERE/"sharded.py")]
-    with open(out/"log.txt", "w") as log: p = subprocess.Popen([*cmd, str(out/"spec.json")], env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    with open(out/"log.txt", "w") as log: p = subprocess.Popen([*cmd, str(out/"specs.json")], env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     if not wait: return p
     try: p.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -79,11 +79,9 @@ def launch(world, told, wait=True, timeout=180):
     return p
 
 
-def finished(world, told, timeout=180):
+def finished(world, told, timeout=300):
     p = launch(world, told, timeout=timeout)
-    out = Path(told["config"]["output_dir"])
-    assert p.returncode == 0, (out/"log.txt").read_text()[-4000:]
-    return out
+    assert p.returncode == 0, (Path(told[0]["config"]["output_dir"])/"log.txt").read_text()[-4000:]
 
 
 def figures(out): return [m for m in read_jsonl(Path(out)/"metrics.jsonl")]
@@ -101,7 +99,7 @@ def same(a, b, tolerance=1e-5):
     "Losses, δ, rewards, gradient norms, held-out figures and final weights within `tolerance` of each other's scale."
     one, two = figures(a), figures(b)
     assert [m["step"] for m in one] == [m["step"] for m in two] and any("eval_loss" in m for m in one)
-    for k in ("loss", "delta", "rewards/chosen", "rewards/rejected", "rewards/accuracy", "kl", "grad_norm", "eval_loss", "eval_rewards/margin"):
+    for k in ("loss", "delta", "rewards/chosen", "rewards/rejected", "kl", "grad_norm", "eval_loss", "eval_rewards/margin"):
         x, y = (torch.tensor([m[k] for m in log if k in m], dtype=torch.float64) for log in (one, two))
         assert len(x) == len(y) and (len(x) or k == "delta")
         if len(x): assert (x - y).abs().max() <= tolerance * max(1, x.abs().max()), (k, (x - y).abs().max().item())
@@ -112,27 +110,32 @@ def same(a, b, tolerance=1e-5):
     return True
 
 
+SHARDED, FULL = "SHARDED_STATE_DICT", "FULL_STATE_DICT"
+KINDS = {"full untied": ("untied", {}), "full tied": ("tied", {}), "lora untied": ("untied", dict(use_peft=True, lora_r=4)), "lora tied": ("tied", dict(use_peft=True, lora_r=4))}
+CASES = [(2, None, "full untied"), (2, SHARDED, "full untied"), (2, FULL, "full tied"), (2, SHARDED, "lora tied"), (2, SHARDED, "lora untied"),
+         (3, None, "lora tied"), (3, SHARDED, "full tied"), (3, SHARDED, "full untied")]
+
+
 @pytest.fixture(scope="session")
-def alone(students, data, tmp_path_factory):
-    "Runs on one process, made once for each kind."
-    made = {}
-    def get(student="untied", **kw):
-        key = json.dumps([student, kw], sort_keys=True)
-        if key not in made: made[key] = finished(1, spec(students, data, tmp_path_factory.mktemp("alone"), student, **kw))
-        return made[key]
-    return get
+def runs(students, data, tmp_path_factory):
+    "All of CASES and the runs on one process that they are measured by: one launch for each number of processes."
+    root, out = tmp_path_factory.mktemp("runs"), {}
+    for world in (1, 2, 3):
+        told = []
+        for w, fsdp, kind in [(1, None, k) for k in KINDS] + CASES:
+            if w != world: continue
+            student, kw = KINDS[kind]
+            out[w, fsdp, kind] = root/f"{w}-{fsdp}-{kind}".replace(" ", "-")
+            told.append(spec(students, data, out[w, fsdp, kind], student, fsdp=fsdp, **kw))
+        finished(world, told)
+    return out
 
 
-LORA = dict(use_peft=True, lora_r=4, learning_rate=1e-2)
-SHARDED = "SHARDED_STATE_DICT"
-
-
-@pytest.mark.parametrize("world, fsdp, student, kw", [
-    (2, None, "untied", {}), (2, SHARDED, "untied", {}), (3, SHARDED, "tied", {}), (2, SHARDED, "tied", LORA), (2, "FULL_STATE_DICT", "untied", dict(gradient_checkpointing=True)),
-    (3, None, "tied", LORA)], ids=lambda v: str(v) if not isinstance(v, dict) else "-".join(v) or "full")
-def test_like_one_process(students, data, tmp_path, alone, world, fsdp, student, kw):
-    out = finished(world, spec(students, data, tmp_path, student, fsdp=fsdp, **kw))
-    said = json.loads((out/"rank-1.json").read_text())
-    assert said["sharding"] == ("fsdp2" if fsdp else "none") and ("DTensor" in said["kinds"]) == bool(fsdp)
-    assert same(alone(student, **kw), out)
-    assert said["delta"] == json.loads((out/"rank-0.json").read_text())["delta"] != 0
+@pytest.mark.parametrize("world, fsdp, kind", CASES, ids=lambda v: str(v))
+def test_like_one_process(runs, world, fsdp, kind):
+    "Ten steps over uneven rows, the last of each epoch with one pair; evaluation during training; the saved model."
+    out = runs[world, fsdp, kind]
+    said = [json.loads((out/f"rank-{r}.json").read_text()) for r in range(world)]
+    assert {s["sharding"] for s in said} == {"fsdp2" if fsdp else "none"} and ("DTensor" in said[0]["kinds"]) == bool(fsdp)
+    assert same(runs[1, None, kind], out)
+    assert len({s["delta"] for s in said}) == 1 and said[0]["delta"] != 0
