@@ -274,7 +274,7 @@ def measure_data(groups: "Sequence[Sequence[tuple]]", config, row_tokens: int, s
     return Data(pairs or len(groups), len(packed) if packing else plain(longest), len(packed.targets), round((distinct if packing else unpacked) * scale),
                 round(unpacked * scale), sum(work_of(g, cost, packing) for g in few) * scale, assumed, packed if packing else None)
 
-# %% ../nbs/12a_plan.ipynb #a3273608
+# %% ../nbs/12a_plan.ipynb #5fdf9d68
 CARDS = {24: ("RTX 4090", 165, 0.5), 40: ("A100 40 GB", 312, 1.5), 48: ("L40S", 362, 1.2), 80: ("H100", 989, 2.5), 141: ("H200", 989, 3.5)}
 SHARDINGS = ("none", "fsdp2", "zero2", "zero3")
 GB = 1e9
@@ -295,7 +295,7 @@ class Hardware:
         name, tflops, price = CARDS[min(CARDS, key=lambda m: abs(m - self.memory))]
         return name, self.tflops or tflops, price if self.price is None else self.price
 
-# %% ../nbs/12a_plan.ipynb #7e280bc4
+# %% ../nbs/12a_plan.ipynb #815c53a0
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FOUR_BIT = 0.5 + 1 / 64 + 1 / 512              # NF4 with double quantization: half a byte and its scales
 
@@ -331,7 +331,7 @@ def _collective(n: Count, trainable: int, s: Setup) -> "tuple[dict, float]":
     end = 0. if s.shape.lora else whole + last
     return {"gathered layers": whole, "gradients in flight": buckets}, end
 
-# %% ../nbs/12a_plan.ipynb #2a1cb5ba
+# %% ../nbs/12a_plan.ipynb #1dc2127d
 def memory_parts(config, setup: Setup, tokens: int, n_targets: int, packed=None) -> "dict[str, float]":
     "Bytes on one GPU at the worst moment of a step, by part. The order is that of the picture."
     n, sharded = count(config), setup.sharding != "none"
@@ -349,7 +349,7 @@ def memory_parts(config, setup: Setup, tokens: int, n_targets: int, packed=None)
     if shape.device == "cuda": out["CUDA"] = 0.8e9 + (1e9 if setup.gpus > 1 else 0.)
     return {k: v for k, v in out.items() if v > 0}
 
-# %% ../nbs/12a_plan.ipynb #f13494f3
+# %% ../nbs/12a_plan.ipynb #f16df838
 def setup_of(config, hardware: Hardware, sharding: str = "auto") -> Setup:
     "The `Setup` of an `SPoTConfig`. Raises `SpotError` for a sharding there is not."
     if sharding == "auto": sharding = "none" if hardware.gpus == 1 or config.use_peft else "fsdp2"
@@ -367,7 +367,7 @@ def _optimizer_bytes(name: str) -> float:
     if "8bit" in name: return 2.
     return next((b for start, b in (("adamw", 8.), ("sgd", 0.), ("adafactor", 4.)) if name.startswith(start)), 8.)
 
-# %% ../nbs/12a_plan.ipynb #71b29d62
+# %% ../nbs/12a_plan.ipynb #ab274224
 @dataclass
 class Plan:
     "Memory in GB on one GPU by part, and what a run will take. `longest_row`: distinct tokens of the longest row that fits."
@@ -397,28 +397,24 @@ class Plan:
         how = {"none": "" if self.gpus == 1 else " (DDP)"}.get(self.sharding, f" ({self.sharding})")
         return f"plan: {self.total:.3g} GB on each of {self.gpus} process{'es' * (self.gpus > 1)}{how}: {parts}; rows of {self.tokens} tokens"
 
-# %% ../nbs/12a_plan.ipynb #0567e76a
+# %% ../nbs/12a_plan.ipynb #abcd8438
 def _flops(config, setup: Setup, data: Data, epochs: float) -> float:
     "Operations of a run: two a multiply-add; the reference pass, then forward, backward and what checkpointing computes again."
     passes = 1 + (1 if setup.shape.lora else 2) + setup.shape.checkpointing
     return 2 * data.work * (1 + epochs * passes)
 
 def _longest_row(config, setup: Setup, room: float) -> int:
-    "Tokens of the longest row that fits in `room` bytes, to 128: far out memory is a straight line in them, nearer it may bend."
+    "Distinct tokens of the longest row that fits in `room` bytes (0: none), up to 65,536. Memory bends upwards, so the chord is safe."
     on_gpu = replace(setup, shape=replace(setup.shape, device="cuda"))
     total = lambda n: sum(memory_parts(config, on_gpu, n, n).values())
-    if total(128) > room: return 0
-    far = 131072
-    slope = (total(2 * far) - total(far)) / far
-    n = far + (room - total(far)) / slope
-    for _ in range(8):
-        n = max(128, int(n) // 128 * 128)
-        over = total(n) - room
-        if over <= 0: return n
-        n -= max(128, over / slope)
-    return 128
+    low, held = 0, 0.
+    for n in (1024, 4096, 16384, 65536):
+        needs = total(n)
+        if needs > room: return int(low + (room - held) / (needs - held) * (n - low)) // 128 * 128 if low else 0
+        low, held = n, needs
+    return low
 
-# %% ../nbs/12a_plan.ipynb #799e9c0e
+# %% ../nbs/12a_plan.ipynb #eb5cfdad
 def plan(config, data: "Sequence[dict] | Data | None" = None, hardware: Hardware = Hardware(), sharding: str = "auto", tokenizer=None,
          advise: bool = True) -> Plan:
     """The plan of a run with the settings `config` (an `SPoTConfig`) on `hardware`.
@@ -441,7 +437,7 @@ def plan(config, data: "Sequence[dict] | Data | None" = None, hardware: Hardware
     if advise and not out.fits: out.advice = _advice(config, data, hardware, setup)
     return out
 
-# %% ../nbs/12a_plan.ipynb #8d8a1398
+# %% ../nbs/12a_plan.ipynb #3b4f9878
 def _data_of(config, model, records, tokenizer, limit: int, share: int) -> Data:
     "`Data` of records, of `config.data_path`, or of typical pairs."
     from spot_nb.losses import objective
@@ -469,7 +465,7 @@ def _assumptions(hardware: Hardware, setup: Setup, data: Data) -> "list[str]":
     if setup.shape.four_bit: out.append("NF4 with double quantization; its memory was not measured here")
     return out
 
-# %% ../nbs/12a_plan.ipynb #3faf73f0
+# %% ../nbs/12a_plan.ipynb #b6c2ae79
 def _advice(config, data: Data, hardware: Hardware, setup: Setup) -> "list[str]":
     "Up to three changes that would make it fit, the smallest first."
     changed = lambda **kw: SimpleNamespace(**{**vars(config), **kw})
@@ -491,7 +487,7 @@ def _advice(config, data: Data, hardware: Hardware, setup: Setup) -> "list[str]"
         if len(out) == 3: break
     return out or [f"a shorter row: --row_tokens and --max_length (the longest pair has {data.longest} distinct tokens)"]
 
-# %% ../nbs/12a_plan.ipynb #ecd7bcef
+# %% ../nbs/12a_plan.ipynb #c7260d55
 def show(p: Plan) -> str:
     "A plan as text: a line a part, then the figures, the assumptions and the advice."
     out = [f"{p.model} on {p.gpus} x {p.gpu_memory:g} GB, sharding: {p.sharding if p.sharding != 'none' or p.gpus == 1 else 'ddp'}", ""]
@@ -504,7 +500,7 @@ def show(p: Plan) -> str:
     if p.advice: out += ["", "it would fit with:"] + [f"  - {a}" for a in p.advice]
     return "\n".join(out)
 
-# %% ../nbs/12a_plan.ipynb #ff364685
+# %% ../nbs/12a_plan.ipynb #c1c2df35
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="spot train --plan", description="Memory, time and cost of a run, from the config and the tokenizer.",
                                 epilog="All settings of `spot train` are taken too.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -533,7 +529,7 @@ def cli(argv: "Sequence[str]") -> int:
     print(json.dumps(asdict(made) | {"total": made.total, "fits": made.fits}) if "--json" in argv else show(made))
     return 0 if made.fits else 1
 
-# %% ../nbs/12a_plan.ipynb #fa06a5f0
+# %% ../nbs/12a_plan.ipynb #b5cdc002
 def _room(device) -> float:
     "GB that the machine has for one process: the GPU's, or a share of the RAM."
     import os, torch
@@ -565,7 +561,7 @@ def announce(trainer) -> "Plan | None":
         warnings.warn(f"the plan needs {made.total:.3g} GB a process and there are {made.gpu_memory:.3g}: see `spot train --plan` for what would fit", stacklevel=2)
     return made
 
-# %% ../nbs/12a_plan.ipynb #fdb35d34
+# %% ../nbs/12a_plan.ipynb #b7681122
 def accelerate_configs() -> "dict[str, Path]":
     "The accelerate config files that come with the package, by name."
     from importlib.resources import files
