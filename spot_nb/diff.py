@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
+from .conversations import clean_text as _no_surrogates
 from .records import SpotError, as_messages, progress, write_text
 from .options import Parser, last_line, quoted
 
@@ -117,10 +118,6 @@ def split_units(text: str, tokenizer: Any = None) -> "tuple[list, list[tuple[int
         return [w for w, _ in found], [span for _, span in found]
     enc = tokenizer(_no_surrogates(text), add_special_tokens=False, return_offsets_mapping=True)
     return enc["input_ids"], enc["offset_mapping"]
-
-def _no_surrogates(text: str) -> str:
-    "`text` with lone surrogates replaced one for one: tokenizers take UTF-8 only."
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 def _extent(where: "list[tuple[int, int]]", i: int, j: int, size: int) -> "tuple[int, int]":
     "The characters that belong to items [i, j) alone, in a text of `size` characters."

@@ -209,25 +209,42 @@ class _HeadLogps(torch.autograd.Function):
             if gb is not None: gb += z.sum(0)
         return gh, gw, gb, None, None, None, None
 
+def _as_forward(module: torch.nn.Module, fn: Callable, *tensors: torch.Tensor) -> Any:
+    "`fn(*tensors)` run as `module`'s own forward, so that the hooks around it (FSDP's, DeepSpeed's) put its weights together first."
+    before = vars(module).get("forward")
+    module.forward = fn
+    try: return module(*tensors)
+    finally:
+        if before is None: del module.forward
+        else: module.forward = before
+
 def head_logps(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, config=None, chunk: int = 512) -> torch.Tensor:
-    """Log-probabilities (float32 `[T]`) of `targets [T]` under the LM head at `hidden [T, d]`, never holding more than `chunk` rows of logits."""
+    """Log-probabilities (float32 `[T]`) of `targets [T]` under the LM head at `hidden [T, d]`, never holding more than `chunk` rows of logits.
+
+    The head is called once, whatever the number of chunks, so that sharded weights are gathered once."""
     config = config.get_text_config() if config is not None else None
     cap = getattr(config, "final_logit_softcapping", None)
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-    if type(head) is torch.nn.Linear:
-        weight, bias = head.weight, head.bias
-        kind = hidden.device.type
-        if torch.is_autocast_enabled(kind):
-            to = torch.get_autocast_dtype(kind)
-            hidden, weight, bias = hidden.to(to), weight.to(to), None if bias is None else bias.to(to)
-        with torch.autocast(kind, enabled=False):
-            return _HeadLogps.apply(hidden.to(weight.dtype), weight, bias, targets, chunk, scale, cap)
+    forward = head.forward
+    linear = type(head).forward is torch.nn.Linear.forward and "forward" not in vars(head)
     def one(h, t):
-        z = head(h).float() * scale
+        z = forward(h).float() * scale
         if cap is not None: z = torch.tanh(z / cap) * cap
         return z.gather(1, t[:, None])[:, 0] - torch.logsumexp(z, -1)
-    from torch.utils.checkpoint import checkpoint
-    return torch.cat([checkpoint(one, h, t, use_reentrant=False) for h, t in zip(hidden.split(chunk), targets.split(chunk))])
+    def in_chunks(hidden):
+        if linear: return _linear_logps(head, hidden, targets, chunk, scale, cap)
+        from torch.utils.checkpoint import checkpoint
+        return torch.cat([checkpoint(one, h, t, use_reentrant=False) for h, t in zip(hidden.split(chunk), targets.split(chunk))])
+    return _as_forward(head, in_chunks, hidden)
+
+def _linear_logps(head, hidden, targets, chunk, scale, cap) -> torch.Tensor:
+    "The same for a plain linear head, in the precision of autocast where it is on."
+    weight, bias, kind = head.weight, head.bias, hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        to = torch.get_autocast_dtype(kind)
+        hidden, weight, bias = hidden.to(to), weight.to(to), None if bias is None else bias.to(to)
+    with torch.autocast(kind, enabled=False):
+        return _HeadLogps.apply(hidden.to(weight.dtype), weight, bias, targets, chunk, scale, cap)
 
 # %% ../nbs/11_logps.ipynb #30ba0249
 def causal_lm(model: torch.nn.Module) -> torch.nn.Module:

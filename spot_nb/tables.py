@@ -80,10 +80,10 @@ class Table:
         return (twin or (base if row.method != "base" else []) or [None])[0]
 
     def delta(self, row: Row, column: str) -> "float | None":
-        "The value less the reference's, in percentage points."
+        "The value less the reference's, in percentage points: of the figures as shown, so that a reader who subtracts finds the same."
         ref = self.reference(row)
         a, b = self.value(row, column), self.value(ref, column) if ref else None
-        return None if a is None or b is None else a - b
+        return None if a is None or b is None else float(shown(a)) - float(shown(b))
 
     def best(self, row: Row, column: str) -> bool:
         "Whether the row has the column's highest value among its model's rows (of the paper's, or of ours)."
