@@ -69,7 +69,7 @@ def main(argv: "list[str] | None" = None) -> int:
     if name == "bench":
         name = _pick("spot bench", BENCHES, rest)
         if isinstance(name, int): return name
-        target, rest = f"spot_nb.bench.{name}", rest[1:]
+        target, rest, name = f"spot_nb.bench.{name}", rest[1:], f"bench {name}"
     if name == "train" and {"-h", "--help"} & set(rest):               # from the source of its settings, without torch
         from spot_nb.options import train_help
         print(train_help(), end=""); return 0

@@ -30,7 +30,7 @@ from .saving import (STATE, check_resumable, check_save, convert_weights, last_c
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
 from .sharding import (end_step, from_main, keep_precision, largest, row_backward, row_context, share_arrays,
                               sharding_kind, whole_parameters, whole_weights)
-from .options import last_line, quoted, refuse_unknown, strict, train_argv, train_help
+from .options import Facts, last_line, quoted, refuse_unknown, strict, train_argv, train_help
 
 # %% ../nbs/12_train.ipynb #9b29c29e
 def _option(default, help): return field(default=default, metadata={"help": help})
@@ -698,8 +698,8 @@ def train(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
     trainer.train(True if str(resume).lower() in ("true", "last") else resume)
     if save: trainer.save_model()
     steps = [l for l in trainer.state.log_history if "loss" in l]
-    return {"output_dir": config.output_dir, "steps": trainer.state.global_step, "seconds": time.perf_counter() - started, "beta": trainer.beta, "headroom": trainer.headroom,
-            "counts": trainer.data_info, "last": steps[-1] if steps else {}}
+    return Facts({"output_dir": config.output_dir, "steps": trainer.state.global_step, "seconds": time.perf_counter() - started, "beta": trainer.beta, "headroom": trainer.headroom,
+            "counts": trainer.data_info, "last": steps[-1] if steps else {}})
 
 # %% ../nbs/12_train.ipynb #2d98049d
 def presets() -> "dict[str, Path]":
