@@ -22,6 +22,7 @@ COMMANDS = {
     "connect4": ("spot_nb.connect4", "generate Connect4 states with ground truth"),
     "tables": ("spot_nb.tables", "the paper's tables, with your results beside them"),
     "new": ("spot_nb.tasks", "start a task of your own: spot new task my_task"),
+    "study": ("spot_nb.study", "whether the paper's claims hold in a small world: jobs, curves, verdicts"),
     "bench": (None, "measure: spot bench train | diff | oracle | elicit | eval"),
 }
 BENCHES = {
@@ -69,7 +70,7 @@ def main(argv: "list[str] | None" = None) -> int:
     if name == "bench":
         name = _pick("spot bench", BENCHES, rest)
         if isinstance(name, int): return name
-        target, rest = f"spot_nb.bench.{name}", rest[1:]
+        target, rest, name = f"spot_nb.bench.{name}", rest[1:], f"bench {name}"
     if name == "train" and {"-h", "--help"} & set(rest):               # from the source of its settings, without torch
         from spot_nb.options import train_help
         print(train_help(), end=""); return 0

@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
+from .conversations import clean_text as _no_surrogates
 from .records import SpotError, as_messages, progress, write_text
 from .options import Parser, last_line, quoted
 
@@ -117,10 +118,6 @@ def split_units(text: str, tokenizer: Any = None) -> "tuple[list, list[tuple[int
         return [w for w, _ in found], [span for _, span in found]
     enc = tokenizer(_no_surrogates(text), add_special_tokens=False, return_offsets_mapping=True)
     return enc["input_ids"], enc["offset_mapping"]
-
-def _no_surrogates(text: str) -> str:
-    "`text` with lone surrogates replaced one for one: tokenizers take UTF-8 only."
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 def _extent(where: "list[tuple[int, int]]", i: int, j: int, size: int) -> "tuple[int, int]":
     "The characters that belong to items [i, j) alone, in a text of `size` characters."
@@ -465,9 +462,11 @@ def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: st
 def _parser() -> Parser:
     p = Parser("spot inspect", "Write a self-contained page that shows every edit of a file of pairs.")
     p.add(".pairs", nargs="?", help="the same as --data")
-    p.add("data", help="file of pairs (jsonl, json, parquet or csv; our keys, the paper's or TRL's) or a hub data set")
+    p.add("data",
+          help="file of pairs (jsonl, json, parquet, csv; our keys, the paper's or TRL's), or a hub data set")
     p.add("output", default="report.html", help="page to write")
-    p.add("model", "tokenizer", help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
+    p.add("model", "tokenizer",
+          help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
     p.add("gamma", type=float, default=0.6, help="change ratio to mark")
     p.add("title", help="title of the page; the file's name without one")
     p.add("max_pairs", type=int, help="show only the first so many")
@@ -479,7 +478,7 @@ def cli(argv: "list[str]") -> int:
     args = _parser().parse(argv)
     args.pairs = args.data or args.pairs
     if not args.pairs: raise SpotError("--data is missing: name a file of pairs")
-    from spot_nb.pairs import load_pairs                                    # imported late: pairs builds on this module
+    from spot_nb.pairs import load_pairs  # imported late: pairs builds on this module
     rows = load_pairs(args.pairs)
     pairs = [row for row in rows if row["chosen"]][:args.max_pairs]
     if not pairs: raise SpotError(f"{args.pairs} holds no pair with a correction: run `spot rectify` first")
@@ -487,7 +486,8 @@ def cli(argv: "list[str]") -> int:
     if args.model:
         from spot_nb.models import load_tokenizer
         tokenizer = load_tokenizer(args.model)
-    write_text(args.output, report_html(pairs, tokenizer, args.title or Path(args.pairs).name, args.gamma, args.workers))
+    write_text(args.output, report_html(pairs, tokenizer, args.title or Path(args.pairs).name, args.gamma,
+                                        args.workers))
     print(f"{len(pairs)} pairs in {args.output} ({Path(args.output).stat().st_size/1e6:.1f} MB)")
     last_line(args.output, f"open {quoted(args.output)} in a browser")
     return 0

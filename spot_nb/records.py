@@ -125,7 +125,7 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
             return rows
         if kind in (".parquet", ".csv"):
             import pandas as pd
-            try: frame = pd.read_parquet(path) if kind == ".parquet" else pd.read_csv(path)
+            try: frame = pd.read_parquet(path) if kind == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
             except Exception as e: raise SpotError(f"{path} cannot be read as {kind[1:]} ({type(e).__name__}: {e}): check the file") from None
             return [{k: _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
         raise SpotError(f"{path}: unknown kind {kind or 'without an extension'!r}: use .jsonl, .json, .parquet or .csv")
@@ -138,7 +138,7 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
                         f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}. Check the name, the network and, for gated data, `hf auth login`") from None
 
 def _plain(v: Any) -> Any:
-    "Parquet and CSV cells as plain Python: arrays to lists, missing to None."
+    "Parquet and CSV cells as plain Python: arrays to lists, missing to None. Cells of a CSV file stay text (None, NA, 007)."
     if hasattr(v, "tolist"): v = v.tolist()
     if isinstance(v, dict): return {k: _plain(x) for k, x in v.items()}
     if isinstance(v, list): return [_plain(x) for x in v]

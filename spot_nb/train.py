@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from .examples import Example, tokenize_pairs
+from .examples import Example, check_vocabulary, tokenize_pairs
 from .losses import OBJECTIVES, RewardShift, Tokens, objective, tether
 from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
@@ -31,7 +31,7 @@ from .saving import (STATE, check_resumable, check_save, convert_weights, last_c
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
 from .sharding import (end_step, from_main, keep_precision, largest, row_backward, row_context, share_arrays,
                               sharding_kind, whole_parameters, whole_weights)
-from .options import last_line, quoted, refuse_unknown, strict, train_argv, train_help
+from .options import Facts, last_line, quoted, refuse_unknown, strict, train_argv, train_help
 
 # %% ../nbs/12_train.ipynb #9b29c29e
 def _option(default, help): return field(default=default, metadata={"help": help})
@@ -67,7 +67,7 @@ class SPoTConfig(TrainingArguments):
     lora_alpha: int = _option(32, "LoRA alpha")
     lora_dropout: float = _option(0., "LoRA dropout")
     lora_target_modules: "list[str] | None" = field(default=None, metadata={"help": "modules with adapters (default: all linear layers)"})
-    enable_thinking: "bool | None" = _option(False, "rendering of the prompt, for chat templates with a thinking switch")
+    enable_thinking: "bool | None" = _option(None, "thinking mode of hybrid models: as the pairs record it, else off; refused where it contradicts them")
     chat_template: "str | None" = _option(None, "file with a chat template to use instead of the tokenizer's")
     trust_remote_code: bool = _option(False, "run code that comes with the model")
     early_stopping_patience: "int | None" = _option(None, "stop after so many evaluations without a better metric_for_best_model")
@@ -645,15 +645,16 @@ def model_card(trainer: SPoTTrainer) -> str:
 
 # %% ../nbs/12_train.ipynb #a5ce2116
 def load_records(path: str, pairs: bool) -> "list[dict]":
-    "Records to train on: pairs by `spot_nb.pairs.load_pairs`, or plain samples with `prompt` and `response`/`chosen`."
-    if pairs:
-        from spot_nb.pairs import load_pairs
-        return load_pairs(path)
-    rows = read_rows(path)
-    if rows and not ({"chosen", "response"} & set(rows[0])):
-        from spot_nb.pairs import load_pairs
-        return load_pairs(path)
-    return rows
+    "Records to train on: pairs by `spot_nb.pairs.load_pairs`, or samples to learn from alone by `load_samples`."
+    from spot_nb.pairs import load_pairs, load_samples
+    return load_pairs(path) if pairs else load_samples(path)
+
+def _check_sampling(config: SPoTConfig, n: int) -> None:
+    "Settings of the data loader that this trainer cannot honour, or that leave no step. Raises `SpotError`."
+    if str(getattr(config.train_sampling_strategy, "value", config.train_sampling_strategy)) == "group_by_length":
+        raise SpotError("train_sampling_strategy group_by_length: the pairs of a step are drawn at random and dealt out by their work already; use random or sequential")
+    if config.dataloader_drop_last and n < config.effective_batch_size:
+        raise SpotError(f"{n} pairs do not fill one step of {config.effective_batch_size}, and dataloader_drop_last drops what does not: lower effective_batch_size, or leave dataloader_drop_last off")
 
 def _needs_eager(config: SPoTConfig) -> bool:
     "Whether the student caps its attention scores or has attention sinks, which SDPA leaves out."
@@ -685,6 +686,7 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
     dropped = {k: v for k, v in counts.items() if v and k != "kept"}
     if dropped: warnings.warn(f"{counts['kept']} pairs kept; {', '.join(f'{v} {k}' for k, v in dropped.items())}", stacklevel=2)
     eval_examples = tokenize_pairs(list(eval_pairs), tokenizer, config, o.pairs)[0] if eval_pairs else None
+    _check_sampling(config, len(examples))
     if model is None:
         cuda = torch.device(config.device).type == "cuda"
         dtype = config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16 else "float32"
@@ -693,6 +695,7 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
         sharded = any(os.environ.get(f"ACCELERATE_USE_{k}") == "true" for k in ("FSDP", "DEEPSPEED"))
         where = "cpu" if sharded else str(config.device)                     # each GPU is to get its share, never the whole
         model = load_model(config.model_name_or_path, dtype, where, config.trust_remote_code, attn_implementation=kind, **extra)
+    for part in (examples, eval_examples or []): check_vocabulary(part, model.get_input_embeddings().weight.shape[0], str(config.model_name_or_path))
     if config.use_peft and not hasattr(model, "peft_config"):
         from peft import LoraConfig, get_peft_model
         set_seed(config.seed)                                                # the adapters start at random
@@ -710,8 +713,8 @@ def train(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
     trainer.train(True if str(resume).lower() in ("true", "last") else resume)
     if save: trainer.save_model()
     steps = [l for l in trainer.state.log_history if "loss" in l]
-    return {"output_dir": config.output_dir, "steps": trainer.state.global_step, "seconds": time.perf_counter() - started, "beta": trainer.beta, "headroom": trainer.headroom,
-            "counts": trainer.data_info, "last": steps[-1] if steps else {}}
+    return Facts({"output_dir": config.output_dir, "steps": trainer.state.global_step, "seconds": time.perf_counter() - started, "beta": trainer.beta, "headroom": trainer.headroom,
+            "counts": trainer.data_info, "last": steps[-1] if steps else {}})
 
 # %% ../nbs/12_train.ipynb #2d98049d
 def presets() -> "dict[str, Path]":
