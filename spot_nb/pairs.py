@@ -20,38 +20,46 @@ from .options import Facts, Parser, last_line, quoted
 
 # %% ../nbs/09_pairs.ipynb #4e82ebc7
 def as_pair(row: dict, where: str = "pair") -> dict:
-    """One record with the keys `id`, `prompt`, `rejected`, `chosen`, `answer` from a row with those, the paper's or TRL's keys.
+    """One record with the keys `id`, `prompt`, `rejected`, `chosen`, `answer` from a row with those, the
+    paper's or TRL's keys.
 
-    Other keys are kept. `chosen` may be None (a correction that failed). Raises `SpotError` starting with `where` (`spot_nb.conversations`)."""
+    Other keys are kept. `chosen` may be None (a correction that failed). Raises `SpotError` starting with
+    `where` (`spot_nb.conversations`)."""
     found = parse_pair(row, where)
     known = {n for names in NAMES.values() for n in names} | {"id", *found}
     rid = row.get("id", row.get("index"))
-    return {"id": prompt_id(found["prompt"]) if rid is None else rid, **found, **{k: v for k, v in row.items() if k not in known}}
+    return {"id": prompt_id(found["prompt"]) if rid is None else rid, **found,
+            **{k: v for k, v in row.items() if k not in known}}
 
 def _rows(path: "str | Path", split: str) -> "list[tuple[str, dict]]":
     "Rows with the words that name them; conversations in the cells of a CSV file are read."
     rows = read_rows(path, split=split)
     if not rows: raise SpotError(f"{path} holds no pairs: it is empty")
     named = [(f"{path}, record {n}", row) for n, row in enumerate(rows, 1)]
-    return [(where, csv_row(row, where)) for where, row in named] if Path(path).suffix.lower() == ".csv" else named
+    return [(where, csv_row(row, where)) for where,
+            row in named] if Path(path).suffix.lower() == ".csv" else named
 
 def load_pairs(path: "str | Path", split: str = "train") -> "list[dict]":
     """Pairs of a file (`.jsonl`, `.json`, `.parquet`, `.csv`) or hub data set, under our keys; see `as_pair`.
 
-    Raises `SpotError` naming the file and the record for a missing file, a missing key or a value of the wrong kind."""
+    Raises `SpotError` naming the file and the record for a missing file, a missing key or a value of the
+    wrong kind."""
     return [as_pair(row, where) for where, row in _rows(path, split)]
 
-def _is_pair(row: dict) -> bool: return all(any(row.get(n) is not None for n in NAMES[k]) for k in ("chosen", "rejected"))
+def _is_pair(row: dict) -> bool:
+    return all(any(row.get(n) is not None for n in NAMES[k]) for k in ("chosen", "rejected"))
 
 def load_samples(path: "str | Path", split: str = "train") -> "list[dict]":
-    """Records to learn from alone, for SFT: `messages`, a prompt with `response`, `completion` or `chosen`, or pairs (their chosen).
+    """Records to learn from alone, for SFT: `messages`, a prompt with `response`, `completion` or `chosen`,
+    or pairs (their chosen).
 
     Raises `SpotError` as `load_pairs` does."""
     out = []
     for where, row in _rows(path, split):
         if _is_pair(row): out.append(as_pair(row, where)); continue
         found = parse_sample(row, where)
-        out.append({**{k: v for k, v in row.items() if k not in ("messages", "response", "completion")}, **found})
+        out.append({**{k: v for k, v in row.items() if k not in ("messages", "response", "completion")},
+                    **found})
     return out
 
 # %% ../nbs/09_pairs.ipynb #b06cf3e2
@@ -59,12 +67,15 @@ REASONS = ("unverified", "rejected_correct", "identical", "over_gamma", "too_lon
 
 def _sizes(pair: "tuple[list, list]") -> dict:
     d = compare(*pair)
-    return dict(change_ratio=round(d.change_ratio, 6), n_rejected=d.n_rejected, n_chosen=d.n_chosen, prefix=d.prefix, suffix=d.suffix, edits=d.edits)
+    return dict(change_ratio=round(d.change_ratio, 6), n_rejected=d.n_rejected, n_chosen=d.n_chosen,
+                prefix=d.prefix, suffix=d.suffix, edits=d.edits)
 
 def sizes_of(pairs: "list[tuple[Sequence, Sequence]]", workers: int = 1) -> "list[dict]":
-    "`change_ratio`, `n_rejected`, `n_chosen`, `prefix`, `suffix` and `edits` of each `(rejected, chosen)`, in the items given; `workers` processes share more than 500."
+    """`change_ratio`, `n_rejected`, `n_chosen`, `prefix`, `suffix` and `edits` of each `(rejected, chosen)`,
+    in the items given; `workers` processes share more than 500."""
     if workers < 2 or len(pairs) <= 500: return [_sizes(p) for p in pairs]
-    with ProcessPoolExecutor(workers) as pool: return list(pool.map(_sizes, (_recode(*p) for p in pairs), chunksize=128))
+    with ProcessPoolExecutor(workers) as pool:
+        return list(pool.map(_sizes, (_recode(*p) for p in pairs), chunksize=128))
 
 def _ids(texts: "list[str]", tokenizer: Any) -> "list[list]":
     if tokenizer is None or isinstance(tokenizer, str): return [split_units(t, tokenizer)[0] for t in texts]
@@ -79,11 +90,15 @@ def _prompt_sizes(pairs: "list[dict]", tokenizer: Any, enable_thinking: "bool | 
         return [len(encode(p, f"pair {p.get('id')}")) for p in pairs]
     return [sum(len(_ids([m["content"]], tokenizer)[0]) for m in clean_messages(p["prompt"])) for p in pairs]
 
-def measure(pairs: "list[dict]", tokenizer: Any = None, workers: int = 1, enable_thinking: "bool | None" = None) -> "list[dict]":
-    """Copies of `pairs` with `change_ratio`, `n_prompt`, `n_rejected`, `n_chosen`, `prefix`, `suffix` and `edits`, in items of `tokenizer`.
+def measure(pairs: "list[dict]", tokenizer: Any = None, workers: int = 1,
+            enable_thinking: "bool | None" = None) -> "list[dict]":
+    """Copies of `pairs` with `change_ratio`, `n_prompt`, `n_rejected`, `n_chosen`, `prefix`, `suffix` and
+    `edits`, in items of `tokenizer`.
 
-    Items are words without a tokenizer. `prefix` counts what both responses share before the first edit. Pairs without a
-    correction get `n_chosen` 0. `workers` processes share the comparisons. `enable_thinking`: of pairs that do not record it."""
+    Items are words without a tokenizer. `prefix` counts what both responses share before the first edit.
+    Pairs without a
+    correction get `n_chosen` 0. `workers` processes share the comparisons. `enable_thinking`: of pairs that
+    do not record it."""
     texts = [(p["rejected"], p["chosen"] or "") for p in pairs]
     ids = _ids([t for pair in texts for t in pair], tokenizer)
     sizes = sizes_of(list(zip(ids[::2], ids[1::2])), workers)
@@ -91,40 +106,51 @@ def measure(pairs: "list[dict]", tokenizer: Any = None, workers: int = 1, enable
     return [{**p, "n_prompt": n, **s} for p, n, s in zip(pairs, prompts, sizes)]
 
 def _identical(p: dict, tokenizer: Any) -> bool:
-    "Whether a measured pair's responses are one to the model: the same text, or the same token ids short of the closing token."
+    """Whether a measured pair's responses are one to the model: the same text, or the same token ids short
+    of the closing token."""
     if p["rejected"] == p["chosen"]: return True
     if tokenizer is None or isinstance(tokenizer, str): return False
     if p["prefix"] == p["n_rejected"] == p["n_chosen"]: return True
-    if not getattr(tokenizer, "chat_template", None) or p["prefix"] + 2 < min(p["n_rejected"], p["n_chosen"]): return False
+    if not getattr(tokenizer, "chat_template", None) or p["prefix"] + 2 < min(p["n_rejected"], p["n_chosen"]):
+        return False
     from spot_nb.models import response_body
     return response_body(tokenizer, p["rejected"]) == response_body(tokenizer, p["chosen"])
 
 # %% ../nbs/09_pairs.ipynb #bede7ea4
 def _right(pairs: "list[dict]", key: str, workers: int, task: Any = None) -> "list[bool | None]":
-    "Whether each pair's response under `key` has the right final answer; None where there is no answer to compare with."
+    """Whether each pair's response under `key` has the right final answer; None where there is no answer to
+    compare with."""
     right: "list[bool | None]" = [None]*len(pairs)
     from spot_nb.tasks import find_task, judge_tasks
     task = find_task(task)
-    known = [k for k, p in enumerate(pairs) if (p.get("answer") is not None or not task.needs_answer) and p[key] is not None]
+    known = [k for k, p in enumerate(pairs) if (p.get("answer") is not None or not task.needs_answer)
+             and p[key] is not None]
     if known:
         verdicts = judge_tasks(task, [(pairs[k][key], pairs[k]) for k in known], workers)
         broken = next(((k, v) for k, v in zip(known, verdicts) if v.reason == "check failed"), None)
         if broken:
             k, v = broken
-            raise SpotError(f"task {task.name}, pair {pairs[k]['id']!r}: its check raised {v.extracted}: correct the check")
+            raise SpotError(f"task {task.name}, pair {pairs[k]['id']!r}: its check raised {v.extracted}: "
+                            f"correct the check")
         for k, v in zip(known, verdicts): right[k] = v.correct
     return right
 
 # %% ../nbs/09_pairs.ipynb #aa7ab00b
-def filter_pairs(pairs: "Iterable[dict]", gamma: float = 0.6, tokenizer: Any = None, max_length: "int | None" = None, verify: bool = True,
-                 keep_duplicates: bool = False, workers: int = 1, task: Any = None, enable_thinking: "bool | None" = None) -> "tuple[list[dict], list[dict]]":
-    """(kept, dropped): measured pairs, the dropped ones with a `reason` out of `REASONS`; both in the order given.
+def filter_pairs(pairs: "Iterable[dict]", gamma: float = 0.6, tokenizer: Any = None,
+                 max_length: "int | None" = None, verify: bool = True,
+                 keep_duplicates: bool = False, workers: int = 1, task: Any = None,
+                 enable_thinking: "bool | None" = None) -> "tuple[list[dict], list[dict]]":
+    """(kept, dropped): measured pairs, the dropped ones with a `reason` out of `REASONS`; both in the order
+    given.
 
-    `gamma`: largest change ratio kept. `max_length`: most tokens of prompt and longer response. `verify`: check final
-    answers where a pair has an `answer`; a pair that its stage flagged `verified: false` is dropped in any case.
+    `gamma`: largest change ratio kept. `max_length`: most tokens of prompt and longer response. `verify`:
+    check final
+    answers where a pair has an `answer`; a pair that its stage flagged `verified: false` is dropped in any
+    case.
     `task` checks the answers: by default the one that the pairs name, else mathematics.
     Raises `SpotError` for a gamma outside [0, 1]."""
-    if not 0 <= gamma <= 1: raise SpotError(f"gamma is {gamma}: it is a share of tokens, between 0 and 1 (the paper uses 0.6)")
+    if not 0 <= gamma <= 1:
+        raise SpotError(f"gamma is {gamma}: it is a share of tokens, between 0 and 1 (the paper uses 0.6)")
     pairs = measure([as_pair(p) for p in pairs], tokenizer, workers, enable_thinking)
     from spot_nb.tasks import task_for
     task = task_for(pairs, task, "the pairs") if verify else None
@@ -135,7 +161,8 @@ def filter_pairs(pairs: "Iterable[dict]", gamma: float = 0.6, tokenizer: Any = N
         if rejected_right[k]: return "rejected_correct"
         if _identical(p, tokenizer): return "identical"
         if p["change_ratio"] > gamma: return "over_gamma"
-        if max_length and p["n_prompt"] + max(p["n_rejected"], p["n_chosen"]) + 1 > max_length: return "too_long"
+        if max_length and p["n_prompt"] + max(p["n_rejected"], p["n_chosen"]) + 1 > max_length:
+            return "too_long"
         return ""
     reasons = [reason(k, p) for k, p in enumerate(pairs)]
     if not keep_duplicates:
@@ -152,28 +179,36 @@ def _spread(values: "list[float]") -> dict:
     "Mean, median, 5th and 95th percentile, largest."
     values = sorted(values)
     at = lambda q: values[min(len(values) - 1, int(q*len(values)))]
-    return dict(mean=round(sum(values)/len(values), 4), p5=at(.05), median=at(.5), p95=at(.95), max=values[-1]) if values else {}
+    return dict(mean=round(sum(values)/len(values), 4), p5=at(.05), median=at(.5), p95=at(.95),
+                max=values[-1]) if values else {}
 
 def gamma_table(pairs: "Iterable[dict]", gammas: "Iterable[float]" = (0.5, 0.6, 0.7, 1.0)) -> "list[dict]":
     "For each gamma: how many of the measured pairs it keeps, and their share."
     ratios = [p["change_ratio"] for p in pairs]
-    return [dict(gamma=g, pairs=(n := sum(r <= g for r in ratios)), share=round(n/max(1, len(ratios)), 4)) for g in gammas]
+    return [dict(gamma=g, pairs=(n := sum(r <= g for r in ratios)), share=round(n/max(1, len(ratios)), 4))
+            for g in gammas]
 
 def statistics(kept: "list[dict]", dropped: "list[dict]" = ()) -> dict:
     """Figures about a filtered set, as `filter_pairs` returns it; lengths in items of the tokenizer.
 
-    `tokens_plain` and `tokens_shared` are what one pass over the kept pairs handles without and with a shared prompt and
+    `tokens_plain` and `tokens_shared` are what one pass over the kept pairs handles without and with a
+    shared prompt and
     prefix; `gammas` counts the pairs that are verified, changed and within γ."""
-    n_prompt, n_rejected, n_chosen, prefix = (sum(p[k] for p in kept) for k in ("n_prompt", "n_rejected", "n_chosen", "prefix"))
+    n_prompt, n_rejected, n_chosen, prefix = (sum(p[k] for p in kept)
+                                              for k in ("n_prompt", "n_rejected", "n_chosen", "prefix"))
     plain, shared = 2*n_prompt + n_rejected + n_chosen, n_prompt + n_rejected + n_chosen - prefix
-    return Facts(pairs=len(kept) + len(dropped), kept=len(kept), dropped={r: n for r in REASONS if (n := sum(p["reason"] == r for p in dropped))},
+    return Facts(pairs=len(kept) + len(dropped), kept=len(kept),
+                 dropped={r: n for r in REASONS if (n := sum(p["reason"] == r for p in dropped))},
                 gammas=gamma_table([*kept, *(p for p in dropped if p["reason"] == "over_gamma")]),
-                **{k: _spread([p[k] for p in kept]) for k in ("change_ratio", "n_prompt", "n_rejected", "n_chosen", "edits")},
-                prefix_share=round(prefix/n_chosen, 4) if n_chosen else 0.0, tokens_plain=plain, tokens_shared=shared,
+                **{k: _spread([p[k] for p in kept])
+                   for k in ("change_ratio", "n_prompt", "n_rejected", "n_chosen", "edits")},
+                prefix_share=round(prefix/n_chosen, 4) if n_chosen else 0.0, tokens_plain=plain,
+                 tokens_shared=shared,
                 tokens_saved=round(1 - shared/plain, 4) if plain else 0.0)
 
 def plot_change_ratios(pairs: "list[dict]", gamma: float = 0.6, path: "str | Path | None" = None):
-    "Histogram of change ratios (the paper's figure 9) with the cut at gamma, and how many pairs each gamma keeps; returns the figure."
+    """Histogram of change ratios (the paper's figure 9) with the cut at gamma, and how many pairs each gamma
+    keeps; returns the figure."""
     from matplotlib.figure import Figure
     ratios = sorted(p["change_ratio"] for p in pairs)
     fig = Figure(figsize=(9, 3), layout="constrained")
@@ -183,19 +218,24 @@ def plot_change_ratios(pairs: "list[dict]", gamma: float = 0.6, path: "str | Pat
     right.step([0, *ratios, 1], [0, *range(1, len(ratios) + 1), len(ratios)], where="post", color="#0072B2")
     right.set(title="What each γ keeps", xlabel="γ", ylabel="pairs kept", xlim=(0, 1), ylim=(0, None))
     for ax in (left, right):
-        ax.axvline(gamma, color="#D55E00", ls="--", label=f"γ = {gamma:g}"); ax.legend(frameon=False); ax.spines[["top", "right"]].set_visible(False)
+        ax.axvline(gamma, color="#D55E00", ls="--",
+                   label=f"γ = {gamma:g}"); ax.legend(frameon=False); ax.spines[["top",
+                           "right"]].set_visible(False)
     if path: fig.savefig(path, dpi=120)
     return fig
 
 # %% ../nbs/09_pairs.ipynb #240d84eb
-def perplexities(model: Any, tokenizer: Any, pairs: "list[dict]", chunk: int = 16, enable_thinking: "bool | None" = None) -> "list[float]":
-    "The student's perplexity of each pair's `chosen`: exp of the mean negative log-probability of its tokens, end of turn included. Prompts as in training."
+def perplexities(model: Any, tokenizer: Any, pairs: "list[dict]", chunk: int = 16,
+                 enable_thinking: "bool | None" = None) -> "list[float]":
+    """The student's perplexity of each pair's `chosen`: exp of the mean negative log-probability of its
+    tokens, end of turn included. Prompts as in training."""
     import math
     from spot_nb.logps import pair_logps
     from spot_nb.models import PromptEncoder, encode_response
     encode = PromptEncoder(tokenizer, enable_thinking)                       # as in training
     prompts = [encode(p, f"pair {p.get('id')}", (p["chosen"], p["rejected"])) for p in pairs]
-    responses = [[encode_response(tokenizer, p[k], was_finished(p, k)) for k in ("chosen", "rejected")] for p in pairs]
+    responses = [[encode_response(tokenizer, p[k], was_finished(p, k)) for k in ("chosen", "rejected")]
+                 for p in pairs]
     triples = [(x, *both) for x, both in zip(prompts, responses)]
     out: "list[float]" = []
     for k in progress(range(0, len(triples), chunk), desc="perplexity"):
@@ -205,12 +245,16 @@ def perplexities(model: Any, tokenizer: Any, pairs: "list[dict]", chunk: int = 1
 
 def perplexity_by_gamma(pairs: "list[dict]", ppl: "list[float]", gamma: float = 0.6) -> dict:
     "Mean and median perplexity of the corrections below and above gamma, with their counts."
-    def side(values): return dict(n=len(values), **{k: round(v, 4) for k, v in _spread(values).items() if k in ("mean", "median")})
-    return dict(below=side([x for p, x in zip(pairs, ppl) if p["change_ratio"] <= gamma]), above=side([x for p, x in zip(pairs, ppl) if p["change_ratio"] > gamma]))
+    def side(values):
+        return dict(n=len(values), **{k: round(v, 4) for k, v in _spread(values).items()
+                                      if k in ("mean", "median")})
+    return dict(below=side([x for p, x in zip(pairs, ppl) if p["change_ratio"] <= gamma]),
+                above=side([x for p, x in zip(pairs, ppl) if p["change_ratio"] > gamma]))
 
 # %% ../nbs/09_pairs.ipynb #85cf3b39
 def _extras(pair: dict) -> dict:
-    "What a trainer needs besides the messages: tools, template options (with the recorded thinking mode), cut responses."
+    """What a trainer needs besides the messages: tools, template options (with the recorded thinking mode),
+    cut responses."""
     options = {k: v for k, v in template_options(pair).items() if v is not None}
     out = {"tools": pair["tools"]} if pair.get("tools") else {}
     if options: out["chat_template_kwargs"] = options
@@ -219,17 +263,21 @@ def _extras(pair: dict) -> dict:
     return out
 
 def conversational(pair: dict) -> dict:
-    "`pair` with `prompt`, `chosen` and `rejected` as lists of messages, ids and answers as text, its change ratio, and its tools and template options."
+    """`pair` with `prompt`, `chosen` and `rejected` as lists of messages, ids and answers as text, its
+    change ratio, and its tools and template options."""
     said = lambda text: [{"role": "assistant", "content": text}]
-    return dict(id=str(pair["id"]), prompt=clean_messages(pair["prompt"]), chosen=said(pair["chosen"]), rejected=said(pair["rejected"]),
-                answer=None if pair.get("answer") is None else str(pair["answer"]), change_ratio=pair.get("change_ratio"), **_extras(pair))
+    return dict(id=str(pair["id"]), prompt=clean_messages(pair["prompt"]), chosen=said(pair["chosen"]),
+                rejected=said(pair["rejected"]),
+                answer=None if pair.get("answer") is None else str(pair["answer"]),
+                change_ratio=pair.get("change_ratio"), **_extras(pair))
 
 def to_dataset(pairs: "list[dict]"):
     """A `datasets.Dataset` in conversational preference form. Raises `SpotError` for an empty set.
 
     Tools and tool calls differ in shape from record to record; `datasets` keeps such columns as JSON."""
     from datasets import Dataset
-    if not pairs: raise SpotError("there are no pairs to export: raise gamma, or look at the reasons for dropping them")
+    if not pairs:
+        raise SpotError("there are no pairs to export: raise gamma, or look at the reasons for dropping them")
     rows = [conversational(p) for p in pairs]
     columns = dict.fromkeys(k for r in rows for k in r)
     rows = [{k: r.get(k) for k in columns} for r in rows]
@@ -241,9 +289,12 @@ def export_pairs(pairs: "list[dict]", path: "str | Path") -> Path:
     "Write pairs in conversational form: `.parquet`, `.jsonl`, or a folder for `datasets.load_from_disk`."
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in ("", ".parquet", ".jsonl"): raise SpotError(f"{path}: unknown kind {kind!r}: use .parquet, .jsonl or a folder name")
+    if kind not in ("", ".parquet", ".jsonl"):
+        raise SpotError(f"{path}: unknown kind {kind!r}: use .parquet, .jsonl or a folder name")
     if kind == ".jsonl":
-        if not pairs: raise SpotError("there are no pairs to export: raise gamma, or look at the reasons for dropping them")
+        if not pairs:
+            raise SpotError("there are no pairs to export: raise gamma, or look at the reasons for dropping "
+                            "them")
         return write_jsonl(path, map(conversational, pairs))
     data = to_dataset(pairs)
     if not kind: data.save_to_disk(str(path)); return path
@@ -274,16 +325,20 @@ any TRL preference trainer loads them unchanged.
 """
 
 def push_pairs(pairs: "list[dict]", repo_id: str, card: str, private: bool = True) -> str:
-    "Upload pairs and card to the hub (needs `hf auth login`); returns the address. Raises `SpotError` when the hub refuses."
+    """Upload pairs and card to the hub (needs `hf auth login`); returns the address.
+    Raises `SpotError` when the hub refuses."""
     from huggingface_hub import DatasetCard
     try:
         to_dataset(pairs).push_to_hub(repo_id, private=private)
-        old = DatasetCard.load(repo_id)                                    # keeps the feature list that push_to_hub wrote
+        # keeps the feature list that push_to_hub wrote
+        old = DatasetCard.load(repo_id)
         new = DatasetCard(card)
-        new.data.__dict__.update({k: v for k, v in old.data.__dict__.items() if v is not None and getattr(new.data, k, None) is None})
+        new.data.__dict__.update({k: v for k, v in old.data.__dict__.items() if v is not None
+                                  and getattr(new.data, k, None) is None})
         new.push_to_hub(repo_id, repo_type="dataset")
     except SpotError: raise
-    except Exception as e: raise SpotError(f"the hub did not take {repo_id!r} ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}): "
+    except Exception as e: raise SpotError(f"the hub did not take {repo_id!r} ({type(e).__name__}: "
+                                           f"{str(e).splitlines()[0] if str(e) else ''}): "
                                            "check the name, the network and `hf auth login`") from None
     return f"https://huggingface.co/datasets/{repo_id}"
 
@@ -291,15 +346,20 @@ def push_pairs(pairs: "list[dict]", repo_id: str, card: str, private: bool = Tru
 def _report(stats: dict, unit: str) -> str:
     lines = [f"{stats['kept']:,} of {stats['pairs']:,} pairs kept"]
     lines += [f"  dropped, {r.replace('_', ' ')}: {n:,}" for r, n in stats["dropped"].items()]
-    lines.append("  pairs kept at other γ: " + ", ".join(f"{g['gamma']:g}: {g['pairs']:,}" for g in stats["gammas"]))
+    lines.append("  pairs kept at other γ: " + ", ".join(f"{g['gamma']:g}: {g['pairs']:,}"
+                                                         for g in stats["gammas"]))
     if stats["kept"]:
-        lines.append(f"  change ratio: median {stats['change_ratio']['median']:.3f}, mean {stats['change_ratio']['mean']:.3f}")
-        lines.append(f"  {unit}: rejected median {stats['n_rejected']['median']}, chosen median {stats['n_chosen']['median']}, longest {stats['n_chosen']['max']}")
-        lines.append(f"  shared before the first edit: {stats['prefix_share']:.1%}; one pass takes {stats['tokens_shared']:,} {unit} "
+        lines.append(f"  change ratio: median {stats['change_ratio']['median']:.3f}, mean "
+                     f"{stats['change_ratio']['mean']:.3f}")
+        lines.append(f"  {unit}: rejected median {stats['n_rejected']['median']}, chosen median "
+                     f"{stats['n_chosen']['median']}, longest {stats['n_chosen']['max']}")
+        lines.append(f"  shared before the first edit: {stats['prefix_share']:.1%}; one pass takes "
+                     f"{stats['tokens_shared']:,} {unit} "
                      f"instead of {stats['tokens_plain']:,} ({stats['tokens_saved']:.1%} saved)")
     if "perplexity" in stats:
         b, a = stats["perplexity"]["below"], stats["perplexity"]["above"]
-        lines.append("  student's perplexity of y⁺: " + ", ".join(f"{side['mean']:.3f} {name} γ ({side['n']:,} pairs)" for name, side in (("below", b), ("above", a)) if side["n"]))
+        lines.append("  student's perplexity of y⁺: " + ", ".join(f"{side['mean']:.3f} {name} γ "
+                f"({side['n']:,} pairs)" for name, side in (("below", b), ("above", a)) if side["n"]))
     return "\n".join(lines)
 
 # %% ../nbs/09_pairs.ipynb #3dee5c56
@@ -321,7 +381,8 @@ def _parser() -> Parser:
     p.add("max_length", type=int, help="most tokens of prompt and longer response")
     p.add("no_verify", action="store_true", help="do not check final answers again")
     p.add("keep_duplicates", action="store_true", help="keep several pairs of one prompt")
-    p.add("enable_thinking", action="store_true", help="the responses of pairs that do not record it were sampled with thinking")
+    p.add("enable_thinking", action="store_true", help="the responses of pairs that do not record it were "
+          "sampled with thinking")
     p.add("chat_template", help="file with a chat template to use instead of the tokenizer's")
     p.group("Report and export")
     p.add("perplexity", action="store_true",
@@ -350,7 +411,8 @@ def _checked_settings(args) -> str:
 def _template(path: "str | None") -> "str | None":
     "The text of a chat template's file."
     try: return Path(path).read_text(encoding="utf-8") if path else None
-    except OSError as e: raise SpotError(f"chat_template {path} cannot be read ({e.strerror}): check the path") from None
+    except OSError as e:
+        raise SpotError(f"chat_template {path} cannot be read ({e.strerror}): check the path") from None
 
 def cli(argv: "list[str]") -> int:
     "`spot filter`: keep verified pairs with a small change ratio, count the rest, export."
@@ -367,7 +429,8 @@ def cli(argv: "list[str]") -> int:
     if args.perplexity and candidates:
         import torch
         from spot_nb.models import load_model
-        with torch.no_grad(): ppl = perplexities(load_model(args.model), tokenizer, candidates, enable_thinking=thinking)
+        with torch.no_grad():
+            ppl = perplexities(load_model(args.model), tokenizer, candidates, enable_thinking=thinking)
         stats["perplexity"] = perplexity_by_gamma(candidates, ppl, args.gamma)
     out = Path(args.output)
     write_jsonl(out, kept)

@@ -20,30 +20,35 @@ from .records import SpotError, atomic_path
 
 def _digest(*parts: Any) -> str:
     h = hashlib.sha256()
-    for p in parts: h.update(p if isinstance(p, bytes) else json.dumps(p, sort_keys=True, default=str).encode())
+    for p in parts:
+        h.update(p if isinstance(p, bytes) else json.dumps(p, sort_keys=True, default=str).encode())
     return h.hexdigest()[:16]
 
 # %% ../nbs/11c_reference.ipynb #6da26ac3
 def _adapter_marks(model: torch.nn.Module) -> "tuple[str, ...]":
     "What the names of adapter parameters contain: PEFT's prefix of the method in use, and LoRA's."
     prefix = getattr(getattr(model, "base_model", None), "prefix", None)
-    return tuple({".lora_", ".modules_to_save.", *([f".{prefix}"] if isinstance(prefix, str) and prefix else [])})
+    return tuple({".lora_", ".modules_to_save.",
+                  *([f".{prefix}"] if isinstance(prefix, str) and prefix else [])})
 
 def base_tensors(model: torch.nn.Module) -> "list[tuple[str, torch.Tensor]]":
     "The parameters and buffers of a model without its adapters, by the names they have without PEFT, sorted."
     marks, lm = _adapter_marks(model), causal_lm(model)
     named = [*lm.named_parameters(), *lm.named_buffers()]
     plain = lambda name: name.replace(".base_layer.", ".").replace(".original_module.", ".")
-    return sorted(((plain(n), t.detach()) for n, t in named if not any(m in f".{n}" for m in marks)), key=lambda nt: nt[0])
+    return sorted(((plain(n), t.detach()) for n, t in named if not any(m in f".{n}" for m in marks)),
+                  key=lambda nt: nt[0])
 
 def _local(tensor: torch.Tensor) -> "tuple[torch.Tensor, list]":
     "This rank's piece of a tensor, and where it lies in the whole: nothing for a tensor that is not sharded."
     if not hasattr(tensor, "placements"): return tensor, []
     mesh = tensor.device_mesh
-    return tensor.to_local(), [[str(p) for p in tensor.placements], list(mesh.shape), list(mesh.get_coordinate() or [])]
+    return tensor.to_local(), [[str(p) for p in tensor.placements], list(mesh.shape),
+                               list(mesh.get_coordinate() or [])]
 
 def tensor_digest(tensor: torch.Tensor, chunk: int = 1 << 26) -> str:
-    "128 bits of the name-less contents of a dense tensor: dtype, shape and every byte, copied to the CPU `chunk` bytes at a time."
+    """128 bits of the name-less contents of a dense tensor: dtype, shape and every byte, copied to the CPU
+    `chunk` bytes at a time."""
     import xxhash
     h = xxhash.xxh3_128(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
     if tensor.numel() == 0: return h.hexdigest()
@@ -58,8 +63,10 @@ def tensor_digest(tensor: torch.Tensor, chunk: int = 1 << 26) -> str:
 def weights_digest(model: torch.nn.Module, gather: "Callable[[list], list] | None" = None) -> str:
     """A digest of every byte of a model's parameters and buffers, adapters left out.
 
-    Of sharded parameters (DTensor) each rank hashes its own piece and where it lies; `gather` then collects the ranks' lists
-    (`accelerate.utils.gather_object`; default: torch.distributed where it runs). The digest of a sharded model depends on the
+    Of sharded parameters (DTensor) each rank hashes its own piece and where it lies; `gather` then collects
+    the ranks' lists
+    (`accelerate.utils.gather_object`; default: torch.distributed where it runs). The digest of a sharded
+    model depends on the
     layout, so take it before the model is wrapped where that is possible."""
     found, sharded = [], False
     for name, tensor in base_tensors(model):
@@ -78,8 +85,10 @@ def _gather(mine: list) -> list:
     return [x for part in parts for x in part]
 
 # %% ../nbs/11c_reference.ipynb #2ff313f3
-_IDLE = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache", "_attn_implementation", "id2label", "label2id", "problem_type",
-         "bos_token_id", "eos_token_id", "pad_token_id", "output_attentions", "output_hidden_states", "return_dict", "task_specific_params", "auto_map"}
+_IDLE = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache",
+         "_attn_implementation", "id2label", "label2id", "problem_type",
+         "bos_token_id", "eos_token_id", "pad_token_id", "output_attentions", "output_hidden_states",
+         "return_dict", "task_specific_params", "auto_map"}
 
 def _telling(value: Any) -> Any:
     "A configuration without the keys that change no log-prob, at any depth."
@@ -90,31 +99,42 @@ def config_digest(config: Any) -> str:
     "A digest of what a model's configuration says about its computation."
     return _digest(_telling(config.to_dict()))
 
-def reference_key(model, examples: "Sequence[Example]", precision: str = "no", packing: "bool | None" = None, weights: "str | None" = None) -> "dict[str, str]":
-    """What a set of reference log-probs depends on: `model` (weights, buffers, configuration), `data` (token ids), `settings`
+def reference_key(model, examples: "Sequence[Example]", precision: str = "no",
+                  packing: "bool | None" = None, weights: "str | None" = None) -> "dict[str, str]":
+    """What a set of reference log-probs depends on: `model` (weights, buffers, configuration), `data` (token
+    ids), `settings`
     (dtype, mixed precision, attention, packing, kind of device, version of transformers).
 
     `weights`: the model's `weights_digest`, where it was taken before (the model is hashed otherwise)."""
     import transformers
     h = hashlib.sha256()
     for e in examples:
-        for ids in (e.prompt, e.chosen, e.rejected or []): h.update(np.asarray(ids, dtype=np.int32).tobytes()); h.update(b"|")
+        for ids in (e.prompt, e.chosen, e.rejected or []):
+            h.update(np.asarray(ids, dtype=np.int32).tobytes()); h.update(b"|")
     lm = causal_lm(model)
-    settings = [str(lm.dtype), precision, lm.config._attn_implementation, type(lm).__name__, packing, lm.device.type, transformers.__version__]
-    return {"model": _digest(weights or weights_digest(model), config_digest(lm.config)), "data": h.hexdigest()[:16], "settings": _digest(settings)}
+    settings = [str(lm.dtype), precision, lm.config._attn_implementation, type(lm).__name__, packing,
+                lm.device.type, transformers.__version__]
+    return {"model": _digest(weights or weights_digest(model), config_digest(lm.config)),
+            "data": h.hexdigest()[:16], "settings": _digest(settings)}
 
 # %% ../nbs/11c_reference.ipynb #099ae760
 def find_reference(path: "str | Path", key: "dict[str, str]") -> bool:
-    "Whether `path` holds the reference log-probs of `key`: False when there is no file. Raises `SpotError` when it holds others."
+    """Whether `path` holds the reference log-probs of `key`: False when there is no file.
+    Raises `SpotError` when it holds others."""
     from safetensors import safe_open
     path = Path(path)
     if not path.is_file(): return False
     try:
         with safe_open(str(path), "numpy") as f: meta, names = f.metadata() or {}, set(f.keys())
-    except Exception as e: raise SpotError(f"{path} is no reference cache ({e}): delete it, or choose another reference_cache") from None
-    if names != {"logps", "lengths"}: raise SpotError(f"{path} is no reference cache (it holds other tensors): choose another reference_cache")
+    except Exception as e:
+        raise SpotError(f"{path} is no reference cache ({e}): delete it, or choose another reference_cache") from None
+    if names != {"logps", "lengths"}:
+        raise SpotError(f"{path} is no reference cache (it holds other tensors): choose another "
+                        f"reference_cache")
     wrong = [k for k in key if meta.get(k) != key[k]]
-    if wrong: raise SpotError(f"{path} holds reference log-probs for other {' and '.join(wrong)}: delete it, or choose another reference_cache")
+    if wrong:
+        raise SpotError(f"{path} holds reference log-probs for other {' and '.join(wrong)}: delete it, or "
+                        f"choose another reference_cache")
     return True
 
 def save_reference(path: "str | Path", key: "dict[str, str]", examples: "Sequence[Example]") -> None:
@@ -123,11 +143,13 @@ def save_reference(path: "str | Path", key: "dict[str, str]", examples: "Sequenc
 
 def _write(path: "str | Path", key: "dict[str, str]", flat: "list[np.ndarray]", **more: np.ndarray) -> None:
     from safetensors.numpy import save_file
-    tensors = {"logps": np.concatenate(flat), "lengths": np.array([len(v) for v in flat], dtype=np.int64), **more}
+    tensors = {"logps": np.concatenate(flat), "lengths": np.array([len(v) for v in flat], dtype=np.int64),
+               **more}
     with atomic_path(path) as tmp: save_file(tensors, str(tmp), metadata=key)
 
 def load_reference(path: "str | Path", key: "dict[str, str]", examples: "Sequence[Example]") -> bool:
-    "Fill in `ref` from a cache file; False when there is none. Raises `SpotError` when it was made from another model, data or settings."
+    """Fill in `ref` from a cache file; False when there is none.
+    Raises `SpotError` when it was made from another model, data or settings."""
     from safetensors.numpy import load_file
     if not find_reference(path, key): return False
     found = load_file(str(path))
@@ -139,7 +161,8 @@ def load_reference(path: "str | Path", key: "dict[str, str]", examples: "Sequenc
 def _parts(path: "str | Path") -> Path: return Path(f"{path}.parts")
 
 def keep_part(path: "str | Path", key: "dict[str, str]", values: "dict[int, list[np.ndarray]]") -> None:
-    "Keep finished reference values (by the index of their example) beside `path`; the parts of several processes do not collide."
+    """Keep finished reference values (by the index of their example) beside `path`; the parts of several
+    processes do not collide."""
     if not values: return
     order = sorted(values)
     flat = [np.asarray(v, np.float32) for i in order for v in values[i]]
@@ -148,7 +171,8 @@ def keep_part(path: "str | Path", key: "dict[str, str]", values: "dict[int, list
     _write(_parts(path)/name, key, flat, index=np.array(order, dtype=np.int64), counts=counts)
 
 def read_parts(path: "str | Path", key: "dict[str, str]") -> "dict[int, list[np.ndarray]]":
-    "The finished values under `key` that an interrupted run left beside `path`, by index; parts of another key are passed over."
+    """The finished values under `key` that an interrupted run left beside `path`, by index; parts of another
+    key are passed over."""
     from safetensors.numpy import load_file
     out: "dict[int, list[np.ndarray]]" = {}
     for file in sorted(_parts(path).glob(f"{_digest(key)}-*.safetensors")):

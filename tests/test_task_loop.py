@@ -108,3 +108,33 @@ def test_a_task_from_elicitation_to_its_table(task, server, tmp_path, monkeypatc
     assert found["questions"] == 20 and found["group"] == "own" and found["provenance"]["task"]["name"] == task
     out = run(capsys, "tables", "--ours", "SPoT=results")
     assert "Your own tasks" in out and "mine" in out and "AIME" not in out and f"checked by task {task}" in out
+
+
+from test_pipeline import tiny                                     # a random model of two layers, noqa: F401
+
+def test_run_takes_a_task(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl("rows.jsonl", JSON_ROWS)
+    (tmp_path/"fix.py").write_text(PROGRAM.replace('record["task"]["name"]', '"json"'))
+    (tmp_path/"mine.py").write_text("from spot_nb.tasks import json_task\ntask = json_task(name='mine')\n")
+    (tmp_path/"run.yaml").write_text(f"""
+output: run
+model: {tiny}
+data: rows.jsonl
+task: mine.py
+oracle: program
+oracle_args: {{program: "fix.py:right"}}
+n_train: 12
+n_test: 8
+max_tokens: 12
+gamma: 1.0
+train: {{num_train_epochs: 1, per_device_train_batch_size: 8, save_strategy: "no"}}
+methods: [{{name: SPoT, loss: spot_bco, beta: "1", learning_rate: 1.0e-3}}]
+""")
+    run(capsys, "run", "--config", "run.yaml")
+    pairs = read_jsonl("run/pairs.jsonl")
+    assert len(pairs) == 12 and all(p["task"]["name"] == "mine" for p in pairs) and json.loads(pairs[0]["chosen"])["name"] in NAMES
+    results = read_json("run/results.json")
+    assert results["models"][1]["held_out"]["questions"] == 8
+    scored = read_jsonl("run/measure/base/scores/held_out.jsonl")
+    assert all(set(s["scores"]) == {0.0} for s in scored) and json.loads(scored[0]["answer"])["age"] >= 20

@@ -359,3 +359,12 @@ def test_a_new_task_works_as_written(name, tmp_path, capsys):
 def test_new_tasks_that_cannot_be(argv, message, tmp_path, capsys):
     assert main(["new", *argv, "--output", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_tutorial_is_short_and_was_run():
+    cells = [c for c in read_json(Path(__file__).parents[1]/"nbs"/"19_own_task.ipynb")["cells"] if c["cell_type"] == "code"]
+    shown = [c for c in cells if "#| hide" not in "".join(c["source"])]
+    lines = [l for c in shown for l in "".join(c["source"]).splitlines() if l.strip()]
+    said = "".join(t for c in shown for o in c["outputs"] for t in o.get("text", []))
+    assert 10 <= len(lines) < 30 and all(f'spot("{w} ' in "\n".join(lines) for w in ("elicit", "rectify", "filter", "inspect", "train", "tables")) and 'spot(f"evaluate ' in "\n".join(lines)
+    assert "Your own tasks" in said and "checked by task json" in said

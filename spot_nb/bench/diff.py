@@ -81,7 +81,8 @@ def show(result: dict) -> None:
 
 def cli(argv: "list[str]") -> int:
     "`spot bench diff`."
-    parser = argparse.ArgumentParser(prog="spot bench diff", description="Time the change ratio and edit spans against difflib.",
+    from spot_nb.options import strict
+    parser = strict(argparse.ArgumentParser)(prog="spot bench diff", description="Time the change ratio and edit spans against difflib.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[500, 2000, 8192], help="tokens per response")
     parser.add_argument("--pairs", type=int, default=5, help="pairs per length")

@@ -113,7 +113,8 @@ def show(figures: dict) -> None:
 
 def cli(argv: "list[str]") -> int:
     "`spot bench elicit`: print the ratios, and write them with `--output`."
-    p = argparse.ArgumentParser("spot bench elicit", description="Overhead over the plain engine, n samples against copies, verifier throughput.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    from spot_nb.options import strict
+    p = strict(argparse.ArgumentParser)("spot bench elicit", description="Overhead over the plain engine, n samples against copies, verifier throughput.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", default="embedded", help="folder, hub id or `embedded`")
     p.add_argument("--engine", default="auto", help="auto, transformers or vllm")
     p.add_argument("--prompts", type=int, default=96, help="arithmetic problems; 0 leaves generation out")

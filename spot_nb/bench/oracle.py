@@ -214,7 +214,8 @@ def show(figures: dict) -> None:
 
 def cli(argv: "list[str]") -> int:
     "`spot bench oracle`."
-    p = argparse.ArgumentParser(prog="spot bench oracle", description="Rectification throughput against a loopback server, beside a thread pool.",
+    from spot_nb.options import strict
+    p = strict(argparse.ArgumentParser)(prog="spot bench oracle", description="Rectification throughput against a loopback server, beside a thread pool.",
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--errors", type=int, default=2000, help="errors to correct")
     p.add_argument("--workers", type=int, default=200, help="calls at once")

@@ -136,7 +136,8 @@ def show(figures: dict) -> None:
 
 def cli(argv: "list[str]") -> int:
     "`spot bench train`."
-    p = argparse.ArgumentParser(prog="spot bench train", description="Pairs per second and peak memory: packed, plain and TRL's DPOTrainer.",
+    from spot_nb.options import strict
+    p = strict(argparse.ArgumentParser)(prog="spot bench train", description="Pairs per second and peak memory: packed, plain and TRL's DPOTrainer.",
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", default="embedded", help="student")
     p.add_argument("--sides", default="packed,plain,trl", help="contenders, in order")
