@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": ("spot_nb.evaluate", "benchmarks with several trials and error bars"),
     "connect4": ("spot_nb.connect4", "generate Connect4 states with ground truth"),
     "tables": ("spot_nb.tables", "the paper's tables, with your results beside them"),
+    "new": ("spot_nb.tasks", "start a task of your own: spot new task my_task"),
     "bench": (None, "measure: spot bench train | diff | oracle | elicit | eval"),
 }
 BENCHES = {
@@ -31,25 +32,27 @@ BENCHES = {
     "eval": "Connect4 solver, IFEval scoring, evaluation overhead",
 }
 
+# %% ../nbs/18_cli.ipynb #5ebc97d7
 def _usage(title: str, table: "dict[str, str]") -> str:
     width = max(map(len, table))
-    return "\n".join([f"usage: {title} <command> [options]", ""] + [f"  {k:{width}}  {v}" for k, v in table.items()]
-                     + ["", f"`{title} <command> --help` lists a command's options."])
+    lines = [f"  {k:{width}}  {v}" for k, v in table.items()]
+    return "\n".join([f"usage: {title} <command> [options]", "", *lines, "", f"`{title} <command> --help` lists a command's options."])
 
 def _pick(title: str, table: "dict[str, str]", argv: "list[str]") -> "str | int":
     "The chosen name, or an exit status when help was asked for or the name is unknown."
     if not argv: print(_usage(title, table), file=sys.stderr); return 2
     if argv[0] in ("-h", "--help"): print(_usage(title, table)); return 0
     if argv[0] in table: return argv[0]
-    import difflib
-    near = difflib.get_close_matches(argv[0], table, 1)
-    print(f"{title}: there is no command {argv[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f": `{title} --help` lists them"), file=sys.stderr)
+    from spot_nb.options import nearest
+    near = nearest(argv[0], table) or f": `{title} --help` lists them"
+    print(f"{title}: there is no command {argv[0]!r}{near}", file=sys.stderr)
     return 2
 
 def _run(target: str, argv: "list[str]") -> int:
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name or "cli")(argv) or 0
 
+# %% ../nbs/18_cli.ipynb #eb8f6bdb
 def main(argv: "list[str] | None" = None) -> int:
     """Entry point of `spot`. Exit status: 0 done, 2 a problem the user can fix, 130 interrupted.
 
@@ -66,6 +69,9 @@ def main(argv: "list[str] | None" = None) -> int:
         name = _pick("spot bench", BENCHES, rest)
         if isinstance(name, int): return name
         target, rest = f"spot_nb.bench.{name}", rest[1:]
+    if name == "train" and {"-h", "--help"} & set(rest):               # from the source of its settings, without torch
+        from spot_nb.options import train_help
+        print(train_help(), end=""); return 0
     try: return _run(target, rest)
     except SpotError as e:
         if os.environ.get("SPOT_DEBUG") == "1": raise

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'COLS', 'PROMPT', 'solve', 'State', 'board_svg', 'parse_state', 'winning_moves', 'generate_bits', 'generate',
-           'make_record', 'strip_thinking', 'parse_report', 'score', 'render_answer', 'cli']
+           'make_record', 'parse_report', 'score', 'render_answer', 'cli']
 
 # %% ../nbs/13_connect4.ipynb #0b949eb6
 import re
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable
 
+from .answers import strip_thinking
 from .records import SpotError, prompt_id, write_jsonl
+from .options import Parser, last_line, quoted
 
 # %% ../nbs/13_connect4.ipynb #a816e5e7
 ROWS, COLS = 6, 7
@@ -220,11 +222,6 @@ _NONE = re.compile(r"\W*(none|no moves?|empty|n/?a|-)?\W*", re.I)
 _THEIRS = re.compile(r"opp|their|enemy|rival|block|threat|\b(2|b)\b", re.I)
 _MINE = re.compile(r"\b(my|mine|me|own|your?s?|i|self)\b|mover|player|current|winning|wins\b|\b(1|a)\b", re.I)
 
-def strip_thinking(text: str) -> str:
-    "What follows the thinking block; nothing when the block never ends."
-    if "</think>" in text: return text.rsplit("</think>", 1)[1]
-    return text.split("<think>", 1)[0]
-
 def parse_report(response: str) -> "tuple[set | None, set | None]":
     "The two sets a response reports, `None` for one that is missing or unreadable."
     got = {"mine": None, "theirs": None}
@@ -262,15 +259,15 @@ def render_answer(answer: "list | str") -> str:
 # %% ../nbs/13_connect4.ipynb #d165365d
 def cli(argv: "list[str]") -> int:
     "`spot connect4`: generate states with ground truth."
-    import argparse
-    p = argparse.ArgumentParser(prog="spot connect4", description="Generate Connect4 states with ground truth.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--n", type=int, default=500, help="how many states")
-    p.add_argument("--seed", type=int, default=0, help="seed of the random players")
-    p.add_argument("--max_quiet", "--max-quiet", type=float, default=0.2, help="largest share of states in which neither side has an immediate win")
-    p.add_argument("-o", "--output", type=Path, default=Path("connect4.jsonl"), help="the file to write")
-    a = p.parse_args(argv)
+    p = Parser("spot connect4", "Generate Connect4 states with ground truth.")
+    p.add("n", type=int, default=500, help="how many states")
+    p.add("seed", type=int, default=0, help="seed of the random players")
+    p.add("max_quiet", type=float, default=0.2, help="largest share of states in which neither side has an immediate win")
+    p.add("output", type=Path, default=Path("connect4.jsonl"), help="the file to write")
+    a = p.parse(argv)
     found = generate(a.n, a.seed, a.max_quiet)
     write_jsonl(a.output, (make_record(s, i) for i, s in enumerate(found)))
     quiet = sum(not (m or t) for m, t in (s.winning() for s in found))
     print(f"{len(found)} states to {a.output} (seed {a.seed}): {quiet} with no immediate win, {sum(bool(s.winning()[0]) for s in found)} with one for the player to move")
+    last_line(a.output, f"spot evaluate --model MODEL --tasks connect4 --source connect4={quoted(a.output)}")
     return 0

@@ -7,7 +7,7 @@ __all__ = ['Span', 'lcs_length', 'change_ratio', 'Diff', 'compare', 'edit_spans'
            'text_nodes', 'find_formulas', 'formula', 'Pair', 'as_pairs', 'pairs_html', 'pair_css', 'report_html', 'cli']
 
 # %% ../nbs/08_diff.ipynb #08eb52a7
-import argparse, html, json, re, sys
+import html, json, re, sys
 from array import array
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
 from .records import SpotError, as_messages, progress, write_text
+from .options import Parser, last_line, quoted
 
 # %% ../nbs/08_diff.ipynb #64a2e671
 Span = tuple[str, int, int, int, int]      # (op, i1, i2, j1, j2): rejected[i1:i2] against chosen[j1:j2]
@@ -461,19 +462,23 @@ def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: st
 """
 
 # %% ../nbs/08_diff.ipynb #3e9f99fc
+def _parser() -> Parser:
+    p = Parser("spot inspect", "Write a self-contained page that shows every edit of a file of pairs.")
+    p.add(".pairs", nargs="?", help="the same as --data")
+    p.add("data", help="file of pairs (jsonl, json, parquet or csv; our keys, the paper's or TRL's) or a hub data set")
+    p.add("output", default="report.html", help="page to write")
+    p.add("model", "tokenizer", help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
+    p.add("gamma", type=float, default=0.6, help="change ratio to mark")
+    p.add("title", help="title of the page; the file's name without one")
+    p.add("max_pairs", type=int, help="show only the first so many")
+    p.add("workers", type=int, default=1, help="processes that draw pairs")
+    return p
+
 def cli(argv: "list[str]") -> int:
     "`spot inspect`: write the page for a file of pairs."
-    parser = argparse.ArgumentParser(prog="spot inspect", description="Write a self-contained page that shows every edit of a file of pairs.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = parser.add_argument
-    add("pairs", help="file of pairs (jsonl, json, parquet or csv; our keys, the paper's or TRL's) or a hub data set")
-    add("-o", "--output", default="report.html", help="page to write")
-    add("--model", "--tokenizer", default=None, help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
-    add("--gamma", type=float, default=0.6, help="change ratio to mark")
-    add("--title", default=None, help="title of the page; the file's name without one")
-    add("--max_pairs", "--max-pairs", type=int, default=None, help="show only the first so many")
-    add("--workers", type=int, default=1, help="processes that draw pairs")
-    args = parser.parse_args(argv)
+    args = _parser().parse(argv)
+    args.pairs = args.data or args.pairs
+    if not args.pairs: raise SpotError("--data is missing: name a file of pairs")
     from spot_nb.pairs import load_pairs                                    # imported late: pairs builds on this module
     rows = load_pairs(args.pairs)
     pairs = [row for row in rows if row["chosen"]][:args.max_pairs]
@@ -484,4 +489,5 @@ def cli(argv: "list[str]") -> int:
         tokenizer = load_tokenizer(args.model)
     write_text(args.output, report_html(pairs, tokenizer, args.title or Path(args.pairs).name, args.gamma, args.workers))
     print(f"{len(pairs)} pairs in {args.output} ({Path(args.output).stat().st_size/1e6:.1f} MB)")
+    last_line(args.output, f"open {quoted(args.output)} in a browser")
     return 0

@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterable, Iterator
 from .records import SpotError, Store, prompt_id, read_json, read_jsonl, read_rows, write_json, write_jsonl
 from .connect4 import strip_thinking
 from .tasks import chosen_letter, find_task, is_math, judge_tasks, make_problem, stamp
+from .options import Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted, sampling_of
 
 # %% ../nbs/15_evaluate.ipynb #812a6d51
 NAMES = {"aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23", "math_500": "MATH-500", "minerva": "Minerva", "olympiadbench": "Olympiad",
@@ -103,7 +104,7 @@ def _minerva(row, rng):
         boxes = boxed(_pick(row, ("solution",), "answer"))[0]
         if not boxes: raise SpotError("the solution has no \\boxed answer")
         answer = boxes[-1][2]
-    return {"question": _pick(row, ("question", "problem", "prompt"), "question"), "answer": _plain_answer(answer)}
+    return {"question": _pick(row, ("question", "problem", "prompt"), "question"), "answer": _plain_answer(answer), "rounding": "minerva"}
 
 def _olympiad(row, rng):
     gold = row.get("final_answer")
@@ -278,7 +279,7 @@ def _within(extracted: "str | None", answer: str, error: Any) -> bool:
 
 def _score_math(items, workers):
     from spot_nb.verify import judge_many
-    verdicts = judge_many([(s["text"], p["answer"], s["finish_reason"]) for p, s in items], workers)
+    verdicts = judge_many([(s["text"], p["answer"], s["finish_reason"], p.get("rounding")) for p, s in items], workers)
     return [{"score": float(v.correct or _within(v.extracted, p["answer"], p.get("error"))), "extracted": v.extracted, "format_error": int(v.reason == "no answer"),
              **({"bad_gold": 1} if v.reason == "bad ground truth" else {})} for v, (p, s) in zip(verdicts, items)]
 
@@ -490,8 +491,8 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
     dropped = {run.task.name for run in runs} if overwrite else ()
     tasks_ = {k: v for k, v in before.get("tasks", {}).items() if k not in dropped} | results
     whole = {k: v["mean"] for k, v in tasks_.items() if v.get("complete")}
-    out = {"version": 1, "unit": "percent", "model": fingerprint, "tasks": tasks_, "averages": averages(whole), "missing": missing,
-           "spot_nb": __version__, "engine": info or before.get("engine", {}), **{k: before[k] for k in ("kl",) if k in before}}
+    out = Facts({"version": 1, "unit": "percent", "model": fingerprint, "tasks": tasks_, "averages": averages(whole), "missing": missing,
+           "spot_nb": __version__, "engine": info or before.get("engine", {}), **{k: before[k] for k in ("kl",) if k in before}})
     write_json(path, out)
     return out
 
@@ -656,67 +657,66 @@ def kl_from_base(base: Any, policy: Any, tokenizer: Any, prompts: "list | None" 
             "per_prompt": [s/n if n else None for s, n in zip(sums, counts)], "responses": responses}
 
 # %% ../nbs/15_evaluate.ipynb #4a6dfbba
+def _parser() -> Parser:
+    p = Parser("spot evaluate", "Evaluate a model on benchmarks or on rows of your own, several trials each.")
+    p.add(".student", nargs="?", metavar="model", help="the same as --model")
+    p.add("model", help="folder, hub id, or `embedded`")
+    p.add("tasks", nargs="+", help="benchmarks, as in `--list` or as custom|aime24|0|0, and NAME=FILE for rows of your own; "
+                                   "without it the nine benchmarks")
+    p.add("data", metavar="FILE", help="rows of your own: the same as --tasks NAME=FILE with the file's name")
+    p.add("task", help="how rows of your own are asked and checked: a task's name or FILE.py (default: math)")
+    p.add("output", type=Path, default=Path("evaluation_results"), help="folder for responses, scores and aggregated_results.json")
+    p.group("Questions")
+    p.add("trials", type=int, help="responses per question; default: 16 for AIME and AMC, 5 for the rest of the nine")
+    p.add("limit", type=int, help="use that many questions of each task, evenly spaced")
+    p.add("data_dir", type=Path, help="folder whose files (aime24.jsonl, ...) replace the hub's data sets")
+    p.add("source", action="append", default=[], metavar="TASK=PATH_OR_HUB_ID", help="another source for one benchmark (repeatable)")
+    add_sampling(p)
+    add_engine(p)
+    p.group("Run")
+    p.add("base", help="also measure the KL from this base model on general prompts (transformers engine)")
+    p.add("overwrite", action="store_true", help="throw away what the output folder holds for these tasks, or all of it if it is another model's")
+    p.add("compare", nargs=2, metavar=("BEFORE", "AFTER"), help="compare two result folders and stop")
+    p.add("list", action="store_true", help="list the benchmarks and stop")
+    return p
+
+def _wanted(a) -> "list[str] | None":
+    "The tasks of a command line; raises `SpotError` when --task has no rows of one's own to go with."
+    tasks = a.tasks and [t for word in a.tasks for t in (re.split(r"[\s,]+", word) if "=" not in word else [word])]
+    if a.data: tasks = [*(tasks or []), f"{re.sub(r'[^A-Za-z0-9_.-]', '_', Path(a.data).stem)}={a.data}"]
+    if a.task and not any("=" in t for t in tasks or []):
+        raise SpotError(f"--task {a.task} checks rows of your own: name them with --tasks NAME=FILE or --data FILE")
+    return tasks
+
+def _shown(out: dict) -> None:
+    for name, value in out["averages"].items():
+        if value is not None and name != "ifeval": print(f"{name + ' average':18} {value:.1f}")
+
+# %% ../nbs/15_evaluate.ipynb #ca18c4bf
 def cli(argv: "list[str]") -> int:
     "`spot evaluate`: run benchmarks, or compare two runs. Exit status 1 when a task is missing from the result."
-    import argparse
-    p = argparse.ArgumentParser(prog="spot evaluate", description="Evaluate a model on benchmarks, several trials each.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = lambda *names, **kw: p.add_argument(*dict.fromkeys(x for n in names for x in ((n, n.replace("_", "-")) if n.startswith("--") else (n,))), **kw)
-    add("model", nargs="?", help="folder, hub id, or `embedded`")
-    add("--tasks", nargs="+", default=None, help="task names, as in `--list` or as custom|aime24|0|0; default: the nine benchmarks")
-    add("-o", "--output", type=Path, default=Path("evaluation_results"), help="folder for responses, scores and aggregated_results.json")
-    add("--trials", type=int, default=None, help="responses per question; default: 16 for AIME and AMC, 5 for the rest of the nine")
-    add("--limit", type=int, default=None, help="use that many questions of each task, evenly spaced")
-    add("--data_dir", type=Path, default=None, help="folder whose files (aime24.jsonl, ...) replace the hub's data sets")
-    add("--source", action="append", default=[], metavar="TASK=PATH_OR_HUB_ID", help="another source for one task (repeatable)")
-    add("--temperature", type=float, default=0.7, help="0 is greedy")
-    add("--top_p", type=float, default=0.8, help="nucleus sampling")
-    add("--top_k", type=int, default=0, help="0 is off")
-    add("--max_tokens", type=int, default=32768, help="most tokens of a response")
-    add("--seed", type=int, default=0, help="seed of sampling and of option order")
-    add("--disable_thinking", action="store_true", help="pass enable_thinking=False to the chat template")
-    add("--enable_thinking", action="store_true", help="pass enable_thinking=True to the chat template")
-    add("--engine", default="auto", help="auto, transformers, vllm, openai or ray")
-    add("--num_gpus", type=int, default=None, help="GPUs in all; they make num_gpus / tensor_parallel replicas")
-    add("--tensor_parallel", type=int, default=None, help="GPUs per replica")
-    add("--batch_size", type=int, default=None, help="rows at a time, for the transformers engine")
-    add("--dtype", default=None, help="weights' type; default: the engine's choice")
-    add("--max_model_len", type=int, default=None, help="limit on prompt plus response, in tokens")
-    add("--base_url", default=None, help="address of a server, for --engine openai")
-    add("--chat_template", type=Path, default=None, help="file with a chat template that replaces the tokenizer's")
-    add("--trust_remote_code", action="store_true", help="run code that comes with the model")
-    add("--base", default=None, help="also measure the KL from this base model on general prompts (transformers engine)")
-    add("--overwrite", action="store_true", help="throw away what the output folder holds for these tasks, or all of it if it is another model's")
-    add("--compare", nargs=2, metavar=("BEFORE", "AFTER"), default=None, help="compare two result folders and stop")
-    add("--list", action="store_true", help="list the tasks and stop")
-    a = p.parse_args(argv)
+    a = _parser().parse(argv)
     if a.list:
         for t in REGISTRY.values(): print(f"{t.name:15} {t.trials:2} trials  {t.group:10} {t.source:28} {t.help}")
         return 0
     if a.compare: print(compare(*a.compare).markdown()); return 0
-    if not a.model: raise SpotError("name a model: a folder, a hub id, or `embedded`")
-    if a.enable_thinking and a.disable_thinking: raise SpotError("--enable_thinking and --disable_thinking contradict each other: give one")
-    from spot_nb.generate import Sampling
-    thinking = True if a.enable_thinking else False if a.disable_thinking else None
-    sampling = Sampling(a.temperature, a.top_p, a.top_k, a.max_tokens, seed=a.seed, enable_thinking=thinking)
+    model = a.model or a.student
+    if not model: raise SpotError("--model is missing: a folder, a hub id, or `embedded`")
     bad = [s for s in a.source if "=" not in s]
     if bad: raise SpotError(f"--source {bad[0]!r}: write TASK=PATH or TASK=HUB_ID")
-    sources = dict(s.split("=", 1) for s in a.source)
-    options = {k: getattr(a, k) for k in ("num_gpus", "tensor_parallel", "batch_size", "dtype", "max_model_len", "base_url") if getattr(a, k) is not None}
-    if a.trust_remote_code: options["trust_remote_code"] = True
-    if a.chat_template:
-        try: options["chat_template"] = a.chat_template.read_text(encoding="utf-8")
-        except OSError as e: raise SpotError(f"--chat_template {a.chat_template} cannot be read ({e.strerror}): check the path") from None
-    tasks = a.tasks and [t for word in a.tasks for t in re.split(r"[\s,]+", word)]
-    out = evaluate(a.model, tasks, a.output, sampling=sampling, trials=a.trials, limit=a.limit, data_dir=a.data_dir, sources=sources, seed=a.seed,
-                   engine=a.engine, overwrite=a.overwrite, **options)
-    for name, value in out["averages"].items():
-        if value is not None and name != "ifeval": print(f"{name + ' average':18} {value:.1f}")
+    tasks, task = _wanted(a), find_task(a.task)
+    sampling = sampling_of(a, task)
+    out = evaluate(model, tasks, a.output, sampling=sampling, trials=a.trials, limit=a.limit, data_dir=a.data_dir,
+                   sources=dict(s.split("=", 1) for s in a.source), seed=a.seed, engine=a.engine, overwrite=a.overwrite,
+                   task=task, **engine_options(a))
+    _shown(out)
     if a.base:
-        out["kl"] = _kl_of(a.base, a.model, thinking, a.trust_remote_code)
+        out["kl"] = _kl_of(a.base, model, sampling.enable_thinking, a.trust_remote_code)
         write_json(a.output/"aggregated_results.json", out)
-        print(f"KL from {a.base}: {out['kl']['mean']:.5f} nats a token [{out['kl']['interval'][0]:.5f}, {out['kl']['interval'][1]:.5f}]")
-    print(f"results in {a.output}/aggregated_results.json")
+        low, high = out["kl"]["interval"]
+        print(f"KL from {a.base}: {out['kl']['mean']:.5f} nats a token [{low:.5f}, {high:.5f}]")
     for name, why in out["missing"].items(): print(f"missing: {name}: {why}")
+    last_line(a.output/"aggregated_results.json", f"spot tables --ours NAME={quoted(a.output)}")
     return 1 if out["missing"] else 0
 
 def _kl_of(base: str, policy: str, thinking: "bool | None", trust: bool) -> dict:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
+from .answers import THINKING
 from .records import SpotError, as_messages, dump_line, iter_jsonl, read_rows, write_text
 from .tasks import Task, find_task, load_module
 
@@ -193,9 +194,9 @@ class Parsed:
     text: "str | None"
     how: str
 
-_THINK = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.S | re.I)
-_OPEN_THINK = re.compile(r"\A\s*<(think|thinking|thought|reasoning)>", re.I)
-_CLOSE_THINK = re.compile(r"\A.*</(think|thinking|thought|reasoning)>", re.S | re.I)
+_THINK = re.compile("|".join(f"{re.escape(a)}.*?{re.escape(b)}" for a, b in THINKING), re.S | re.I)
+_OPEN_THINK = re.compile(r"\A\s*(?:" + "|".join(re.escape(a) for a, _ in THINKING) + ")", re.I)
+_CLOSE_THINK = re.compile(r"\A.*(?:" + "|".join(re.escape(b) for _, b in THINKING) + ")", re.S | re.I)
 _FENCE = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(.*?)\n?\s*\1\s*\Z", re.S)
 _REFUSAL = re.compile(r"(?i)\b(?:I(?:'m| am) (?:sorry|unable|not able)|I (?:can(?:no|')t|won't|will not)|as an AI|unable to (?:help|assist|comply))")
 

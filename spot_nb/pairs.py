@@ -8,13 +8,13 @@ __all__ = ['REASONS', 'as_pair', 'load_pairs', 'sizes_of', 'measure', 'filter_pa
            'dataset_card', 'push_pairs', 'cli']
 
 # %% ../nbs/09_pairs.ipynb #fb166410
-import argparse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
 from .records import SpotError, as_messages, atomic_path, progress, prompt_id, read_rows, write_json, write_jsonl
 from .diff import _no_surrogates, _recode, compare, split_units
+from .options import Facts, Parser, last_line, quoted
 
 # %% ../nbs/09_pairs.ipynb #4e82ebc7
 _NAMES = {"prompt": ("prompt", "question"), "rejected": ("rejected", "model_output", "original_answer"),
@@ -150,7 +150,7 @@ def statistics(kept: "list[dict]", dropped: "list[dict]" = ()) -> dict:
     prefix; `gammas` counts the pairs that are verified, changed and within γ."""
     n_prompt, n_rejected, n_chosen, prefix = (sum(p[k] for p in kept) for k in ("n_prompt", "n_rejected", "n_chosen", "prefix"))
     plain, shared = 2*n_prompt + n_rejected + n_chosen, n_prompt + n_rejected + n_chosen - prefix
-    return dict(pairs=len(kept) + len(dropped), kept=len(kept), dropped={r: n for r in REASONS if (n := sum(p["reason"] == r for p in dropped))},
+    return Facts(pairs=len(kept) + len(dropped), kept=len(kept), dropped={r: n for r in REASONS if (n := sum(p["reason"] == r for p in dropped))},
                 gammas=gamma_table([*kept, *(p for p in dropped if p["reason"] == "over_gamma")]),
                 **{k: _spread([p[k] for p in kept]) for k in ("change_ratio", "n_prompt", "n_rejected", "n_chosen", "edits")},
                 prefix_share=round(prefix/n_chosen, 4) if n_chosen else 0.0, tokens_plain=plain, tokens_shared=shared,
@@ -268,36 +268,51 @@ def _report(stats: dict, unit: str) -> str:
         lines.append("  student's perplexity of y⁺: " + ", ".join(f"{side['mean']:.3f} {name} γ ({side['n']:,} pairs)" for name, side in (("below", b), ("above", a)) if side["n"]))
     return "\n".join(lines)
 
+# %% ../nbs/09_pairs.ipynb #3dee5c56
+_ABOUT = "Keep verified pairs whose change ratio is at most gamma; say what was dropped and why."
+
+def _parser() -> Parser:
+    p = Parser("spot filter", _ABOUT)
+    p.add(".pairs", nargs="?", help="the same as --data")
+    p.add("data", help="file of pairs (jsonl, json, parquet or csv; our keys, the paper's or TRL's) or a hub data set")
+    p.add("output", default="pairs.jsonl", help="kept pairs (jsonl); <output>.dropped.jsonl and .stats.json are written beside it")
+    p.add("model", "tokenizer", help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
+    p.add("task", help="how answers are checked: a task's name or FILE.py (default: the one that the pairs name)")
+    p.group("Filter")
+    p.add("gamma", type=float, default=0.6, help="largest change ratio kept")
+    p.add("max_length", type=int, help="most tokens of prompt and longer response")
+    p.add("no_verify", action="store_true", help="do not check final answers again")
+    p.add("keep_duplicates", action="store_true", help="keep several pairs of one prompt")
+    p.group("Report and export")
+    p.add("perplexity", action="store_true", help="the student's perplexity of y+ below and above gamma (loads the model)")
+    p.add("plot", help="write the histogram of change ratios (png, svg or pdf)")
+    p.add("export", help="also write conversational form: .parquet, .jsonl or a data set folder")
+    p.add("push_to_hub", metavar="OWNER/NAME", help="also upload, with a data set card")
+    p.add("public", action="store_true", help="make the uploaded data set public")
+    p.add("workers", type=int, default=1, help="processes for comparing and verifying")
+    return p
+
+def _checked_settings(args) -> str:
+    "The file of pairs; raises `SpotError` for settings that cannot be, before anything is read."
+    source = args.data or args.pairs
+    if not source: raise SpotError("--data is missing: name a file of pairs, as `spot rectify` writes it")
+    if args.perplexity and not args.model: raise SpotError("--perplexity needs --model: the student that wrote the rejected responses")
+    if Path(args.output).suffix != ".jsonl":
+        raise SpotError(f"--output {args.output}: the kept pairs are written as .jsonl; use --export for other forms")
+    if Path(source).exists() and Path(source).resolve() == Path(args.output).resolve():
+        raise SpotError("--output would overwrite the input: choose another name")
+    return source
+
+# %% ../nbs/09_pairs.ipynb #fc472642
 def cli(argv: "list[str]") -> int:
     "`spot filter`: keep verified pairs with a small change ratio, count the rest, export."
-    parser = argparse.ArgumentParser(prog="spot filter", description="Keep verified pairs whose change ratio is at most gamma; say what was dropped and why.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = parser.add_argument
-    add("input", nargs="?", help="file of pairs (jsonl, json, parquet or csv; our keys, the paper's or TRL's) or a hub data set")
-    add("--input", dest="input_flag", help=argparse.SUPPRESS)
-    add("-o", "--output", default="pairs.jsonl", help="kept pairs (jsonl); <output>.dropped.jsonl and .stats.json are written beside it")
-    add("--gamma", type=float, default=0.6, help="largest change ratio kept")
-    add("--model", "--tokenizer", default=None, help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
-    add("--max_length", "--max-length", type=int, default=None, help="most tokens of prompt and longer response")
-    add("--no_verify", "--no-verify", action="store_true", help="do not check final answers again")
-    add("--keep_duplicates", "--keep-duplicates", action="store_true", help="keep several pairs of one prompt")
-    add("--perplexity", action="store_true", help="the student's perplexity of y+ below and above gamma (loads the model)")
-    add("--plot", default=None, help="write the histogram of change ratios (png, svg or pdf)")
-    add("--export", default=None, help="also write conversational form: .parquet, .jsonl or a data set folder")
-    add("--push_to_hub", "--push-to-hub", default=None, metavar="OWNER/NAME", help="also upload, with a data set card")
-    add("--public", action="store_true", help="make the uploaded data set public")
-    add("--workers", type=int, default=1, help="processes for comparing and verifying")
-    args = parser.parse_args(argv)
-    source = args.input or args.input_flag
-    if not source: parser.error("name a file of pairs")
-    if args.perplexity and not args.model: raise SpotError("--perplexity needs --model: the student that wrote the rejected responses")
-    if Path(args.output).suffix != ".jsonl": raise SpotError(f"--output {args.output}: the kept pairs are written as .jsonl; use --export for other forms")
-    if Path(source).exists() and Path(source).resolve() == Path(args.output).resolve(): raise SpotError("--output would overwrite the input: choose another name")
+    args = _parser().parse(argv)
+    source = _checked_settings(args)
     tokenizer = None
     if args.model:
         from spot_nb.models import load_tokenizer
         tokenizer = load_tokenizer(args.model)
-    kept, dropped = filter_pairs(load_pairs(source), args.gamma, tokenizer, args.max_length, not args.no_verify, args.keep_duplicates, args.workers)
+    kept, dropped = filter_pairs(load_pairs(source), args.gamma, tokenizer, args.max_length, not args.no_verify, args.keep_duplicates, args.workers, args.task)
     stats = statistics(kept, dropped)
     candidates = kept + [p for p in dropped if p["reason"] == "over_gamma"]
     if args.perplexity and candidates:
@@ -312,6 +327,10 @@ def cli(argv: "list[str]") -> int:
     if args.plot: plot_change_ratios(candidates, args.gamma, args.plot)
     if args.export: export_pairs(kept, args.export)
     print(_report(stats, "tokens" if tokenizer else "words"))
-    print(f"written: {out}")
     if args.push_to_hub: print(push_pairs(kept, args.push_to_hub, dataset_card(stats, args.gamma, args.model), private=not args.public))
+    if not kept:
+        last_line([out, out.with_suffix(".dropped.jsonl")], "nothing, as no pair was kept: see the reasons")
+        return 1
+    model = quoted(args.model or "STUDENT")
+    last_line(out, f"spot train --model {model} --data {quoted(out)} --output trained, or look first: spot inspect --data {quoted(out)}")
     return 0

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .records import SpotError, prompt_id, read_json, read_jsonl, write_json, write_jsonl, write_text
+from .options import Parser, add_fields
 
 # %% ../nbs/17_pipeline.ipynb #0121b78b
 @dataclass
 class PipelineConfig:
     "Settings of one run; the defaults are the demo."
-    output_dir: str = "runs/demo"
+    output_dir: str = "runs/demo"               # folder of the run; a second call goes on with what is there
     model: str = "embedded"                     # folder, hub id or `embedded`
     data_path: str = "arithmetic"               # training problems: file, hub id or `arithmetic`
     data_config: str = ""                       # the configuration of a hub data set, such as `en`
@@ -28,19 +29,22 @@ class PipelineConfig:
     n_train: int = 190                          # training problems to sample
     n_test: int = 120                           # held-out problems
     oracle: str = "arithmetic"                  # what `spot rectify --oracle` takes; `arithmetic` is the embedded program
-    oracle_args: dict = field(default_factory=dict)
+    oracle_args: dict = field(default_factory=dict)   # further options of the Oracle, such as {model: gpt-5, base_url: ...}
     engine: str = "auto"                        # what `spot elicit --engine` takes
+    # further options of the engine
     engine_args: dict = field(default_factory=lambda: dict(batch_size=64))
-    temperature: float = 0.7
-    top_p: float = 0.8
-    max_tokens: int = 48
-    enable_thinking: "bool | None" = None
+    temperature: float = 0.7                    # of the student while eliciting; 0 is greedy
+    top_p: float = 0.8                          # nucleus of the student
+    max_tokens: int = 48                        # longest response of the student
+    enable_thinking: "bool | None" = None       # true or false for hybrid models; without it the template's own
     gamma: float = 0.6                          # largest change ratio kept
+    # settings of every training, as `spot train` takes them
     train: dict = field(default_factory=lambda: dict(num_train_epochs=2, per_device_train_batch_size=8, save_steps=13, save_total_limit=1))
+    # one training each: a name, a loss and what differs
     methods: list = field(default_factory=lambda: [
         dict(name="SFT+", loss="sft_plus", learning_rate=1e-5),
         dict(name="SPoT-BCO", loss="spot_bco", beta="auto", delta_floor=0.0, learning_rate=1e-5)])
-    seed: int = 0
+    seed: int = 0                               # of the problems, the sampling and the training
 
 # %% ../nbs/17_pipeline.ipynb #390770aa
 class Stages:
@@ -340,22 +344,16 @@ def report_page(results: dict, folder: "str | Path", config: PipelineConfig) -> 
     return _PAGE.format(title="SPoT report", body=body)
 
 # %% ../nbs/17_pipeline.ipynb #5ed779ff
-def _parser(prog: str, about: str) -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog=prog, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--config", metavar="FILE", help="YAML file with settings; flags win over it")
-    p.add_argument("--fresh", action="store_true", help="throw away what an earlier run left in output_dir")
-    d = PipelineConfig()
-    for f in dataclasses.fields(PipelineConfig):
-        names = [f"--{f.name}"] + ([f"--{f.name.replace('_', '-')}"] if "_" in f.name else [])
-        if isinstance(getattr(d, f.name), (list, dict)): kind = _yaml
-        elif f.name == "enable_thinking": kind = lambda v: {"true": True, "false": False}[v.lower()]
-        else: kind = type(getattr(d, f.name))
-        p.add_argument(*names, type=kind, default=argparse.SUPPRESS, metavar=f.name.split("_")[-1].upper(), help=f"default: {getattr(d, f.name)}")
-    return p
+_NAMES = {"data_path": ("data",), "output_dir": ("output",), "data_config": ("subset",)}
+_OTHER = {name: field for field, names in _NAMES.items() for name in names}
 
-def _yaml(text: str):
-    import yaml
-    return yaml.safe_load(text)
+def _parser(prog: str, about: str) -> Parser:
+    p = Parser(prog, about, config=False)
+    p.add("config", metavar="FILE", help="YAML file with settings; flags win over it")
+    p.add("fresh", action="store_true", help="throw away what an earlier run left in the output folder")
+    p.group("Settings, of the same names in YAML")
+    add_fields(p, PipelineConfig, _NAMES)
+    return p
 
 def parse_config(argv: "list[str]", prog: str = "spot demo", about: str = "The whole SPoT loop.") -> "tuple[PipelineConfig, argparse.Namespace]":
     "Settings from `--config` and flags. Raises `SpotError` for an unknown setting in the file."
@@ -367,6 +365,7 @@ def parse_config(argv: "list[str]", prog: str = "spot demo", about: str = "The w
         try: values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except FileNotFoundError: raise SpotError(f"{path} does not exist: check the path") from None
         except yaml.YAMLError as e: raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+        values = {_OTHER.get(k, k): v for k, v in values.items()}
         unknown = set(values) - {f.name for f in dataclasses.fields(PipelineConfig)}
         if unknown: raise SpotError(f"{path}: unknown setting {sorted(unknown)[0]!r}: `{prog} --help` lists them")
     return PipelineConfig(**{**values, **args}), argparse.Namespace(**own)

@@ -7,7 +7,7 @@ __all__ = ['SpotError', 'as_messages', 'same_on_disk', 'prompt_id', 'atomic_path
            'write_jsonl', 'read_json', 'iter_jsonl', 'read_jsonl', 'read_rows', 'Store', 'progress']
 
 # %% ../nbs/00_records.ipynb #9d567e70
-import hashlib, json, os, sys, tempfile, threading
+import hashlib, importlib.util, json, os, sys, tempfile, threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterable, Iterator
@@ -230,9 +230,23 @@ class Store:
     def __exit__(self, *exc): self.close()
 
 # %% ../nbs/00_records.ipynb #13a219fe
+class _Lines:
+    "A stream for a log file: each state of a bar becomes a line of its own."
+    def __init__(self, out): self.out = out
+    def write(self, text: str):
+        if text.strip(): self.out.write(text.strip() + "\n")
+    def flush(self): self.out.flush()
+
 def progress(iterable: "Iterable | None" = None, desc: str = "", total: "int | None" = None, **kwargs):
-    "A tqdm bar on terminals and in notebooks; silent when the output goes to a file (set `SPOT_PROGRESS=1` or `0` to force)."
-    from tqdm import tqdm
+    """A tqdm bar on terminals and in notebooks; in a log file a line every 30 seconds (`SPOT_LOG_EVERY`).
+
+    `SPOT_PROGRESS=0` silences it, `1` draws the bar wherever the output goes."""
     forced = os.environ.get("SPOT_PROGRESS")
-    quiet = forced == "0" if forced in ("0", "1") else not (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(iterable, desc=desc, total=total, disable=quiet, dynamic_ncols=True, **kwargs)
+    notebook = "ipykernel" in sys.modules
+    if notebook and importlib.util.find_spec("ipywidgets"): from tqdm.auto import tqdm
+    else: from tqdm import tqdm
+    if forced == "0": return tqdm(iterable, desc=desc, total=total, disable=True, **kwargs)
+    if forced == "1" or notebook or sys.stderr.isatty(): return tqdm(iterable, desc=desc, total=total, dynamic_ncols=True, **kwargs)
+    every = float(os.environ.get("SPOT_LOG_EVERY", 30))
+    quiet = dict(file=_Lines(sys.stderr), mininterval=every, maxinterval=2*every, delay=every, miniters=1, ascii=True, ncols=100)
+    return tqdm(iterable, desc=desc, total=total, **quiet, **kwargs)

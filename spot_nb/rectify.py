@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Callable, Iterable
 
 from .records import SpotError, Store, as_messages, atomic_path, iter_jsonl, progress, prompt_id, read_rows, same_on_disk, write_jsonl
-from .oracle import (MODES, ORACLES, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply, TryAgain, build_messages, check_mode, cost_usd,
-                            export_sheet, load_prices, make_oracle, parse_reply, price_of, prompt_hash)
+from .oracle import (MODES, ORACLES, PROGRAM, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply, TryAgain, build_messages, check_mode, cost_usd,
+                            export_sheet, load_prices, make_oracle, parse_reply, price_of, prompt_hash, with_prompt)
+from .options import Facts, Parser, last_line, quoted
 from .tasks import Task, find_task, is_math, judge_task, stamp, task_for, try_check
 
 # %% ../nbs/07_rectify.ipynb #5523bcc5
@@ -458,7 +459,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     if run.stop is None: _in_order(run.output, [r["id"] for r in records])
     if run.stop == "interrupted": raise KeyboardInterrupt
     left = len(records) - sum(r["id"] in run.store for r in records)
-    return dict(errors=len(records), recorded=len(records) - left, left=left, verdicts={v: run.verdicts[v] for v in VERDICTS if run.verdicts[v]},
+    return Facts(errors=len(records), recorded=len(records) - left, left=left, verdicts={v: run.verdicts[v] for v in VERDICTS if run.verdicts[v]},
                 calls=run.calls, retries=run.retries, cost_usd=None if run.unpriced else round(run.spent, 6),
                 possibly_billed_usd=round(run.possible, 6), lowest_concurrency=int(run.limiter.lowest) if run.limiter else None,
                 seconds=round(time.monotonic() - start, 2), stopped=run.stop)
@@ -513,42 +514,56 @@ def print_report(path: "str | Path", show: int = 3) -> None:
     for u in r["unparsed"]: print(f"--- {u['id']}: {u['verdict']} ({u['reason']})\n{u['reply'] or '(no text)'}")
 
 # %% ../nbs/07_rectify.ipynb #8935758d
-def _parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="spot rectify", description="Let an Oracle correct the errors, with minimal edits. The same command resumes.",
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    a = p.add_argument
-    a("--input", "--errors", dest="input", help="errors: .jsonl, .json, .parquet, .csv or hub data set")
-    a("--output", default="pairs_raw.jsonl", help="one record an error, appended as it comes")
-    a("--oracle", default="gemini", choices=ORACLES, help="who corrects")
-    a("--model", help="the Oracle's model (gemini: gemini-2.5-pro)")
-    a("--base_url", help="server to talk to, for example http://127.0.0.1:8000/v1")
-    a("--api_key_env", default="OPENAI_API_KEY", help="variable that holds the key of an openai Oracle (Gemini: GEMINI_API_KEY)")
-    a("--program", help="module:function or file.py:function, for --oracle program")
-    a("--sheet", help="sheet of a human Oracle (.txt or .csv)")
-    a("--export", action="store_true", help="write the sheet and stop")
-    a("--engine", default="auto", help="engine of a local Oracle")
-    a("--mode", default="without_answer", choices=MODES, help="which prompt")
-    a("--workers", type=int, default=200, help="most calls at once")
-    a("--attempts", type=int, default=1, help="most replies asked for per error, with the failures in view")
-    a("--tries", type=int, default=8, help="sends per reply before it counts as failed")
-    a("--timeout", type=float, default=600.0, help="seconds a call may take")
-    a("--thinking_budget", type=int, default=16384, help="Gemini: most tokens of thought")
-    a("--max_tokens", type=int, help="most tokens of a reply (default: the Oracle's own)")
-    a("--temperature", type=float, help="sampling temperature (default: the service's own)")
-    a("--target_correct", type=int, help="stop at this many verified corrections")
-    a("--max_cost_usd", type=float, help="most dollars for this output, earlier runs included")
-    a("--price", help="dollars per million tokens IN,OUT, or a JSON file {model: {input, output}}")
-    a("--limit", type=int, help="only the first so many errors")
-    a("--retry", default="", help="verdicts to ask again, comma-separated (failed,empty,...)")
-    a("--fresh", action="store_true", help="start over: DELETE what is in --output")
-    a("--dry_run", action="store_true", help="estimate calls, tokens and cost, and stop")
-    a("--report", action="store_true", help="report on --output, and stop")
+_ABOUT = """Let an Oracle correct the errors, with minimal edits. The same command goes on where it stopped; corrections that
+were paid for are kept."""
+
+def _parser() -> Parser:
+    p = Parser("spot rectify", _ABOUT)
+    p.add("data", "errors", dest="input", help="errors, as `spot elicit` writes them: .jsonl, .json, .parquet, .csv or a hub data set")
+    p.add("output", default="pairs_raw.jsonl", help="one record an error, appended as it comes")
+    p.add("task", help="how corrections are checked: a task's name or FILE.py (default: the one that the errors name)")
+    p.group("Oracle")
+    p.add("oracle", default="gemini", choices=ORACLES, help="who corrects")
+    p.add("oracle_model", dest="model", help="the Oracle's model (gemini: gemini-2.5-pro)")
+    p.add("model", dest="older_model", help=argparse.SUPPRESS)
+    p.add("base_url", help="server to talk to, for example http://127.0.0.1:8000/v1")
+    p.add("api_key_env", default="OPENAI_API_KEY", help="variable that holds the key of an openai Oracle (Gemini: GEMINI_API_KEY)")
+    p.add("program", metavar="FILE.py:FUNCTION", help=f"for --oracle program, from the current folder; {PROGRAM}")
+    p.add("sheet", help="sheet of a human Oracle (.txt or .csv)")
+    p.add("export", action="store_true", help="write the sheet and stop")
+    p.add("engine", default="auto", help="engine of a local Oracle")
+    p.group("Prompt and replies")
+    p.add("mode", default="without_answer", choices=MODES, help="which prompt")
+    p.add("prompt", metavar="FILE", help="your own prompt for this mode, with {question}, {response}, {format}, {start}, {end}, {answer}")
+    p.add("thinking_budget", type=int, default=16384, help="Gemini: most tokens of thought")
+    p.add("max_tokens", type=int, help="most tokens of a reply (default: the Oracle's own)")
+    p.add("temperature", type=float, help="sampling temperature (default: the service's own)")
+    p.add("attempts", type=int, default=1, help="most replies asked for per error, with the failures in view")
+    p.group("Calls and cost")
+    p.add("workers", type=int, default=200, help="most calls at once")
+    p.add("tries", type=int, default=8, help="sends per reply before it counts as failed")
+    p.add("timeout", type=float, default=600.0, help="seconds a call may take")
+    p.add("target_correct", type=int, help="stop at this many verified corrections")
+    p.add("max_cost_usd", type=float, help="most dollars for this output, earlier runs included")
+    p.add("price", help="dollars per million tokens IN,OUT, or a JSON file {model: {input, output}}")
+    p.add("limit", type=int, help="only the first so many errors")
+    p.group("Run")
+    p.add("retry", default="", help="verdicts to ask again, comma-separated (failed,empty,...)")
+    p.add("fresh", action="store_true", help="start over: DELETE what is in --output")
+    p.add("dry_run", action="store_true", help="estimate calls, tokens and cost, and stop")
+    p.add("report", action="store_true", help="report on --output, and stop")
     return p
 
-def _same_dashes(argv: "list[str]") -> "list[str]":
-    "`--max-cost-usd` as `--max_cost_usd`; values are left alone."
-    return [re.sub(r"^--[^=]+", lambda m: "--" + m[0][2:].replace("-", "_"), a) if a.startswith("--") else a for a in argv]
+def _parsed(argv: "list[str]"):
+    "Settings of the command; `--model`, the older name of the Oracle's model, is understood with a word on it."
+    a = _parser().parse(argv)
+    if a.older_model:
+        if a.model: raise SpotError("--model and --oracle_model both name the Oracle's model: give --oracle_model")
+        a.model = a.older_model
+        print("note: --model means the student elsewhere; --oracle_model names the Oracle's model", file=sys.stderr)
+    return a
 
+# %% ../nbs/07_rectify.ipynb #df12e1ec
 class _Unconnected(Oracle):
     "Stands in for a paid Oracle where only its name and price matter, so that a dry run needs no key."
     def __init__(self, kind: str, model: str, thinking: int): self.kind, self.model, self.paid, self._options = kind, model, True, (thinking,)
@@ -565,15 +580,21 @@ def _oracle(a) -> Oracle:
     return make_oracle(a.oracle, a.model, base_url=a.base_url, api_key_env=a.api_key_env, thinking_budget=a.thinking_budget, max_tokens=a.max_tokens,
                        temperature=a.temperature, timeout=a.timeout, program=a.program, sheet=a.sheet, engine=a.engine)
 
+def _task(a, records: "list[dict]") -> Task:
+    "The task of a command: the one given, or the one that the errors name, with the prompt of --prompt."
+    task = task_for(records, a.task, a.input)
+    return with_prompt(task, a.mode, a.prompt) if a.prompt else task
+
 def _print_estimate(a) -> None:
     records = load_errors(a.input)[:a.limit]
+    task = _task(a, records)
     done, past = set(), Counter()
     if Path(a.output).is_file() and not a.fresh:
         for r in iter_jsonl(a.output):
             done.add(r["id"]); u = r.get("usage") or {}
             past.update({"calls": u.get("calls", 0), "input": u.get("input_tokens", 0), "output": u.get("output_tokens", 0)})
     records = [r for r in records if r["id"] not in done]
-    e = estimate(records, _dry_oracle(a), a.mode, load_prices(a.price), past)
+    e = estimate(records, _dry_oracle(a), a.mode, load_prices(a.price), past, task)
     usd = "unknown: add --price IN,OUT" if e["usd"] is None else f"${e['usd']:.2f}" + (f" to ${e['usd']*a.attempts:.2f}" if a.attempts > 1 else "")
     print(f"{e['calls']} errors to correct" + (f" ({len(done)} are done)" if done else "") + f": about {e['input_tokens']:,} tokens in, {e['output_tokens']:,} out; cost {usd}")
     print("measured on the records there are" if past["calls"] >= 20 else
@@ -581,21 +602,24 @@ def _print_estimate(a) -> None:
 
 def cli(argv: "list[str]") -> int:
     "`spot rectify`. Exit status 0 when the run came to its end or its budget or target, else by `SpotError`."
-    a = _parser().parse_args(_same_dashes(argv))
+    a = _parsed(argv)
     if a.report: print_report(a.output); return 0
-    if not a.input: raise SpotError("--input is missing: name the file of errors that `spot elicit` wrote")
+    if not a.input: raise SpotError("--data is missing: name the file of errors that `spot elicit` wrote")
     if a.dry_run: _print_estimate(a); return 0
     if a.export:
         if not a.sheet: raise SpotError("--export needs --sheet FILE")
         if Path(a.sheet).exists(): raise SpotError(f"{a.sheet} exists and may hold corrections: choose another name, or move it away")
         records = load_errors(a.input)[:a.limit]
-        print(f"{len(records)} corrections to write in {export_sheet(records, a.sheet)}; when done: spot rectify --oracle human --sheet {a.sheet} --input {a.input} --output {a.output}")
+        print(f"{len(records)} corrections to write in {export_sheet(records, a.sheet)}; when done: spot rectify --oracle human --sheet {a.sheet} --data {a.input} --output {a.output}")
         return 0
+    task = _task(a, load_errors(a.input)[:a.limit])
     oracle = _oracle(a)
     s = rectify(a.input, oracle, a.output, workers=a.workers, mode=a.mode, attempts=a.attempts, tries=a.tries, timeout=a.timeout, prices=a.price,
                 target_correct=a.target_correct, max_cost_usd=a.max_cost_usd, retry=[v.strip() for v in a.retry.split(",") if v.strip()],
-                limit=a.limit, resume=not a.fresh)
+                limit=a.limit, resume=not a.fresh, task=task)
     if s["stopped"]: print(f"stopped at the {s['stopped']}; {s['left']} errors are left, and the same command with a larger {s['stopped']} goes on")
     print(f"{s['recorded']} of {s['errors']} errors recorded in {s['seconds']:.0f} s, {s['calls']} calls, {s['retries']} retries")
     if s["recorded"] or Path(a.output).stat().st_size: print_report(a.output, 0)
+    given = f" --task {quoted(a.task)}" if a.task else ""
+    last_line(a.output, f"spot filter --data {quoted(a.output)}{given} --model STUDENT --output pairs.jsonl")
     return 0

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUP_NAMES', 'published', 'shown', 'check_averages', 'Row', 'Table', 'column_name', 'load_scores', 'table',
-           'plot_trade', 'cli']
+           'plot_trade', 'own_table', 'cli']
 
 # %% ../nbs/16_tables.ipynb #9174ad4d
 import re
@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from .records import SpotError, read_json, write_text
+from .options import Parser, last_line
 
 # %% ../nbs/16_tables.ipynb #06de08e6
 from .evaluate import GROUPS, NAMES, averages, finite, task_key
@@ -226,6 +227,7 @@ def table(number: "int | str", ours: "dict | None" = None) -> Table:
     notes = []
     for label, source in (ours or {}).items():
         scores, std, more = load_scores(source)
+        scores = {k: v for k, v in scores.items() if k not in _own_tasks(source).get("tasks", {})}
         model, method = _place(label, rows)
         at = max((i for i, r in enumerate(rows) if r.model == model and (_plain(r.method) == _plain(method))), default=None)
         if at is None: at = max((i for i, r in enumerate(rows) if r.model == model), default=len(rows) - 1)
@@ -266,22 +268,70 @@ def plot_trade(model: str = "Qwen3-8B", ours: "dict | None" = None, ax=None):
     return ax
 
 # %% ../nbs/16_tables.ipynb #fa1e6cde
+def _own_tasks(source: "dict | str | Path") -> dict:
+    "The figures of the tasks of one's own (rows named by `--tasks NAME=FILE`) in a results file or its folder, and the model."
+    if isinstance(source, dict): return {}
+    path = Path(source)
+    data = read_json(path/"aggregated_results.json" if path.is_dir() else path)
+    if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict): return {}
+    own = {k: t for k, t in data["tasks"].items() if isinstance(t, dict) and t.get("group") == "own"}
+    return {"model": str(data.get("model", "")).split(" ")[0], "tasks": own} if own else {}
+
+def own_table(ours: dict) -> "Table | None":
+    """A table of the tasks of one's own among `ours` (`{"base": folder, "SPoT": folder}`); None when there are none.
+
+    A row called `base` is what the differences are taken from."""
+    rows, notes = [], []
+    for label, source in ours.items():
+        found = _own_tasks(source)
+        if not found: continue
+        model, _, method = label.rpartition("/")
+        scores = {k: float(t["mean"]) for k, t in found["tasks"].items() if finite(t.get("mean")) is not None}
+        std = {k: t["std"] for k, t in found["tasks"].items() if finite(t.get("std")) is not None}
+        rows.append(Row(model, method, scores, std, ours=True))
+        for k, t in found["tasks"].items():
+            low, high = t["interval"]
+            task = (t.get("provenance", {}).get("task") or {}).get("name", "math")
+            limit = " (limited)" if t.get("provenance", {}).get("limit") else "" if t.get("complete", True) else " (not complete)"
+            notes.append(f"{label}, {k}: {found['model']}, {t['questions']} questions × {t['trials']}{limit}, checked by task {task}, "
+                         f"95% interval {low:.1f} to {high:.1f}.")
+    return Table("Your own tasks", rows, "", notes) if rows else None
+
+# %% ../nbs/16_tables.ipynb #cf585e31
+_ENDINGS = {".html": "html", ".tex": "latex", ".csv": "csv", ".md": "markdown"}
+
+def _parser() -> Parser:
+    p = Parser("spot tables", "The paper's tables, with your results beside them, and your own tasks in a table of their own.")
+    p.add(".numbers", nargs="*", help="tables of the paper (1-7, 9-12), or `all`; without any, 1, and the table of your own tasks")
+    p.add("ours", "data", action="append", default=[], metavar="NAME=PATH",
+          help="a row of your own: SPoT=evaluation_results or Qwen3-8B/SFT=other/aggregated_results.json (repeatable)")
+    p.add("format", choices=("markdown", "latex", "html", "csv"), help="what to write (default: by the ending of --output, else markdown)")
+    p.add("output", type=Path, help="a file to write; without it the tables are printed")
+    return p
+
+def _chosen(numbers: "list[str]", ours: dict) -> "list[Table]":
+    "The tables to show: those asked for, else Table 1 where it says something, and always the own tasks."
+    own = own_table(ours)
+    if not numbers: numbers = [] if own and not any(_published_scores(s) for s in ours.values()) else ["1"]
+    tables = [table(n, ours) for n in (list(published()["tables"]) if "all" in numbers else numbers)]
+    return tables + ([own] if own else [])
+
+def _published_scores(source: "dict | str | Path") -> bool:
+    return any(k in NAMES for k in load_scores(source)[0])
+
 def cli(argv: "list[str]") -> int:
     "`spot tables`: print or write the paper's tables with your rows."
-    import argparse
-    p = argparse.ArgumentParser(prog="spot tables", description="The paper's tables, with your results beside them.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("numbers", nargs="*", default=["1"], help="tables of the paper (1-7, 9-12), or `all`")
-    p.add_argument("--ours", action="append", default=[], metavar="NAME=PATH", help="a row of your own: SPoT=evaluation_results or Qwen3-8B/SFT=other/aggregated_results.json (repeatable)")
-    p.add_argument("--format", choices=["markdown", "latex", "html", "csv"], default=argparse.SUPPRESS, help="what to write (default: by the ending of --output, else markdown)")
-    p.add_argument("-o", "--output", type=Path, help="a file to write; without it the tables are printed")
-    a = p.parse_args(argv)
+    a = _parser().parse(argv)
     bad = [o for o in a.ours if "=" not in o]
     if bad: raise SpotError(f"--ours {bad[0]!r}: write NAME=PATH, for example SPoT=evaluation_results")
-    ours = dict(o.split("=", 1) for o in a.ours)
-    tables = [table(n, ours) for n in (list(published()["tables"]) if "all" in a.numbers else a.numbers)]
-    kind = getattr(a, "format", {".html": "html", ".tex": "latex", ".csv": "csv"}.get(a.output.suffix.lower() if a.output else "", "markdown"))
+    tables = _chosen(a.numbers, dict(o.split("=", 1) for o in a.ours))
+    kind = a.format or _ENDINGS.get(a.output.suffix.lower() if a.output else "", "markdown")
     text = "\n".join(t.frame().to_csv() if kind == "csv" else getattr(t, kind)() for t in tables)
-    if kind == "html": text = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>SPoT tables</title><body>{text}</body></html>\n'
-    if a.output: write_text(a.output, text); print(f"{len(tables)} table(s) to {a.output}")
-    else: print(text)
+    if kind == "html":
+        head = '<meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>SPoT tables</title>'
+        text = f'<!doctype html><html lang="en">{head}<body>{text}</body></html>\n'
+    if not a.output: print(text); return 0
+    write_text(a.output, text)
+    print(f"{len(tables)} table(s)")
+    last_line(a.output)
     return 0

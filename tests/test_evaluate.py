@@ -302,7 +302,7 @@ def test_bootstrap_interval_covers():
 
 def test_command_lists_and_names_mistakes(tmp_path, capsys):
     assert cli(["--list"]) == 0 and "olympiadbench" in capsys.readouterr().out
-    for argv, message in (([], "name a model"), (["m", "--source", "x"], "TASK=PATH"), (["m", "--enable-thinking", "--disable_thinking"], "contradict"),
+    for argv, message in (([], "--model is missing"), (["m", "--source", "x"], "TASK=PATH"), (["m", "--enable-thinking", "--disable_thinking"], "contradict"),
                           (["m", "--chat_template", "/nowhere"], "cannot be read"), (["m", "--tasks", "nope"], "no task"), (["m", "--temperature", "-1"], "temperature")):
         with pytest.raises(SpotError, match=message): cli([*argv, "-o", str(tmp_path/"o")])
 

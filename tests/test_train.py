@@ -273,7 +273,8 @@ def test_command_line(student, pairs, tmp_path):
             "--num_train_epochs", "1", "--loss", "spot_bce", "--reference_cache", str(tmp_path/"r")]
     done = subprocess.run([sys.executable, "-m", "spot_nb.train", *args], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.strip().splitlines()[-1])["steps"] == 1
+    *_, figures, last = done.stdout.strip().splitlines()
+    assert json.loads(figures)["steps"] == 1 and last.startswith("wrote ") and "next: spot evaluate --model" in last
     with pytest.raises(SpotError, match="does not exist"): cli(["--data_path", str(tmp_path/"none.jsonl"), "--output_dir", str(tmp_path), "--use_cpu", "true"])
 
 

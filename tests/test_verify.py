@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from spot_nb.verify import Verdict, boxed, clean, close_workers, extract_candidates, is_correct, judge, judge_many, number
-from spot_nb.verify import _elements, _key
+from spot_nb.compare import _key, elements as _elements
 
 SETS = {"math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "minerva": 272, "olympiadbench": 675}
 
