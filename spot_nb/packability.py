@@ -81,7 +81,7 @@ def _parts(config) -> Iterator:
     for v in list(vars(config).values()):
         if hasattr(v, "to_dict") and hasattr(v, "model_type"): yield from _parts(v)
 
-# %% ../nbs/11a_packability.ipynb #d90f160d
+# %% ../nbs/11a_packability.ipynb #a2cdd7ba
 def shallow(config, depth: int, total: int):
     "A copy of `config` with `depth` layers in place of `total`."
     config = copy.deepcopy(config)
@@ -107,6 +107,7 @@ def narrow(config):
 
 def _smaller(name: str, v: Any) -> Any:
     "A value of a config made small: sizes, special tokens that would fall outside the vocabulary, and caps so low that they bite."
+    if not isinstance(name, str): return v
     if isinstance(v, dict) and not name.startswith("rope"): return {k: _smaller(k, x) for k, x in v.items()} or v
     if type(v) is int and v > _SIZE_OF.get(name, v): return _SIZE_OF[name]
     if name.endswith("_token_id") and type(v) is int and v >= VOCAB: return 0
@@ -243,7 +244,7 @@ def _head_rule(model: nn.Module) -> HeadRule:
         if got.shape == logits.shape and (got - logits).abs().max() < 1e-4 * logits.abs().max(): return rule
     return HeadRule(own=True)
 
-# %% ../nbs/11a_packability.ipynb #2bf88a54
+# %% ../nbs/11a_packability.ipynb #39db7351
 _STATEFUL = re.compile("mamba|rwkv|recurrent|rglru|deltanet|linearattention|lightning|gateddelta|lstm|shortconv")
 
 def _parts_used(model: nn.Module) -> "list[nn.Module]":
@@ -261,8 +262,7 @@ def stateful_parts(model: nn.Module) -> "list[str]":
     body = {type(model), type(getattr(model, "model", None)), type(model.get_decoder())}
     kinds = {type(m): m for m in _parts_used(model) if type(m) not in body}
     odd = lambda m: isinstance(m, (nn.Conv1d, nn.RNNBase)) or _STATEFUL.search(type(m).__name__.lower())
-    return sorted(c.__name__ for c, m in kinds.items() if odd(m) and not c.__name__.endswith(("Norm", "NormGated", "Attention")
-                  if not _STATEFUL.search(c.__name__.lower().replace("recurrentgemma", "")) else ("Norm", "NormGated")))
+    return sorted(c.__name__ for c, m in kinds.items() if odd(m) and not re.search("Norm|Embedding", c.__name__))
 
 def layer_types(config) -> "set[str]":
     "The kinds of layers that a config names."
@@ -302,7 +302,7 @@ def _packing(model: nn.Module, groups, truth: Measured, rule: HeadRule) -> "tupl
         if not why: return "", r
     return why, rule
 
-# %% ../nbs/11a_packability.ipynb #8c5d81c3
+# %% ../nbs/11a_packability.ipynb #6181efc0
 _VERDICTS: "dict[tuple, Any]" = {}
 
 def _key(cls, config, kind: str, device) -> tuple:
@@ -315,7 +315,7 @@ def examine(cls, config, kind: str, device="cpu") -> Verdict:
     Raises `SpotError` for a model that is not causal or whose forward needs more than token ids. Remembered per process."""
     key = _key(cls, config, kind, device)
     if key not in _VERDICTS:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.autocast(torch.device(device).type, enabled=False):
             warnings.simplefilter("ignore")
             try: _VERDICTS[key] = _examine(cls, config, kind, device)
             except SpotError as e: _VERDICTS[key] = e
@@ -331,12 +331,12 @@ def _small(cls, config, device) -> Any:
         try:
             c = make(flat)
             with torch.device("meta"): size = sum(p.numel() for p in cls(copy.deepcopy(c)).parameters())
-            if size > 3e8: continue
+            if size > 1e8: continue
             model = small_model(cls, c, "eager", device=device)
             with torch.no_grad(): model(input_ids=torch.tensor([[5, 6, 7, 8]], device=device), use_cache=False).logits
             return c, model
         except Exception as e: error = error or e
-    raise error or ValueError("it has more than 300 million parameters however small it is made")
+    raise error or ValueError("it has more than 100 million parameters however small it is made")
 
 # %% ../nbs/11a_packability.ipynb #fc06c0a5
 def _examine(cls, config, kind: str, device) -> Verdict:
@@ -373,7 +373,7 @@ def _decide(cls, config, kind, device, eager, truth, groups) -> Verdict:
     if plain is None: return Verdict(False, "eager", f"padded batches give wrong values ({wrong})", padded=False, head=rule)
     return replace(plain, reason="; ".join(x for x in (wrong if plain.attention != kind else "", why_not) if x))
 
-# %% ../nbs/11a_packability.ipynb #e6673958
+# %% ../nbs/11a_packability.ipynb #18b8e0c5
 def class_of(model: nn.Module) -> type:
     "The transformers class of a model, also when FSDP has put its own class on top."
     return next(c for c in type(model).__mro__ if not any("FSDP" in b.__name__ for b in c.__mro__))
@@ -387,9 +387,9 @@ def set_attention(model: nn.Module, kind: str) -> None:
         config = getattr(m, "config", None)
         if getattr(config, "_attn_implementation", None) not in (kind, None): config._attn_implementation_internal = kind
 
-def settle(model: nn.Module, warn: bool = True) -> Verdict:
+def settle(model: nn.Module, packing: bool = True) -> Verdict:
     """The verdict on `model` (wrapped or not) under the attention it has; sets what follows from it: attention, head and
-    padding. Warns once when that is not what was asked. Raises `SpotError` as `examine` does."""
+    padding. Warns once when that is not what was asked (`packing`: packed rows). Raises `SpotError` as `examine` does."""
     lm = causal_lm(model)
     kind = lm.config._attn_implementation or "eager"
     known = getattr(lm, "_spot_verdict", None)
@@ -400,7 +400,7 @@ def settle(model: nn.Module, warn: bool = True) -> Verdict:
     if not verdict.tried: verdict = _by_trial(lm, verdict)
     if verdict.attention != kind: set_attention(lm, verdict.attention)
     lm._spot_verdict, lm._spot_head, lm._spot_padded = verdict, verdict.head.form(lm.config), verdict.padded
-    if warn and verdict.reason: warnings.warn(f"{class_of(lm).__name__}: {said(verdict, kind)}", stacklevel=3)
+    if verdict.attention != kind or packing and not verdict.packing: warnings.warn(f"{class_of(lm).__name__}: {said(verdict, kind)}", stacklevel=3)
     return verdict
 
 def _by_trial(lm: nn.Module, verdict: Verdict) -> Verdict:
@@ -481,11 +481,13 @@ def _run(lm: nn.Module) -> Callable:
         return packed_logps(lm, row)[row.entry.to(lm.device)]
     return logps
 
-# %% ../nbs/11a_packability.ipynb #6afe91a7
+# %% ../nbs/11a_packability.ipynb #88e76e8f
 def packability(model: nn.Module, groups: "Sequence[Sequence[tuple]]", half: bool = False, check: bool = True,
+                packing: bool = True,
                 logps: "Callable | None" = None, agree: "Callable | None" = None) -> Verdict:
     """Whether shared prefixes of `groups` (each a list of `(prompt_ids, response_ids)`) may be packed by `model`, and with
-    which attention; the model is left running with that one. Warns once when the answer is no.
+    which attention; the model is left running with that one. Warns once when the answer is no (with `packing=False`, which
+    asks for none, only when the attention changes).
 
     The class is examined on a small model of its kind (`examine`). With `check`, the model itself is then compared on
     some of the groups: packed with eager in values and gradients while that takes seconds, and packed with plain in the
@@ -494,8 +496,9 @@ def packability(model: nn.Module, groups: "Sequence[Sequence[tuple]]", half: boo
     lm = causal_lm(model)
     training = lm.training
     lm.eval()
-    try: verdict, why = settle(model), ""
+    try: verdict, why = settle(model, packing), ""
     finally: lm.train(training)
+    if not packing: return replace(verdict, packing=False)
     if not verdict.packing or not check: return verdict
     lm.eval()
     try: why = _checked(lm, groups, half, logps)

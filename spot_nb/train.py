@@ -19,8 +19,9 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 
 from .examples import Example, tokenize_pairs
 from .losses import OBJECTIVES, RewardShift, Tokens, objective, tether
-from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
+from .logps import (TREE, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
+from .packability import choose_attention, packability
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
 from .reference import _digest, load_reference, reference_key, save_reference, weights_digest
 from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_rows, write_json, write_text
@@ -193,34 +194,17 @@ class SPoTTrainer(Trainer):
         self._metrics: "dict[str, float]" = {}
         self._clock, self._parted = time.perf_counter(), False
         self.row_tokens = args.row_tokens or default_row_tokens(args.device)
-        self.packing = args.packing and self._packing_works()
+        self.packing = self._packing_works()
         self._reference(self.examples, args.reference_cache)
         if self.eval_examples: self._reference(self.eval_examples, None)
         self._headroom()
 
     # -- before training
     def _packing_works(self) -> bool:
-        "Whether packed log-probs equal plain ones on the two shortest pairs; warns and says no where they do not."
-        lm = causal_lm(self.model)
-        sample = sorted(self.examples, key=lambda e: len(e.prompt) + len(e.chosen) + len(e.rejected or []))[:2]
-        seqs = [s for e in sample for s in e.sequences]
-        name, training = type(lm).__name__, lm.training
-        lm.eval()
-        try:
-            with torch.no_grad(), self.accelerator.autocast():
-                packed = pack(seqs, row_multiple(self.model))
-                fast = packed.sums(packed_logps(lm, packed).cpu())
-                if not self.args.check_packing: return True
-                slow = torch.stack([v.sum() for v in plain_logps(lm, seqs)]).cpu()
-        except Unpackable as e:
-            warnings.warn(f"{name}: shared prefixes are not packed ({e}); using the plain computation", stacklevel=2)
-            return False
-        finally: lm.train(training)
-        gap = ((fast - slow).abs() / slow.abs().clamp_min(1)).max().item()
-        limit = 1e-4 if lm.dtype == torch.float32 and not (self.args.bf16 or self.args.fp16) else 3e-2
-        if gap < limit: return True
-        warnings.warn(f"{name}: packed and plain log-probs differ by {gap:.1e}, more than {limit:.0e}; using the plain computation", stacklevel=2)
-        return False
+        "Whether this model takes packed rows (`spot_nb.packability`); warns and says no where it does not."
+        groups, half = [e.sequences for e in self.examples], self.args.bf16 or self.args.fp16
+        with self.accelerator.autocast():
+            return packability(self.model, groups, half, self.args.check_packing, self.args.packing).packing
 
     def _reference(self, examples: "list[Example]", path: "str | None") -> None:
         "Fill in the reference log-probs: from the cache, else computed once, each rank a share."
@@ -489,13 +473,14 @@ def load_records(path: str, pairs: bool) -> "list[dict]":
         return load_pairs(path)
     return rows
 
-def _needs_eager(config: SPoTConfig) -> bool:
-    "Whether the student caps its attention scores or has attention sinks, which SDPA leaves out."
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
-    try: c = AutoConfig.from_pretrained(resolve_model(config.model_name_or_path), trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError): return False                               # loading the model says what is wrong
-    if getattr(c.get_text_config(), "attn_logit_softcapping", None): return True
-    return type(c) in MODEL_FOR_CAUSAL_LM_MAPPING and not MODEL_FOR_CAUSAL_LM_MAPPING[type(c)]._supports_sdpa
+def _attention(config: SPoTConfig) -> str:
+    "The attention implementation to load the student with."
+    from transformers import AutoConfig
+    if config.attn_implementation: return register_tree_attention() if config.attn_implementation == TREE else config.attn_implementation
+    path, code = resolve_model(config.model_name_or_path), config.trust_remote_code
+    try: c = AutoConfig.from_pretrained(path, trust_remote_code=code)
+    except (OSError, ValueError): return register_tree_attention()            # loading the model says what is wrong
+    return choose_attention(c, config.device, code)
 
 def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None, eval_pairs: "Sequence[dict] | None" = None, **kwargs) -> SPoTTrainer:
     "A trainer for `config`: loads what is not given, tokenizes, wraps LoRA adapters. Raises `SpotError` as its parts do."
@@ -512,10 +497,8 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
     if dropped: warnings.warn(f"{counts['kept']} pairs kept; {', '.join(f'{v} {k}' for k, v in dropped.items())}", stacklevel=2)
     eval_examples = tokenize_pairs(list(eval_pairs), tokenizer, config, o.pairs)[0] if eval_pairs else None
     if model is None:
-        cuda = torch.device(config.device).type == "cuda"
         dtype = config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16 else "float32"
-        kind = config.attn_implementation or ("flex_attention" if cuda else "eager" if _needs_eager(config) else register_tree_attention())
-        model = load_model(config.model_name_or_path, dtype, str(config.device), config.trust_remote_code, attn_implementation=kind)
+        model = load_model(config.model_name_or_path, dtype, str(config.device), config.trust_remote_code, attn_implementation=_attention(config))
     if config.use_peft and not hasattr(model, "peft_config"):
         from peft import LoraConfig, get_peft_model
         set_seed(config.seed)                                                # the adapters start at random
