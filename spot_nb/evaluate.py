@@ -187,7 +187,7 @@ def own_benchmark(name: str, source: "str | Path", task: Any = None) -> Benchmar
         else: found = make_problem(task, row, "row")
         return {k: v for k, v in found.items() if k in ("prompt", "answer", *task.columns) and k != "options"}
     return Benchmark(name, str(source), group="own", template=task.system + task.template, prepare=prepare, scorer=task,
-                     max_tokens=task.sampling.get("max_tokens"), help=task.help)
+                     help=task.help)
 
 def resolve_tasks(names: "str | Iterable[str] | None" = None, task: Any = None) -> "list[Benchmark]":
     """Benchmarks by name, in the order given; None is the nine. Names may be written as the paper's users do (`custom|aime24|0|0`).
@@ -460,7 +460,7 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
     when the folder holds another experiment, `sources` names no known task, or no task could be run."""
     from spot_nb import __version__
     from spot_nb.generate import Generator, Sampling, make_generator
-    output, sampling = Path(output), sampling or Sampling(seed=seed)
+    output, sampling = Path(output), sampling or Sampling(**find_task(task).sampling, seed=seed, enable_thinking=find_task(task).enable_thinking)
     own = not isinstance(model, Generator)
     fingerprint = model_fingerprint(model) if own else str(model.info().get("model"))
     if trials is not None and trials < 1: raise SpotError(f"trials must be at least 1, not {trials}")

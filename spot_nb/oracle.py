@@ -313,6 +313,7 @@ class Job:
 class Oracle:
     "The interface. `kind` and `model` go into each record; `paid` says whether calls cost money; `discount` scales the price."
     kind, model, paid, discount = "oracle", None, False, 1.0
+    behind_network = False                                         # such calls can run while a GPU samples
     async def ask(self, job: Job) -> Reply:
         "Answer one job. Raises `TryAgain`, `BadCall` or `SpotError`."
         raise TypeError(f"{type(self).__name__} does not answer one by one")
@@ -432,7 +433,7 @@ class GeminiOracle(Oracle):
 
     `thinking_budget`: most tokens of thought, None for the model's own choice. `max_tokens` bounds thoughts and answer
     together. `timeout` in seconds. `base_url` points the client elsewhere (a proxy, a test server)."""
-    kind, paid = "gemini", True
+    kind, paid, behind_network = "gemini", True, True
     def __init__(self, model: str = "gemini-2.5-pro", thinking_budget: "int | None" = 16384, max_tokens: int = 65536,
                  temperature: "float | None" = None, base_url: "str | None" = None, timeout: float = 600.0):
         self._key, self._key_name = need_key(("GEMINI_API_KEY", "GOOGLE_API_KEY"), "Gemini")
@@ -484,7 +485,7 @@ class OpenAIOracle(Oracle):
 
     The key comes from the variable named by `api_key_env`; with a `base_url` it may be unset. `extra` goes into each request's body
     (for vLLM: `{"chat_template_kwargs": {"enable_thinking": true}}`)."""
-    kind = "openai"
+    kind, behind_network = "openai", True
     def __init__(self, model: str, base_url: "str | None" = None, api_key_env: str = "OPENAI_API_KEY", max_tokens: "int | None" = 32768,
                  temperature: "float | None" = None, top_p: "float | None" = None, extra: "dict | None" = None, timeout: float = 600.0):
         if not model: raise SpotError("an OpenAI-compatible Oracle needs --model")
@@ -631,7 +632,7 @@ class GeminiBatchOracle(GeminiOracle):
     """Gemini's Batch API: submit, poll, collect; resumable through the `state` file.
 
     `poll`: seconds between looks at the jobs. A job's inline requests stay below `max_bytes` (the service's limit is 20 MB)."""
-    kind, discount = "gemini_batch", BATCH_DISCOUNT
+    kind, discount, behind_network = "gemini_batch", BATCH_DISCOUNT, False
     _DONE = ("JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED")
     _DEAD = ("JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED")
     def __init__(self, *args, poll: float = 60.0, max_bytes: int = 15_000_000, max_requests: int = 2000, tries: int = 8, **kwargs):

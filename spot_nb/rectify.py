@@ -147,6 +147,41 @@ def estimate(records: "list[dict]", oracle: "Oracle | None", mode: str = "withou
     one = cost_usd({"input": n_in/n, "output": n_out/n}, price, oracle.discount if oracle else 1.0)
     return dict(calls=len(records), input_tokens=round(n_in), output_tokens=round(n_out), usd_per_call=one, usd=None if one is None else one*len(records))
 
+# %% ../nbs/07_rectify.ipynb #2e493941
+class _Feed:
+    "Records for the workers, one at a time: those that are there, then those that `follow` brings, until it brings None."
+    def __init__(self, todo: "Iterable[dict]", follow: "Callable | None" = None, stopped: Callable = lambda: False, pause: float = 0.05):
+        self.todo, self.follow, self.stopped, self.pause, self.turn = deque(todo), follow, stopped, pause, asyncio.Lock()
+
+    async def get(self) -> "dict | None":
+        if self.todo: return self.todo.popleft()
+        async with self.turn:
+            while not self.todo and self.follow and not self.stopped():
+                came = await asyncio.get_running_loop().run_in_executor(None, self.follow)
+                if came is None: self.follow = None
+                elif came: self.todo.extend(came)
+                else: await asyncio.sleep(self.pause)
+            return self.todo.popleft() if self.todo else None
+
+def _loaded(follow: Callable, run: "_Run", records: "list[dict]") -> Callable:
+    "`follow` with its rows read as sample records, added to `records`, without those that are finished."
+    def more():
+        came = follow()
+        if came is None: return None
+        came = load_errors(came)
+        records.extend(came)
+        run.bar.total = len(records)
+        return [r for r in came if r["id"] not in run.store]
+    return more
+
+def _all_of(more: Callable, pause: float = 0.2) -> "list[dict]":
+    "Everything that `more` brings until it ends."
+    out = []
+    while (came := more()) is not None:
+        out += came
+        if not came: time.sleep(pause)
+    return out
+
 # %% ../nbs/07_rectify.ipynb #dcd07159
 def _sidecar(output: Path, name: str) -> Path: return output.with_name(f"{output.stem}.{name}.jsonl")
 
@@ -321,11 +356,11 @@ class _Run:
             self.bar.set_postfix_str(f"verified {good/done:.0%}, " + (f"${self.spent:.2f}" if not self.unpriced else "cost unknown"), refresh=False)
 
     # -- one by one, many at once
-    async def concurrently(self, todo: "list[dict]", workers: int, **options):
+    async def concurrently(self, todo: "list[dict]", workers: int, follow: "Callable | None" = None, **options):
         self.limiter, self.stopping, self.dry = Limiter(workers), asyncio.Event(), asyncio.Event()
-        loop, feed = asyncio.get_running_loop(), iter(todo)
+        loop, feed = asyncio.get_running_loop(), _Feed(todo, follow, lambda: self.stop is not None)
         async def worker():
-            for record in feed:
+            while (record := await feed.get()) is not None:
                 calls, done = list(self.tried.get(record["id"], ())), False
                 if calls and len(calls) >= self.attempts: self.finish(record, calls); continue
                 while not done:
@@ -342,7 +377,7 @@ class _Run:
             with contextlib.suppress(asyncio.TimeoutError): await asyncio.wait_for(self.dry.wait(), n*_STAGGER)
             try: await worker()
             except Exception as e: self.fatal = self.fatal or e; self.halt("error")
-        tasks = [asyncio.create_task(guarded(n)) for n in range(min(workers, len(todo)))]
+        tasks = [asyncio.create_task(guarded(n)) for n in range(workers if follow else min(workers, len(todo)))]
         def interrupt():
             if self.stop == "interrupted":
                 for t in tasks: t.cancel()
@@ -415,7 +450,8 @@ def _in_order(path: Path, ids: list):
 def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", output: "str | Path", *, workers: int = 200,
             mode: str = "without_answer", attempts: int = 1, tries: int = 8, timeout: float = 600.0, backoff: float = 1.0, max_wait: float = 60.0,
             target_correct: "int | None" = None, max_cost_usd: "float | None" = None, prices: "dict | str | None" = None,
-            retry: Iterable[str] = (), limit: "int | None" = None, resume: bool = True, task: "Task | str | None" = None) -> dict:
+            retry: Iterable[str] = (), limit: "int | None" = None, resume: bool = True, task: "Task | str | None" = None,
+            follow: "Callable[[], list[dict] | None] | None" = None) -> dict:
     """Let `oracle` correct `errors` and write one record each to `output` (JSON Lines, keys of a pair plus `verdict`, `verified`, `reply`, ...).
 
     errors: a file, hub data set or list of sample records. oracle: an `Oracle`, or a callable (see `ProgramOracle`).
@@ -424,6 +460,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     target_correct: stop at that many verified corrections. max_cost_usd: most dollars for this output, earlier runs included.
     task: checks the corrections and words the Oracle's prompts; by default the one that the errors name.
     retry: verdicts whose records are set aside and asked again. limit: only the first so many errors. resume=False starts afresh.
+    follow: called when the errors run out; gives those that came since (perhaps none yet), or None when no more will come.
 
     Returns counts by verdict, calls, retries, cost, seconds, and `stopped`: None, `budget` or `target`.
     Raises `SpotError` for what the user must fix (key, model, input), and `KeyboardInterrupt` after a graceful Ctrl-C."""
@@ -437,6 +474,11 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     unknown = set(retry) - set(VERDICTS)
     if unknown: raise SpotError(f"there is no verdict {', '.join(sorted(unknown))}: use {', '.join(VERDICTS)}")
     records = load_errors(errors)[:limit]
+    while follow and not records:
+        came = follow()
+        if came is None: follow = None
+        elif came: records += load_errors(came)
+        else: time.sleep(0.05)
     if mode == "with_answer" and oracle.kind not in ("program", "human"):
         for r in records: build_messages(r, mode)
     task = task_for(records, task, str(errors) if isinstance(errors, (str, Path)) else "the errors")
@@ -449,8 +491,9 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     try:
         todo = [r for r in records if r["id"] not in run.store]
         run.bar = progress(total=len(records), initial=len(records) - len(todo), desc="rectify")
+        if follow and hasattr(oracle, "stream"): todo += _all_of(_loaded(follow, run, records))
         if todo and hasattr(oracle, "stream"): run.in_rounds(todo)
-        elif todo: _in_loop(lambda: run.concurrently(todo, workers, tries=tries, timeout=timeout, backoff=backoff, max_wait=max_wait), run)
+        elif todo or follow: _in_loop(lambda: run.concurrently(todo, workers, follow and _loaded(follow, run, records), tries=tries, timeout=timeout, backoff=backoff, max_wait=max_wait), run)
         run.bar.close()
     finally:
         run.store.close()

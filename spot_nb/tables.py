@@ -177,6 +177,16 @@ vertical-align:bottom;font-weight:600}.spot-table thead th:nth-child(n+3){text-a
 .spot-table small{display:block;font-size:11px;opacity:.95}.spot-table .up{color:#12966e}.spot-table .down{color:#d0661a}.spot-table .same{opacity:.6}
 .spot-table .sd{opacity:.65;font-size:12px}.spot-table figcaption{font:12px/1.4 system-ui,sans-serif;opacity:.75;max-width:60em}"""
 
+# %% ../nbs/16_tables.ipynb #b7c1e2d4
+def _own_tasks(source: "dict | str | Path") -> dict:
+    "The figures of the tasks of one's own (rows named by `--tasks NAME=FILE`) in a results file or its folder, and the model."
+    if isinstance(source, dict): return {}
+    path = Path(source)
+    data = read_json(path/"aggregated_results.json" if path.is_dir() else path)
+    if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict): return {}
+    own = {k: t for k, t in data["tasks"].items() if isinstance(t, dict) and t.get("group") == "own"}
+    return {"model": str(data.get("model", "")).split(" ")[0], "tasks": own} if own else {}
+
 # %% ../nbs/16_tables.ipynb #66c5f56c
 def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     """`(scores, standard deviations, notes)` in percent by task, from a dict of scores, or a results file or its folder.
@@ -268,15 +278,6 @@ def plot_trade(model: str = "Qwen3-8B", ours: "dict | None" = None, ax=None):
     return ax
 
 # %% ../nbs/16_tables.ipynb #fa1e6cde
-def _own_tasks(source: "dict | str | Path") -> dict:
-    "The figures of the tasks of one's own (rows named by `--tasks NAME=FILE`) in a results file or its folder, and the model."
-    if isinstance(source, dict): return {}
-    path = Path(source)
-    data = read_json(path/"aggregated_results.json" if path.is_dir() else path)
-    if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict): return {}
-    own = {k: t for k, t in data["tasks"].items() if isinstance(t, dict) and t.get("group") == "own"}
-    return {"model": str(data.get("model", "")).split(" ")[0], "tasks": own} if own else {}
-
 def own_table(ours: dict) -> "Table | None":
     """A table of the tasks of one's own among `ours` (`{"base": folder, "SPoT": folder}`); None when there are none.
 

@@ -9,7 +9,7 @@ __all__ = ['without_thinking', 'REASON_IN_STEPS', 'MATH', 'BUILT_IN', 'ENTRY_POI
            'chosen_letter', 'check_choice', 'choice_task', 'run_tests', 'code_in', 'check_code', 'code_task',
            'calls_in', 'check_tool', 'tool_task', 'load_module', 'plug_ins', 'find_task', 'new_task', 'cli', 'task_for']
 
-# %% ../nbs/03a_tasks.ipynb #b59d8d91
+# %% ../nbs/03a_tasks.ipynb #00ac6885
 import hashlib, inspect, json, re, sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,11 +75,18 @@ class Task:
         if not callable(self.check): raise SpotError(f"task {self.name}: check must be a function of (response, problem)")
         if not re.fullmatch(r"[\w.-]+", self.name): raise SpotError(f"a task's name is letters, digits, - and _, not {self.name!r}")
 
-# %% ../nbs/03a_tasks.ipynb #2f5a0292
+# %% ../nbs/03a_tasks.ipynb #d6ed241d
 def fill(template: str, row: dict) -> str:
-    "`template` with each `{column}` of `row` filled in; other braces stay."
-    said = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-    return re.sub(r"\{(\w+)\}", lambda m: said(row[m[1]]) if row.get(m[1]) is not None else m[0], template)
+    """`template` with each `{column}` of `row` filled in.
+
+    Braces around anything but one word stay, those of a TeX command too; `{{word}}` stands for `{word}` itself.
+    Raises `SpotError` for a column that the row does not have."""
+    def put(m):
+        if m[0].startswith("{{") or m[1]: return m[0] if m[1] else m[0][1:-1]
+        value = row.get(m[2])
+        if value is None: raise SpotError(f"no column {m[2]!r}, which the template names (write {{{{{m[2]}}}}} for the braces themselves)")
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return re.sub(r"(\\[A-Za-z]+)?(?:\{\{\w+\}\}|\{(\w+)\})", put, template)
 
 def answer_text(value: Any) -> "str | None":
     "An answer as text: text is trimmed, numbers, lists and objects become JSON."
@@ -99,12 +106,14 @@ def _ask(task: Task, row: dict, where: str) -> "str | list[dict]":
                         f"and the row has {', '.join(map(str, row)) or 'nothing'}")
     try: as_messages(asked)
     except SpotError as e: raise SpotError(f"{where}: {e}") from None
-    if isinstance(asked, str): asked = fill(task.template, {**row, "question": asked})
-    if not task.system: return asked
-    if not isinstance(asked, str) and asked[0]["role"] == "system": return asked
-    return [{"role": "system", "content": fill(task.system, row)}, *as_messages(asked)]
+    system = task.system
+    try:
+        if isinstance(asked, str): asked = fill(task.template, {**row, "question": asked})
+        elif asked[0]["role"] == "system": system = ""
+        return [{"role": "system", "content": fill(system, row)}, *as_messages(asked)] if system else asked
+    except SpotError as e: raise SpotError(f"{where}: {e}") from None
 
-# %% ../nbs/03a_tasks.ipynb #7c621785
+# %% ../nbs/03a_tasks.ipynb #58c4b422
 def make_problem(task: Task, row: dict, where: str = "problem") -> dict:
     """The problem record (`id`, `prompt`, `answer`, `source`, the task's columns, `task`) of one row.
 
@@ -118,9 +127,6 @@ def make_problem(task: Task, row: dict, where: str = "problem") -> dict:
     if answer is None and task.needs_answer:
         raise SpotError(f"{where}: no answer: task {task.name} reads {', '.join(task.answer)}, "
                         f"and the row has {', '.join(map(str, row)) or 'nothing'}")
-    lacking = [c for c in re.findall(r"\{(\w+)\}", task.template + task.system)
-               if c != "question" and c in task.columns and row.get(c) is None]
-    if lacking: raise SpotError(f"{where}: no column {lacking[0]!r}, which task {task.name} shows in its prompt")
     prompt = _ask(task, row, where)
     rid = _first(row, ("id", "index", "unique_id"))
     if not isinstance(rid, (str, int)) or isinstance(rid, bool): rid = prompt_id(prompt)
@@ -221,7 +227,7 @@ def _serve(origin: str) -> None:
         out.write(json.dumps(found) + "\n")
         out.flush()
 
-# %% ../nbs/03a_tasks.ipynb #92dd6dfa
+# %% ../nbs/03a_tasks.ipynb #2015ad8a
 _WORKERS: "dict[str, _Worker]" = {}
 
 without_thinking = strip_thinking                          # one list of thinking's markers for all
@@ -244,9 +250,10 @@ def judge_task(task: Task, response: str, problem: dict, finish_reason: "str | N
     if isinstance(task, MathTask): return task.judge(response, problem, finish_reason)
     text = response if task.keep_thinking else without_thinking(response or "")
     try: v = _checked(task, text, problem)
-    except SpotError: raise
     except TimeoutError: return Verdict(False, None, "timeout")
-    except Exception as e: return Verdict(False, f"{type(e).__name__}: {e}"[:200], "check failed")
+    except Exception as e:
+        said = str(e) if isinstance(e, SpotError) else f"{type(e).__name__}: {e}"
+        return Verdict(False, said[:200], "check failed")
     if not v.correct and v.extracted is None and finish_reason == "length": return Verdict(False, None, "truncated")
     return v
 
@@ -255,17 +262,19 @@ def judge_tasks(task: Task, items: "list[tuple]", workers: "int | None" = None) 
     if isinstance(task, MathTask): return task.judge_many(items, workers)
     return [judge_task(task, *i) for i in items]
 
-# %% ../nbs/03a_tasks.ipynb #b41f3f66
-def try_check(task: Task, problems: "list[dict]", n: int = 20) -> None:
-    """Run the check on an empty and on a meaningless response of the first `n` problems, before anything is sampled.
+# %% ../nbs/03a_tasks.ipynb #af70076f
+def try_check(task: Task, problems: "list[dict]", seconds: float = 10.0) -> None:
+    """Run the check on an empty response of each problem before anything is sampled (of as many as `seconds` allow).
 
-    Raises `SpotError` naming the record when it raises, or when it accepts both."""
-    for p in problems[:n]:
-        found = [judge_task(task, text, p) for text in ("", "?")]
-        broken = next((v for v in found if v.reason == "check failed"), None)
-        if broken: raise SpotError(f"task {task.name}, problem {p['id']!r}: its check raised {broken.extracted}: correct the check")
-        if all(v.correct for v in found):
-            raise SpotError(f"task {task.name}, problem {p['id']!r}: its check accepts an empty response: correct the check")
+    Raises `SpotError` naming the record on which it raises; warns when it accepts an empty response."""
+    import time, warnings
+    start = time.monotonic()
+    for n, p in enumerate(problems):
+        if n and time.monotonic() - start > seconds: break
+        v = judge_task(task, "", p)
+        if v.reason == "check failed":
+            raise SpotError(f"task {task.name}, problem {p['id']!r}: its check failed ({v.extracted}): correct the check or the row")
+        if v.correct and not n: warnings.warn(f"task {task.name}: its check accepts an empty response", stacklevel=2)
 
 # %% ../nbs/03a_tasks.ipynb #ad2d8623
 REASON_IN_STEPS = "Reason step by step, and put the final answer in \\boxed{}."
@@ -322,7 +331,7 @@ def json_values(text: str) -> "list[Any]":
             at = m.end()
     return out
 
-# %% ../nbs/03a_tasks.ipynb #f5ee7b56
+# %% ../nbs/03a_tasks.ipynb #09a9447f
 def same_json(a: Any, b: Any, at: str = "$") -> str:
     "Where two JSON values differ, as a path like `$.items[0].price`; empty when they are equal. Numbers compare by value."
     if isinstance(a, dict) and isinstance(b, dict):
@@ -337,22 +346,25 @@ def same_json(a: Any, b: Any, at: str = "$") -> str:
 
 def _schema_error(value: Any, schema: Any) -> str:
     "What a JSON Schema says against `value`, or an empty text. Raises `SpotError` for a schema that is none."
-    import jsonschema
+    import jsonschema, referencing
     if isinstance(schema, str): schema = json.loads(schema)
     try: cls = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     except Exception as e: raise SpotError(f"the JSON schema is malformed ({e})") from None
     try: cls.check_schema(schema)
     except jsonschema.SchemaError as e: raise SpotError(f"the JSON schema is malformed ({e.message})") from None
-    e = next(iter(sorted(cls(schema).iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))), None)
+    e = next(iter(sorted(cls(schema, registry=referencing.Registry()).iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))), None)
     return f"schema: {e.json_path} {e.validator}" if e else ""
 
-# %% ../nbs/03a_tasks.ipynb #9a7a8df7
+# %% ../nbs/03a_tasks.ipynb #afa47bf8
 def check_json(response: str, problem: dict, schema: Any = None) -> tuple:
     "Check a response that holds a JSON value against `problem['answer']` and `problem['schema']`, whichever are there."
+    answer, schema = problem.get("answer"), problem.get("schema", schema)
+    if schema is None and answer in (None, ""): raise SpotError("a row of task json needs an answer or a schema")
+    try: want = None if answer in (None, "") else json.loads(answer)
+    except ValueError: raise SpotError(f"the answer {answer!r:.60} is not JSON: text stands in quotes, or take --task exact") from None
+    if schema is not None: _schema_error(None, schema)                   # a malformed one is said even without a response
     try: found = json_values(response)
     except ValueError as e: return False, None, f"not JSON: {e}"
-    answer, schema = problem.get("answer"), problem.get("schema", schema)
-    want = None if answer in (None, "") else json.loads(answer)
     kinds = [v for v in found if type(v) is type(want)] if isinstance(want, (dict, list)) else found
     if not found: return False, None, "no answer"
     value = (kinds or found)[-1]
@@ -361,7 +373,6 @@ def check_json(response: str, problem: dict, schema: Any = None) -> tuple:
     if not wrong and answer not in (None, ""):
         where = same_json(value, want)
         wrong = f"differs at {where}" if where else ""
-    if schema is None and answer in (None, ""): raise SpotError("task json: a row needs an answer or a schema")
     return not wrong, read, wrong
 
 def _json_kind(answer: str) -> str: return {dict: "object", list: "list", str: "text"}.get(type(json.loads(answer)), "value")
@@ -398,7 +409,7 @@ def exact_task(ignore_case: bool = False, name: str = "exact", **changes) -> Tas
                  missing="it is empty", origin="" if ignore_case else "exact", help="the answer, letter for letter")
     return Task(name, check, **{**parts, **changes})
 
-# %% ../nbs/03a_tasks.ipynb #3085f134
+# %% ../nbs/03a_tasks.ipynb #1611aa6c
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CHOSEN = (re.compile(r"(?i:\banswer\b(?:\s+is)?)\s*[:=]?\s*\**\s*\(?\s*([A-Z])\s*\)?(?![A-Za-z])"),
            re.compile(r"(?m)^\s*\**\(?([A-Z])\)?[.)]?\**\s*$"))
@@ -425,6 +436,7 @@ def _texts_of(options: Any) -> "list[str]":
     if isinstance(options, dict) and "text" in options: return [str(t) for t in options["text"]]
     if isinstance(options, dict): return [str(options[k]) for k in sorted(options)]
     if not isinstance(options, list) or not options: raise SpotError(f"options must be a list of texts, not {options!r:.60}")
+    if len(options) > 26: raise SpotError(f"there are {len(options)} options, and only 26 letters")
     return [str(t) for t in options]
 
 # %% ../nbs/03a_tasks.ipynb #bf95aa81
@@ -464,7 +476,7 @@ def choice_task(name: str = "choice", **changes) -> Task:
                  missing="it names no option's letter", classes=str, help="one right option of several, by its letter")
     return Task(name, check_choice, **{**parts, **changes})
 
-# %% ../nbs/03a_tasks.ipynb #ab297b2b
+# %% ../nbs/03a_tasks.ipynb #0dec798b
 _RUNNER = r'''
 import builtins, io, json, os, sys
 job = json.loads(sys.stdin.readline())
@@ -475,7 +487,7 @@ try:
         resource.setrlimit(getattr(resource, name), (limit, limit))
 except (ImportError, ValueError, OSError): pass
 real, sys.stdout, sys.stderr = sys.stdout, io.StringIO(), io.StringIO()
-closed = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.kill", "pty.", "ctypes.")
+closed = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.kill", "pty.")
 moves = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown")
 def inside(path):
     return isinstance(path, int) or os.path.realpath(os.fsdecode(path)).startswith(here + os.sep)
@@ -572,13 +584,13 @@ def _tests_of(problem: dict) -> "str | list[dict]":
     if problem.get("entry_point") and re.search(r"(?m)^def check\(", tests): tests += f"\ncheck({problem['entry_point']})\n"
     return "\n".join(t for t in (problem.get("test_setup_code"), tests) if t)
 
-# %% ../nbs/03a_tasks.ipynb #f4abf7b9
+# %% ../nbs/03a_tasks.ipynb #54851d74
 def check_code(response: str, problem: dict, seconds: float = 5.0, memory_mb: int = 1024) -> tuple:
     "Whether the code in `response` passes the tests in `problem['answer']`; see `run_tests`."
     tests = _tests_of(problem)
+    if not tests: raise SpotError("a row of task code has no tests")
     code = code_in(response, tests if isinstance(tests, str) else "")
     if code is None: return False, None, "no answer"
-    if not str(tests).strip(): raise SpotError("task code: a row without tests")
     outcome, detail = run_tests(code, tests, seconds, memory_mb)
     return outcome == "match", code if outcome == "match" or not detail else f"{code.rstrip()}\n# {detail}", outcome
 
