@@ -175,7 +175,7 @@ class Tree:
         mask = fn(0, 0, span(b)[:, None], torch.cat([span(c) for c in [*chain, b]])[None])
         return None if not chain and torch.equal(mask, torch.ones_like(mask).tril()) else mask
 
-# %% ../nbs/11_logps.ipynb #5288e43b
+# %% ../nbs/11_logps.ipynb #68f1d60d
 HARMLESS = frozenset("""use_cache output_attentions output_hidden_states output_router_logits return_dict position_ids
     cache_position cu_seq_lens_q cu_seq_lens_k max_length_q max_length_k cu_seqlens num_items_in_batch deterministic
     position_embeddings past_key_values past_key_value layer_idx logits_to_keep input_ids""".split())
@@ -183,8 +183,8 @@ HARMLESS = frozenset("""use_cache output_attentions output_hidden_states output_
 def _check_keywords(module, kwargs: dict, honoured: "tuple[str, ...]") -> None:
     "Refuse keywords that may change the result and are not honoured."
     odd = [k for k, v in kwargs.items() if v is not None and v is not False and k not in HARMLESS and k not in honoured]
-    if odd: raise SpotError(f"{type(module).__name__} hands {', '.join(sorted(odd))} to its attention, which SDPA leaves out: "
-                            "set attn_implementation to eager (or flex_attention on a GPU)")
+    if odd: raise SpotError(f"{type(module).__name__} hands {', '.join(sorted(odd))} to its attention, which SDPA leaves out; "
+                            "eager attention takes it (attn_implementation: eager)")
 
 def window_of(module, given: Any = "unsaid") -> "int | None":
     "The sliding window of an attention layer, in tokens: the keyword, else the module's, else what its config says of the layer."

@@ -268,7 +268,7 @@ def layer_types(config) -> "set[str]":
     "The kinds of layers that a config names."
     return {t for t in getattr(config.get_text_config(), "layer_types", None) or [] if isinstance(t, str)}
 
-# %% ../nbs/11a_packability.ipynb #fae41f56
+# %% ../nbs/11a_packability.ipynb #48dfca64
 @dataclass(frozen=True)
 class Verdict:
     """What a model can do: `packing`, and the `attention` to run it with. `reason`: why it is not packed, or why another
@@ -281,7 +281,8 @@ class Verdict:
     tried: bool = True
 
 def _first_line(e: BaseException) -> str:
-    return f"{type(e).__name__}: {(str(e).strip() or 'no message').splitlines()[0][:160]}"
+    text = (str(e).strip() or "no message").splitlines()[0][:200]
+    return text if isinstance(e, (SpotError, Unpackable)) else f"{type(e).__name__}: {text}"
 
 def _tried(model: nn.Module, logps: Callable, truth: Measured) -> str:
     "Empty when `logps()` equals the truth, else what is wrong."
@@ -338,7 +339,7 @@ def _small(cls, config, device) -> Any:
         except Exception as e: error = error or e
     raise error or ValueError("it has more than 100 million parameters however small it is made")
 
-# %% ../nbs/11a_packability.ipynb #fc06c0a5
+# %% ../nbs/11a_packability.ipynb #7ba2e50b
 def _examine(cls, config, kind: str, device) -> Verdict:
     name = cls.__name__
     try: small, eager = _small(cls, config, device)
@@ -363,7 +364,7 @@ def _decide(cls, config, kind, device, eager, truth, groups) -> Verdict:
         try: model = small_model(cls, config, k, device=device)
         except Exception as e: wrong = wrong or f"{k} attention cannot be set ({_first_line(e)})"; continue
         off = _tried(model, lambda: torch.cat(plain_logps(model, flat)), truth)
-        if off: wrong = wrong or f"{k} attention leaves {off}"; continue
+        if off: wrong = wrong or f"under {k} attention, {off}"; continue
         plain = plain or Verdict(False, k, head=rule)
         if stateful: why_not = f"it has layers that carry a state along the row ({', '.join(stateful[:3])})"; break
         if odd: why_not = f"it has {', '.join(sorted(odd))} layers"; break

@@ -210,7 +210,7 @@ class SPoTTrainer(Trainer):
         "Fill in the reference log-probs: from the cache, else computed once, each rank a share."
         args = self.args
         model = load_model(args.reference_model, causal_lm(self.model).dtype, str(args.device), args.trust_remote_code) if args.reference_model else self.model
-        key = reference_key(model, examples, str(self.accelerator.mixed_precision))
+        key = reference_key(model, examples, str(self.accelerator.mixed_precision), self.packing)
         path = Path(path) if path else spot_home()/"reference"/f"{_digest(key)}.safetensors"
         if load_reference(path, key, examples): return
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
