@@ -56,7 +56,10 @@ bench: $(VENV)/.dev  ## every benchmark that runs on a CPU (long)
 demo-sweep: $(VENV)/.runtime  ## the learning-rate and beta study behind the demo's defaults (long)
 	$(BIN)/spot demo --config recipes/demo_sweep.yaml $(ARGS)
 
+study: $(VENV)/.runtime  ## the study of the paper's claims: what is not done yet (ARGS="--quick": in small, under 20 minutes)
+	$(BIN)/spot study $(ARGS)
+
 clean:  ## remove what builds and runs leave, the environment included
 	rm -rf $(VENV) build dist *.egg-info _docs _proc runs
 
-.PHONY: help install dev demo test test-slow test-vllm export docs lab bench demo-sweep clean
+.PHONY: help install dev demo test test-slow test-vllm export docs lab bench demo-sweep study clean

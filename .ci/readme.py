@@ -10,12 +10,12 @@ from traitlets.config import Config
 root = Path(__file__).resolve().parents[1]
 nb = nbformat.read(root/"nbs"/"index.ipynb", as_version=4)
 nb.metadata["language_info"] = {"name": "python"}                  # nbdev_clean strips it; the exporter needs it to mark code blocks
-nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and re.match(r"\s*#\|\s*hide\b", c.source))]
+nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and re.match(r"\s*#\|\s*hide\b", c.source)) and not re.search(r"^(# |<!-- )site-only\b", c.source, re.M)]
 for cell in nb.cells:
     if re.search(r"^#\| echo: false$", cell.source, re.M): cell.metadata["tags"] = ["no-input"]
-    cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+    cell.source = re.sub(r"^(#\||<!-- readme-only).*\n?", "", cell.source, flags=re.M)
 text, _ = MarkdownExporter(config=Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": ["no-input"]}})).from_notebook_node(nb)
-text = re.sub(r"\]\((?!https?:|#)([\w/]+\.ipynb)", r"](nbs/\1", text)  # links between notebooks, as seen from the top folder
+text = re.sub(r"\]\((?!https?:|#)([\w/]+\.(?:ipynb|qmd))", r"](nbs/\1", text)  # links between notebooks, as seen from the top folder
 text = re.sub(r"[ \t]+$", "", text, flags=re.M)
 text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 (root/"README.md").write_text("<!-- Generated from nbs/index.ipynb by `make export`; edit that. -->\n\n" + text, encoding="utf-8")

@@ -4,8 +4,11 @@ A notebook becomes a page without its directives; exported source is folded unde
 a reader needs, imports are left out. The API reference is read from the code itself, never imported."""
 import ast
 import html
+import os
 import re
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -15,6 +18,7 @@ HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
 EXPORTED = re.compile(r"^#\|\s*export\w*\b", re.M)
 DIRECTIVE = re.compile(r"^#\|\s*(export\w*|eval|notest|slow|gpu|vllm)\b.*\n?", re.M)
 README_ONLY = re.compile(r"^(#\||<!--)\s*readme-only\b", re.M)
+SITE_ONLY = re.compile(r"^(# |<!-- )site-only.*\n?", re.M)
 TITLE = re.compile(r"\s*# (?P<title>.+?)\n+> (?P<about>(?:.+\n?)+)\s*(?P<rest>[\s\S]*)")
 INK = "#7a7a7a"
 
@@ -110,12 +114,15 @@ def notebook_page(path: Path, name: str) -> "nbformat.NotebookNode":
     cells = []
     for c in nb.cells:
         if README_ONLY.search(c.source): continue
-        if c.cell_type != "code": cells.append(c); continue
+        if c.cell_type != "code":
+            c.source = SITE_ONLY.sub("", c.source)
+            cells.append(c)
+            continue
         if HIDDEN.search(c.source): continue
         pictures(c, name)
         if EXPORTED.search(c.source): cells += folded(c, name)
         else:
-            c.source = DIRECTIVE.sub("", c.source)
+            c.source = SITE_ONLY.sub("", DIRECTIVE.sub("", c.source))
             cells.append(c)
     about = " ".join(m["about"].replace("\n> ", " ").split())
     head = yaml.safe_dump({"title": m["title"], "description": about}, allow_unicode=True)
@@ -126,13 +133,18 @@ def notebook_page(path: Path, name: str) -> "nbformat.NotebookNode":
 
 # -- reference
 
+def names_of(tree: ast.Module) -> "list[str]":
+    "A module's `__all__`."
+    return next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)
+                 and getattr(n.targets[0], "id", "") == "__all__"), [])
+
+
 def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
     "One module's public names: signature, docstring, methods, and where the source is."
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     module = "spot_nb." + ".".join(path.relative_to(own["package"]).with_suffix("").parts)
-    listed = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)
-                   and getattr(n.targets[0], "id", "") == "__all__"), [])
+    listed = names_of(tree)
     origin = re.search(r"File to edit: (?:\.\./)+nbs/(\S+?\.ipynb)", text)
     summary = docs_of(tree)
     out = ["---", yaml.safe_dump({"title": module, "description": summary}, allow_unicode=True).strip(), "---", ""]
@@ -177,11 +189,65 @@ def reference(root: Path, site: Path, own: dict) -> None:
         name = ".".join(path.relative_to(root/"spot_nb").with_suffix("").parts)
         (folder/f"{name}.qmd").write_text(module_page(path, own, {}), encoding="utf-8")
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        rows.append((name, docs_of(tree), [n.name for n in tree.body if is_public(n)]))
+        rows.append((name, docs_of(tree), [n.name for n in tree.body if is_public(n) and n.name in names_of(tree)]))
     head = yaml.safe_dump({"title": "API", "description": "Every public name, with its signature, docstring and source."})
     lines = ["---", head.strip(), "---", "", "| module | what it does | names |", "|---|---|---|"]
     lines += [f"| [`spot_nb.{n}`]({n}.qmd) | {d} | {', '.join(f'[`{x}`]({n}.qmd#{x})' for x in names)} |" for n, d, names in rows]
     (folder/"index.qmd").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+# -- commands
+
+COMMANDS = ("demo", "run", "elicit", "rectify", "filter", "inspect", "train", "grpo", "evaluate", "connect4", "tables", "study", "new")
+OPTION = re.compile(r"^  (-\S.*?|[a-z_.]+)(?:\s{2,}(.*))?$")
+
+
+def front(title: str, description: str) -> "list[str]":
+    return ["---", yaml.safe_dump({"title": title, "description": description}, allow_unicode=True).strip(), "---", ""]
+
+
+def about_of(text: str) -> str:
+    "The sentences under `usage:` in a help text."
+    m = re.search(r"usage:[^\n]*\n\n((?:.+\n)+)", text)
+    return " ".join(m[1].split()) if m else ""
+
+
+def help_page(name: str, text: str) -> str:
+    "A command's `--help` as a page: each group a section, each option a row."
+    cell = lambda t: " ".join(t.split()).replace("|", "\\|").replace("<", "&lt;").replace("{", "\\{")
+    out, rows = front(f"spot {name}", about_of(text)), []
+    def close():
+        if rows: out.extend(["| option | meaning |", "|---|---|"] + [f"| `{a.replace('|', chr(92) + '|')}` | {cell(b)} |" for a, b in rows] + [""])
+        rows.clear()
+    for line in text.splitlines():
+        if re.match(r"^[A-Za-z].*:$", line):
+            close()
+            out.extend([f"## {line[:-1][0].upper()}{line[1:-1]}", ""])
+        elif (m := OPTION.match(line)) and any(x.startswith("## ") for x in out): rows.append([m[1], m[2] or ""])
+        elif rows and re.match(r"^\s{4,}\S", line): rows[-1][1] += " " + line.strip()
+    close()
+    return "\n".join(out) + "\n"
+
+
+def commands(root: Path, site: Path) -> None:
+    "reference/spot-*.qmd from the parsers themselves, two at a time."
+    env = {**os.environ, "PYTHONPATH": str(root), "SPOT_PROGRESS": "0"}
+    def ask(name):
+        done = subprocess.run([sys.executable, "-m", "spot_nb.cli", name, "--help"], capture_output=True, text=True, env=env, cwd=root)
+        return name, done.stdout if done.returncode == 0 else ""
+    with ThreadPoolExecutor(2) as pool: told = [(n, t) for n, t in pool.map(ask, COMMANDS) if t]
+    if len(told) < 10: raise SystemExit(f"error: only {[n for n, _ in told]} answered --help")
+    for name, text in told: (site/"reference"/f"spot-{name}.qmd").write_text(help_page(name, text), encoding="utf-8")
+    lines = front("Commands", "Every command and every option, from the parsers.") + ["| command | what it does |", "|---|---|"]
+    lines += [f"| [`spot {n}`](spot-{n}.qmd) | {about_of(t)} |" for n, t in told]
+    (site/"reference"/"commands.qmd").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def presets(root: Path, site: Path) -> None:
+    "reference/presets.qmd: every settings file that comes with the package."
+    out = front("Presets", "Settings files that come with the package: `spot train --config NAME`.")
+    for path in sorted((root/"spot_nb"/"presets").glob("*.yaml")): out += [f"## {path.stem}", "", "```yaml", path.read_text(encoding="utf-8").strip(), "```", ""]
+    (site/"reference"/"presets.qmd").write_text("\n".join(out), encoding="utf-8")
 
 
 def write(root: Path, site: Path, own: dict) -> None:
@@ -193,6 +259,8 @@ def write(root: Path, site: Path, own: dict) -> None:
         if path.suffix == ".ipynb": nbformat.write(notebook_page(path, path.relative_to(root/"nbs").as_posix()), target)
         elif path.suffix in (".qmd", ".css", ".svg", ".png", ".js"): target.write_bytes(path.read_bytes())
     reference(root, site, own)
+    commands(root, site)
+    presets(root, site)
 
 
 # -- after rendering

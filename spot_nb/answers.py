@@ -124,12 +124,12 @@ def _said_at(text: str, m) -> str:
     if opened and (formula := MATH.match(text[m.end() - 2:][:600])): return line[:opened.start()] + formula[0]
     return line
 
-# %% ../nbs/01_answers.ipynb #3d939f5d
+# %% ../nbs/01_answers.ipynb #bf823b50
 _FILLER = re.compile(r"(?i)^(?:[\s*_\"'“”‘’>]|(?:therefore|thus|hence|just|only|simply|exactly|then|now|equal to|indeed|definitely|clearly|approximately|about|roughly|around|that|known|given by|"
                      r"equals|also|precisely|certainly|obviously|there (?:is|are)|the (?:number|value|answer is|final answer is|correct answer is|correct (?:option|choice) is)|option|choice|comes out to|"
                      r"should be|would be|must be|it is|is)\b[:,]?)+")
 _TAIL = re.compile(r"(?i)(?:\s|,)+(?:not|rather than|instead of|because|since|which|so|as|where|and I(?:'m| am)|but|though|although|if|when|for)\b.*|\s+\((?!\s*[-\d.,\\a-zA-Z]+\s*,).*?\)\s*$|[.。](?:\s|$).*|[。！].*", re.S)
-UNSURE = re.compile(r"(?i)\b(?:not|no|never|cannot|or|either|between|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other|bigger|higher|lower) than|over|under|up to|unknown|"
+UNSURE = re.compile(r"(?i)不|\b(?:not|no|never|cannot|or|either|between|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other|bigger|higher|lower) than|over|under|up to|unknown|"
                     r"wrong|incorrect|none|minimum of|maximum of|within|above|below|exceeds?|almost|nearly|neither|nor|false)\b|n't\b|(?<=\d)\s*(?:and (?:more|up|above)|or (?:more|less|so))|≥|≤|<|>")
 SCALING = re.compile(r"(?i)\b(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|scores?|percent|squared|cubed|factorial|times|plus|minus|divided|multiplied|mod|modulo|base|choose|"
                      r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?|raised|root|pi|twice|double|triple)\b")
@@ -149,7 +149,7 @@ def _sentence(line: str) -> "list[str]":
     formulas = [m for m in MATH.finditer(line)]
     if formulas and not line[:formulas[0].start()].strip(" :*"):
         tail = line[formulas[0].end():].strip()
-        if not re.match(r"(?:,\s*\$|,?\s*and\b|,?\s*or\b|\\%|%)", tail) and not _units_follow(tail): return [_inside(formulas[0])]
+        if not re.match(r"(?:,\s*\$|,?\s*(?:and|or)\b\s*(?:[$\\\d-]|\w\s*=|(?:a|an|one|some|maybe|perhaps|more|less)\b)|\\%|%)", tail) and not _units_follow(tail): return [_inside(formulas[0])]
     body = _TAIL.sub("", line, count=1).strip().rstrip("!.,;: \"'”’")
     if len(formulas) == 1 and re.search(r"[A-Za-z]{2}", line[:formulas[0].start()]) and not UNSURE.search(MATH.sub("", line)): return [_inside(formulas[0]), body]
     if (letter := re.match(r"\(?([A-J])\)?(?=$|[.,;:)*\s]+(?![a-z]+ [a-z])|[.:)]\s)", body)) and not re.match(r"[A-J] (?:and|or)\b", body): return [body if len(body) > 3 and not UNSURE.search(body) else letter[1], letter[1]]
@@ -159,21 +159,27 @@ def _sentence(line: str) -> "list[str]":
 
 def _units_follow(tail: str) -> bool: return re.match(r"(?:hundred|thousand|million|billion|trillion|dozen)\b", tail) is not None
 
-# %% ../nbs/01_answers.ipynb #4110f6d3
+# %% ../nbs/01_answers.ipynb #9fe94dce
 _REMARK = re.compile(r"(?i)^(?:in\b|simplest|correct\b|reasonable|consistent|the same|expected|given (?:in|to|as)|valid|rounded|expressed|already|supposed|required|wrong|incorrect|verified|confirmed|right\b|also|unique|checked|clear)")
+
+_PICK = re.compile(r"(?:\b[Oo]ption|\b[Cc]hoice|\b[Aa]nswer|,)\s*\**\(?([A-J])\)?\**\s+is\s+(?:the\s+|our\s+)?(?:only\s+)?(?:correct|right|best|true|answer)\b|\(([A-J])\)\**\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b")
+_DENIED = re.compile(r"(?i)n't\b|\bnot\b|\bcannot\b|\bnever\b|\bwhether\b")
 
 def _stated(text: str) -> "tuple[list[str], int]":
     "The candidates of the last phrase that gives an answer, and where the phrase ends; `([], -1)` when there is none."
-    fallback = ([], -1)
+    fallback, pick = ([], -1), None
+    for pick in _PICK.finditer(text): pass
     for m in reversed(list(_SAID.finditer(text))[-40:]):
+        if pick and pick.end() >= m.start(1) - 1: return [pick[1] or pick[2]], pick.end()
+        if _DENIED.search(text[m.start():m.start(1)]): continue
         found = _sentence(_said_at(text, m))
         if not found or not found[0]: continue
         solid = re.search(r"[\d\\=$√π∞∅]|^\(?[A-J]\)?(?:$|[.:)])", found[0])
         if solid: return found, m.end()
         if not fallback[0] and not _REMARK.match(found[0]): fallback = (found, m.end())
-    return fallback
+    return ([pick[1] or pick[2]], pick.end()) if pick and not fallback[0] else fallback
 
-# %% ../nbs/01_answers.ipynb #3d95c37f
+# %% ../nbs/01_answers.ipynb #d3bf7957
 _SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|\[(?:/?INST|EOS)\]")
 MAX_ANSWER = 2000
 
@@ -213,7 +219,7 @@ def _line_after(text: str, at: int) -> "list[str]":
     found = _sentence(last[1]) if last else []
     return found if found and re.search(r"\d|\\|^\(?[A-J]\)?(?:$|[.:)])", found[0]) else []
 
-_OPEN_END = re.compile(r"(?i)\b(?:let me|let's|wait|hmm|double[- ]check|i should|i need to)\b[^.!?\n]*$|\b(?:is|are|was)(?: not|n't)\b[^.!?\n]*(?:[.!?]\s*)?$|\bnot (?:the|an?|our) (?:answer|solution|result)\b")
+_OPEN_END = re.compile(r"(?i)\b(?:let me|let's|wait|hmm|double[- ]check|i should|i need to)\b[^.!?\n]*$|\b(?:is|are|was|could|can|should|must|does|do)(?:\s?not|n't|'t)\b[^.!?\n]*(?:[.!?]\s*)?$|\?\s*No\b|\bnot (?:the|an?|our) (?:answer|solution|result)\b")
 
 def _unmarked(text: str) -> "list[str]":
     "The candidates of a text that marks no answer: all of a short one, else its last formula or number; none when it ends in a doubt or a denial."

@@ -45,11 +45,11 @@ def _sign(c: str) -> str:
     if "⁄" in flat: return r"\frac{%s}{%s}" % tuple(flat.split("⁄"))
     return flat
 
-# %% ../nbs/01_compare.ipynb #89f6c0b0
+# %% ../nbs/01_compare.ipynb #55db268e
 _DRESS = {"boldsymbol", "bm", "mathbf", "mathit", "mathsf", "mathtt", "pmb", "underline", "uline", "ensuremath", "mathstrut", "emph", "fbox", "boxed", "mathop", "mathord", "mathclose", "mathopen", "mathrel",
           "framebox", "displaylines", "smash", "overbrace", "underbrace", "cancel", "mathnormal", "widehat", "Large", "large", "huge", "Huge", "small"}
 _WORDS = {"text", "textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "textup", "textsc", "textsl", "mathrm", "operatorname", "mbox", "hbox", "rm", "mathregular", "uppercase", "tt", "it", "bf"}
-_VOID = {"tag", "label", "hspace", "vspace", "phantom", "hphantom", "vphantom", "color", "colorbox", "fontsize", "kern", "definecolor", "textcolor"}
+_VOID = {"tag", "label", "hspace", "vspace", "phantom", "hphantom", "vphantom", "color", "colorbox", "fontsize", "kern", "definecolor", "textcolor", "mathcolor"}
 _COMMAND = re.compile(r"\\(%s)\*?\s*(?:\[[^\]]*\]\s*)?(?=\{)" % "|".join(sorted(_DRESS | _WORDS | _VOID, key=len, reverse=True)))
 _UNIT_LETTERS = set("mgshJNWVAKLlCFTcP")
 _FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|exp|sqrt|max|min|gcd|lcm|pi|mod|det|lim|inf|sup|deg")
@@ -62,12 +62,12 @@ def _undress(s: str) -> str:
         if end is None: break
         inside = s[m.end() + 1:end]
         out.append(s[at:m.start()])
-        if m[1] in _WORDS: out.append(_wording(_undress(inside) if "\\" in inside else inside))
+        if m[1] in _WORDS: out.append(_wording(_undress(inside) if "\\" in inside else inside, re.search(r"\d\s*$", out[-1]) is not None))
         elif m[1] in _DRESS: out.append(" " + _undress(inside) if out[-1][-1:].isdigit() or out[-1][-1:].isalpha() else _undress(inside))
         at = end + 1
     return "".join(out) + s[at:]
 
-def _wording(inside: str) -> str:
+def _wording(inside: str, after_number: bool = False) -> str:
     "What `\\text{inside}` stands for: letters and signs that are mathematics stay so, words stay words."
     c = inside.replace("~", " ").strip()
     if c.startswith("$") and c.endswith("$") and len(c) > 1: return " " + c.strip("$") + " "
@@ -75,7 +75,8 @@ def _wording(inside: str) -> str:
     if (m := re.fullmatch(r"([-+]?[\d.,]+(?:\s?/\s?\d+)?)\s+([A-Za-z][^\d]*)", c)): return m[1] + "\\text{ " + m[2] + "}"
     if re.fullmatch(r"[-\d\s.,+*/=()^%<>:!]+|\\(?!text).*", c) or (len(c) == 1 and c.isalpha() and c not in _UNIT_LETTERS and not c.isupper()): return f" {c} " if c[-1:].isalpha() else c
     if c == "pi": return r"\pi "
-    if c in ("lim", "log", "ln", "exp", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "gcd", "det"): return f"\\{c} "
+    if c.lower() == "infinity": return r"\infty "
+    if not after_number and c in ("lim", "log", "ln", "exp", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "gcd", "det"): return f"\\{c} "
     return "\\text{" + re.sub(r"\s+", " ", inside.replace("~", " ")) + "}"
 
 _ROWS = re.compile(r"\\begin\{(aligned|align|gathered|gather|split|cases|dcases|rcases|array|eqnarray|equation|multline|alignat|flalign|center)\*?\}(\s*\{[^{}]*\})?(.*?)\\end\{\1\*?\}", re.S)
@@ -92,7 +93,7 @@ def _rows(m) -> str:
         else: joined.append(r)
     return ", ".join(joined)
 
-# %% ../nbs/01_compare.ipynb #9ad51011
+# %% ../nbs/01_compare.ipynb #12862578
 _SPELL = [(re.compile(p), r) for p, r in [
     (r",\\!\s*|\{,\}", ","), (r"(?<=\d)\\[,:; ](?=\d{3}(?!\d))", ""), (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac"), (r"\\(?:dbinom|tbinom)(?![A-Za-z])", r"\\binom"),
     (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|rm|bf|it|sf|tt|large|Large|LARGE|huge|Huge|small|normalsize|bfseries|centering|checkmark|therefore|because|square|blacksquare|mathstrut|nonumber|notag|hfill|noindent)(?![A-Za-z])\.?", " "),
@@ -106,9 +107,9 @@ _SPELL = [(re.compile(p), r) for p, r in [
     (r"(?<=[\w)}])\s*\*\*\s*\(([^()]*)\)", r"^{\1}"), (r"(?<=[\w)}])\s*\*\*\s*(-?\w+)", r"^{\1}"), (r"\^\s*\(([^()]*)\)", r"^{\1}"), (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
     (r"(?<![\\A-Za-z])exp\s*\(([^()]*)\)", r"e^{\1}"), (r"\\exp\s*\(([^()]*)\)", r"e^{\1}"), (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "), (r"(?<![*])\*(?![*])", r" \\cdot "),
     (r"(?<![\\A-Za-z])(sin|cos|tan|log|ln)(?=\s*[(\d])", r"\\\1 "), (r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
-    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"), (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"), (r"\\frac\s*(\{[^{}]*\})\s*(\d)", r"\\frac\1{\2}"), (r"\\sqrt\s*(\d)", r"\\sqrt{\1}"),
+    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"), (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"), (r"\\frac\s*(\{[^{}]*\})\s*(\d)", r"\\frac\1{\2}"), (r"\\sqrt\s*(\d)", r"\\sqrt{\1}"), (r"\\binom\s*(\d)\s*(\d)", r"\\binom{\1}{\2}"), (r"^'([^']*)'$", r"\1"),
     (r"\\div(?![A-Za-z])", "/"), (r"\+\s*-", "-"), (r"(\d)\s*\^\s*\{?\s*(?:\\text\{)?(?:st|nd|rd|th)\}?\}?(?![A-Za-z])", r"\1"), (r"(?<=\d)(?:st|nd|rd|th)(?![A-Za-z])", ""), (r"\s+", " "), (r"(?<=[{(]) | (?=[})])", "")]]
-_EDGE = re.compile(r"^(?:[\s*;:,]|\\quad|\\\\|&|=(?!=)|\{\})+|(?:[\s*;:,]|(?<!\.)\.(?!\.)|\\quad|(?<!\\)\\\\|&)+$")
+_EDGE = re.compile(r"^(?:[\s*;:,]|\\(?:Rightarrow|to)(?![A-Za-z])|\\quad|\\\\|&|=(?!=)|\{\})+|(?:[\s*;:,]|(?<!\.)\.(?!\.)|\\quad|(?<!\\)\\\\?|&)+$")
 
 @lru_cache(4096)
 def clean(answer: str) -> str:
@@ -119,6 +120,7 @@ def clean(answer: str) -> str:
     s = s.replace("\\\\boxed", "\\boxed").replace("\\\\text", "\\text").replace("\\\\frac", "\\frac") if "\\\\" in s else s
     while "\\begin" in s and (t := _ROWS.sub(_rows, s)) != s: s = t
     while (b := boxed(s)[0]) and b[0][0] == 0 and b[0][1] == len(s): s = b[0][2].strip()
+    if "\\fcolorbox" in s: s = re.sub(r"\\fcolorbox\s*\{[^{}]*\}", r"\\colorbox", s)
     s = _money(_undress(s))
     if "\\begin" not in s: s = re.sub(r"(?<!&)&(?!&)", " ", re.sub(r"(?<!\\)\\\\(?:\[[^\]]*\])?\s*(?=\S)", ", ", s))
     for pattern, to in _SPELL: s = pattern.sub(to, s)
@@ -256,7 +258,7 @@ def same_number(gold: Number, pred: Number, rounding: Rounding = ROUNDING["stric
     if gold.percent == pred.percent: return False
     return same(hundredth(gold), pred) if gold.percent else same(gold, hundredth(pred))
 
-# %% ../nbs/01_compare.ipynb #73e109d9
+# %% ../nbs/01_compare.ipynb #7021806c
 _KNOWN = (r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:degrees?|deg|radians?|rad|meters?|metres?|miles?|feet|foot|ft|inch(?:es)?|in|yards?|yds?|(?:kilo|centi|milli|micro|nano|deci|hecto)?(?:met(?:er|re)|gram|lit(?:er|re)|watt|joule|volt|newton|amp(?:ere)?|pascal|hertz)s?|"
           r"[kcmdnhµ]m|[km]?g|[km]J|k[NWVP]|[mM][NWVJ]|kWh|kPa|MPa|seconds?|secs?|ms|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|yrs?|mph|kph|dollars?|cents?|euros?|pounds?|lbs?|ounces?|oz|tons?|units?|points?|people|students?|ways|"
           r"[kMG]?Hz|[kMG]?eV|ergs?|AU|pc|m[Ll]|[dc][Ll]|mol|Pa|cups?|gallons?|quarts?|pints?|rupees?|USD|dB|cal|kcal|ohms?|Angstroms?|\\Omega)")
@@ -284,7 +286,7 @@ def split_unit(s: str) -> "tuple[str, str]":
         m = pattern.search(s)
         if not m or not s[:m.start()].strip(): continue
         words = _TEXT.sub(r" \1 ", m[1]).strip(" ()")
-        if pattern is not _BARE_UNIT and not re.search(r"[\d})xyzn°!|]\s*$", s[:m.start()]): continue
+        if pattern is not _BARE_UNIT and not re.search(r"(?:[\d})xyzn°!|]|\\pi)\s*$", s[:m.start()]): continue
         if pattern is _NOUN_UNIT and number(s[:m.start()].strip()) is None: continue
         return _scale_out(s[:m.start()].strip(), words) if _may_drop(words) else (s, "")
     return s, ""
@@ -293,7 +295,7 @@ def _may_drop(words: str) -> bool:
     "Whether trailing words name a unit or a counted thing."
     scale = re.match(r"(?i)\s*(?:hundred|thousand|million|billion|trillion)s?\b", words)
     rest = words[scale.end():] if scale else words
-    if not rest.strip(): return False
+    if not rest.strip() or re.fullmatch(r"(?i)\s*(?:squared|cubed)\s*", rest): return False
     return not (UNSURE.search(rest) or _NOT_UNIT.search(re.sub(r"\^\s*\{?-?\d\}?", "", rest)) or SCALING.search(re.sub(r"(?i)squared|cubed|percent(?= )", "", rest)))
 
 def _scale_out(value: str, words: str) -> "tuple[str, str]":
@@ -301,7 +303,7 @@ def _scale_out(value: str, words: str) -> "tuple[str, str]":
     m = re.match(r"(?i)\s*(hundred|thousand|million|billion|trillion)s?\b\s*", words)
     return (f"{value} \\text{{{m[1].lower()}}}", words[m.end():].strip()) if m else (value, words.strip())
 
-# %% ../nbs/01_compare.ipynb #ff5f2d5a
+# %% ../nbs/01_compare.ipynb #e2788aa5
 _ALIAS = {"cents": "cent", "hrs": "hour", "yrs": "year", "yr": "year", "secs": "second", "sec": "second", "mins": "minute", "m": "meter", "h": "hour", "in": "inch", "sq": "square",
           "kmph": "kph", "\\Omega": "ohm", "dollars": "dollar", "usd": "dollar", "euros": "euro", "rupees": "rupee", "deg": "degree", "degrees": "degree", "pc": "parsec", "au": "astronomical_unit", "AU": "astronomical_unit",
           "degC": "degC", "degF": "degF", "L": "liter", "l": "liter", "a": "a?", "d": "d?"}
@@ -321,7 +323,8 @@ def _units():
 @lru_cache(1024)
 def _as_unit(words: str):
     "`words` as a unit of the registry, or None for counted things."
-    w = re.sub(r"\\cdot|\\times|·|\*", "*", words.strip(" ."))
+    w = re.sub(r"(?i)\s+(?:old|long|tall|wide|high|deep|away|apart|each|left|total|altogether|in total|in all)$", "", words.strip(" ."))
+    w = re.sub(r"\\cdot|\\times|·|\*", "*", w)
     w = re.sub(r"(?i)\bper\b", "/", re.sub(r"\{|\}", "", w))
     w = re.sub(r"(?i)\b(square|sq\.?)\s+([A-Za-z]+)", r"\2^2", w)
     w = re.sub(r"(?i)\b(cubic|cu\.?)\s+([A-Za-z]+)", r"\2^3", w)
@@ -376,7 +379,7 @@ def _letters_run(g: str, p: str) -> "bool | None":
     if not all(re.fullmatch("[A-J]+", x) for x in letters): return None
     return sorted(letters[0]) == sorted(letters[1])
 
-# %% ../nbs/01_compare.ipynb #23c2adb6
+# %% ../nbs/01_compare.ipynb #4dfa0c5b
 _TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*([ap])?\.?\s?m?\.?", re.I)
 _NOON = re.compile(r"(\d{1,2})\s*([ap])\.?\s?m\.?", re.I)
 _RATIO = re.compile(r"\s*(?::|\\text\{\s*to\s*\}|\bto\b|\\colon)\s*")
@@ -395,6 +398,7 @@ def _same_time(a: tuple, b: tuple) -> bool:
 def by_colon(g: str, p: str, same) -> "bool | None":
     gt, pt = _time(g), _time(p)
     if gt and pt and len(g) + len(p) > 6: return _same_time(gt, pt)
+    g, p = (_TEXT.sub(r"\1", s) if re.fullmatch(r"\\text\{[\d\s.]+ to [\d\s.]+\}", s) else s for s in (g, p))
     gr, pr = ([x for x in _RATIO.split(s)] if not re.search(r"[{(\[].*(?:mid|:)|\\in", s) else [s] for s in (g, p))
     if len(gr) == len(pr) == 1: return None
     if len(gr) != len(pr): return _ratio_as_fraction(g, p, gr, pr)
@@ -410,8 +414,8 @@ def _ratio_as_fraction(g, p, gr, pr) -> "bool | None":
         return a[0].value/a[1].value == number(f).value
     return False if all(number(x) is not None for x in r) else None
 
-# %% ../nbs/01_compare.ipynb #b4388c49
-_WORD = re.compile(r"[A-Za-z][A-Za-z '.,/&\-]*")
+# %% ../nbs/01_compare.ipynb #414dd33d
+_WORD = re.compile(r"[A-Za-z(][A-Za-z '.,/&()\-]*")
 _BARE_WORD = re.compile(r"[A-Za-z]{3,}(?:[ -][A-Za-z]{2,})*|no|No|NO")
 _NOUNS = set("function triangle number numbers angle quadrilateral polygon integer integers set sequence series curve matrix graph line relation statement day player team solution solutions real reals side shape".split())
 _SYNONYM = {"dne": "does not exist", "no solutions": "no solution", "none exist": "none", "does not converge": "diverges", "divergent": "diverges", "convergent": "converges", "infinite": "infinity",
@@ -439,8 +443,8 @@ def by_words(g: str, p: str, same) -> "bool | None":
     short, long = sorted((a, b), key=len)
     return long.startswith(short + " ") and long[len(short) + 1:] in _NOUNS and len(short) > 2
 
-# %% ../nbs/01_compare.ipynb #cb6a37c6
-_BASE = re.compile(r"\(?\s*([0-9A-Za-z]+)\s*\)?\s*(?:_\s*\{?\s*(?:\\text\{\s*)?(\w+)\s*\}?\s*\}?|(?:\\text\{)?[\s(,]*(?:in\s+)?base[\s-]+(\w+)\)?\s*\}?)")
+# %% ../nbs/01_compare.ipynb #8dc5f73a
+_BASE = re.compile(r"\(?\s*([0-9A-Za-z]+)\s*\)?\s*(?:_\s*\{?\s*\(?(?:\\text\{\s*)?(\w+)\s*\}?\s*\)?\}?|(?:\\text\{)?[\s(,]*(?:in\s+)?base[\s-]+(\w+)\)?\s*\}?)")
 _BASES = dict(zip("two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(), range(2, 17)))
 
 def _base(s: str) -> "tuple[str, int | None] | None":
@@ -458,7 +462,7 @@ def by_base(g: str, p: str, same) -> "bool | None":
     named, other = (a, p) if a else (b, g)
     return named[0] == re.sub(r"\s", "", other).upper()
 
-# %% ../nbs/01_compare.ipynb #f9c4badc
+# %% ../nbs/01_compare.ipynb #3cd8220e
 Piece = namedtuple("Piece", "lo hi closed_lo closed_hi")                 # '-oo' and 'oo' for no end
 _REL = re.compile(r"\\leqq?|\\geqq?|\\le(?![A-Za-z])|\\ge(?![A-Za-z])|<|>|\\ne(?![A-Za-z])")
 _REALS = {"\\mathbb{R}", "\\text{all real numbers}", "\\text{all reals}", "all real numbers", "all reals", "\\text{any real number}", "any real number", "(-\\infty,\\infty)", "(-\\infty,+\\infty)", "\\text{every real number}", "\\R"}
@@ -483,7 +487,9 @@ def _bound(piece: str) -> "tuple[str, list[Piece]] | None":
 
 def _not_equal(ends: list) -> "tuple[str, list[Piece]] | None":
     if not _VAR.fullmatch(ends[0]): ends = ends[::-1]
-    return (ends[0], _without([_end(ends[1])])) if _VAR.fullmatch(ends[0]) and "," not in ends[1] else None
+    points = [_end(x) for x in split_top(ends[1])]
+    pieces = _without(points) if _VAR.fullmatch(ends[0]) else None
+    return (ends[0], pieces) if pieces else None
 
 def _end(s: str) -> str:
     s = _norm(split_unit(s.strip())[0])
@@ -609,7 +615,7 @@ def _both_equations(g, p, gs, ps, same, algebra) -> bool:
     if not any(re.search(r"[A-Za-z]", re.sub(r"\\(?:frac|sqrt|cdot|times|pi|left|right)(?![A-Za-z])", "", x)) for x in (gs[0], ps[0])): return same(gs[-1], ps[-1])
     return algebra(" = ".join((gs[0], gs[-1])), " = ".join((ps[0], ps[-1])))
 
-# %% ../nbs/01_compare.ipynb #8ce51074
+# %% ../nbs/01_compare.ipynb #00673cf7
 _BRACKETS = (("\\{", "\\}", "{}"), ("(", ")", "()"), ("[", "]", "[]"), ("(", "]", "(]"), ("[", ")", "[)"))
 _THOUSANDS = re.compile(r"-?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
@@ -639,7 +645,7 @@ def _spread(items: "list[str]") -> "list[str]":
 
 def _read_list(s: str) -> "tuple[str, list[str]]":
     "`elements` behind a name for the whole list (`x = 7, 250`, `x \\in \\{4, 9\\}`)."
-    m = re.match(r"\s*(\([A-Za-z\d_{}, ]+\)|[A-Za-z](?:_\w)?)\s*(?:=|\\in)\s*(?=\\\{|[(\[]|[^=]*$)", s)
+    m = re.match(r"\s*(\([A-Za-z\d_{}, ]+\)|[A-Za-z](?:_\w)?|\\(?:vec|overrightarrow|hat)\s*\{?\w+\}?)\s*(?:=|\\in)\s*(?=\\\{|[(\[]|[^=]*$)", s)
     if m and "=" not in s[m.end():]:
         kind, items = elements(s[m.end():].strip())
         if len(items) > 1 or kind: return kind, items

@@ -266,7 +266,7 @@ class _HeadLogps(torch.autograd.Function):
             if gb is not None: gb += z.sum(0)
         return gh, gw, gb, None, None, None, None
 
-# %% ../nbs/11_logps.ipynb #47769167
+# %% ../nbs/11_logps.ipynb #4a5ef809
 @dataclass(frozen=True)
 class HeadForm:
     "Logits are `head(hidden)` times `scale`, capped by `cap` (tanh). `own`: only the model's own forward knows."
@@ -283,16 +283,30 @@ def form_of(config) -> HeadForm:
 def head_logps(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, config=None, chunk: int = 512,
                form: "HeadForm | None" = None) -> torch.Tensor:
     """Log-probabilities (float32 `[T]`) of `targets [T]` under the LM head at `hidden [T, d]`, never holding more than
-    `chunk` rows of logits. `form` (default: by the names in `config`) says how logits come from the head's output."""
-    form = form or form_of(config)
-    if type(head) is torch.nn.Linear: return _linear_logps(head, hidden, targets, chunk, form)
+    `chunk` rows of logits. `form` (default: by the names in `config`) says how logits come from the head's output.
+
+    The head is called once, whatever the number of chunks, so that sharded weights are gathered once."""
+    form, forward = form or form_of(config), head.forward
+    linear = type(head).forward is torch.nn.Linear.forward and "forward" not in vars(head)
     def one(h, t):
-        z = head(h).float() * form.scale
+        z = forward(h).float() * form.scale
         if form.cap is not None: z = torch.tanh(z / form.cap) * form.cap
         return z.gather(1, t[:, None])[:, 0] - torch.logsumexp(z, -1)
-    from torch.utils.checkpoint import checkpoint
-    parts = zip(hidden.split(chunk), targets.split(chunk))
-    return torch.cat([checkpoint(one, h, t, use_reentrant=False) for h, t in parts])
+    def in_chunks(hidden):
+        if linear: return _linear_logps(head, hidden, targets, chunk, form)
+        from torch.utils.checkpoint import checkpoint
+        parts = zip(hidden.split(chunk), targets.split(chunk))
+        return torch.cat([checkpoint(one, h, t, use_reentrant=False) for h, t in parts])
+    return _as_forward(head, in_chunks, hidden)
+
+def _as_forward(module: torch.nn.Module, fn: Callable, *tensors: torch.Tensor) -> Any:
+    "`fn(*tensors)` run as `module`'s own forward, so that the hooks around it (FSDP's, DeepSpeed's) put its weights together first."
+    before = vars(module).get("forward")
+    module.forward = fn
+    try: return module(*tensors)
+    finally:
+        if before is None: del module.forward
+        else: module.forward = before
 
 def _linear_logps(head: torch.nn.Linear, hidden, targets, chunk: int, form: HeadForm) -> torch.Tensor:
     "The same for a plain linear head, in the precision that autocast would give it."
@@ -312,7 +326,7 @@ def causal_lm(model: torch.nn.Module) -> torch.nn.Module:
         elif hasattr(model, "get_base_model"): model = model.get_base_model()
         else: return model
 
-# %% ../nbs/11_logps.ipynb #de529ef3
+# %% ../nbs/11_logps.ipynb #e8d176de
 def packed_logps(model: torch.nn.Module, packed: Packed, chunk: int = 512, form: "HeadForm | None" = None) -> torch.Tensor:
     """Log-probabilities (float32 `[T]`) of the targets of a packed row. `form`: how logits come from the hidden states
     (default: what was found for this model, else by its config). Raises `Unpackable` where the model takes no such mask."""
@@ -337,7 +351,7 @@ def packed_logps(model: torch.nn.Module, packed: Packed, chunk: int = 512, form:
 def _own_logps(model, inputs: dict, at: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     "The same by the model's own logits at the places `at` (all of them in memory)."
     keep = "logits_to_keep" in inspect.signature(type(model).forward).parameters
-    z = model(**inputs, **({"logits_to_keep": at} if keep else {})).logits[0]
+    z = type(model).forward(model, **inputs, **({"logits_to_keep": at} if keep else {})).logits[0]
     z = (z if keep else z[at]).float()
     return z.gather(1, targets[:, None])[:, 0] - torch.logsumexp(z, -1)
 

@@ -374,7 +374,7 @@ def _decide(cls, config, kind, device, eager, truth, groups) -> Verdict:
     if plain is None: return Verdict(False, "eager", f"padded batches give wrong values ({wrong})", padded=False, head=rule)
     return replace(plain, reason="; ".join(x for x in (wrong if plain.attention != kind else "", why_not) if x))
 
-# %% ../nbs/11a_packability.ipynb #18b8e0c5
+# %% ../nbs/11a_packability.ipynb #2f4da33b
 def class_of(model: nn.Module) -> type:
     "The transformers class of a model, also when FSDP has put its own class on top."
     return next(c for c in type(model).__mro__ if not any("FSDP" in b.__name__ for b in c.__mro__))
@@ -388,9 +388,10 @@ def set_attention(model: nn.Module, kind: str) -> None:
         config = getattr(m, "config", None)
         if getattr(config, "_attn_implementation", None) not in (kind, None): config._attn_implementation_internal = kind
 
-def settle(model: nn.Module, packing: bool = True) -> Verdict:
+def settle(model: nn.Module, packing: bool = True, whole: bool = True) -> Verdict:
     """The verdict on `model` (wrapped or not) under the attention it has; sets what follows from it: attention, head and
-    padding. Warns once when that is not what was asked (`packing`: packed rows). Raises `SpotError` as `examine` does."""
+    padding. Warns once when that is not what was asked (`packing`: packed rows). `whole`: the weights are all here, so
+    that the model itself can be tried. Raises `SpotError` as `examine` does."""
     lm = causal_lm(model)
     kind = lm.config._attn_implementation or "eager"
     known = getattr(lm, "_spot_verdict", None)
@@ -398,7 +399,7 @@ def settle(model: nn.Module, packing: bool = True) -> Verdict:
     stand_in = "eager" if kind == "flex_attention" else kind                  # the same masks and keywords, without a GPU
     verdict = examine(class_of(lm), lm.config, stand_in, lm.device)
     if kind == "flex_attention" and verdict.attention == "eager": verdict = replace(verdict, attention=kind)
-    if not verdict.tried: verdict = _by_trial(lm, verdict)
+    if not verdict.tried and whole: verdict = _by_trial(lm, verdict)
     if verdict.attention != kind: set_attention(lm, verdict.attention)
     lm._spot_verdict, lm._spot_head, lm._spot_padded = verdict, verdict.head.form(lm.config), verdict.padded
     if verdict.attention != kind or packing and not verdict.packing: warnings.warn(f"{class_of(lm).__name__}: {said(verdict, kind)}", stacklevel=3)
@@ -482,7 +483,7 @@ def _run(lm: nn.Module) -> Callable:
         return packed_logps(lm, row)[row.entry.to(lm.device)]
     return logps
 
-# %% ../nbs/11a_packability.ipynb #88e76e8f
+# %% ../nbs/11a_packability.ipynb #6383d869
 def packability(model: nn.Module, groups: "Sequence[Sequence[tuple]]", half: bool = False, check: bool = True,
                 packing: bool = True,
                 logps: "Callable | None" = None, agree: "Callable | None" = None) -> Verdict:
@@ -497,7 +498,7 @@ def packability(model: nn.Module, groups: "Sequence[Sequence[tuple]]", half: boo
     lm = causal_lm(model)
     training = lm.training
     lm.eval()
-    try: verdict, why = settle(model, packing), ""
+    try: verdict, why = settle(model, packing, logps is None), ""
     finally: lm.train(training)
     if not packing: return replace(verdict, packing=False)
     if not verdict.packing or not check: return verdict

@@ -557,27 +557,33 @@ def print_report(path: "str | Path", show: int = 3) -> None:
     for u in r["unparsed"]: print(f"--- {u['id']}: {u['verdict']} ({u['reason']})\n{u['reply'] or '(no text)'}")
 
 # %% ../nbs/07_rectify.ipynb #8935758d
-_ABOUT = """Let an Oracle correct the errors, with minimal edits. The same command goes on where it stopped; corrections that
-were paid for are kept."""
+_ABOUT = """Let an Oracle correct the errors, with minimal edits. The same command goes on where it stopped;
+corrections that were paid for are kept."""
 
 def _parser() -> Parser:
     p = Parser("spot rectify", _ABOUT)
-    p.add("data", "errors", dest="input", help="errors, as `spot elicit` writes them: .jsonl, .json, .parquet, .csv or a hub data set")
+    p.add("data", "errors", dest="input",
+          help="errors, as `spot elicit` writes them: .jsonl, .json, .parquet, .csv or a hub data set")
     p.add("output", default="pairs_raw.jsonl", help="one record an error, appended as it comes")
-    p.add("task", help="how corrections are checked: a task's name or FILE.py (default: the one that the errors name)")
+    p.add("task",
+          help="how corrections are checked: a task's name or FILE.py (default: the errors' own)")
     p.group("Oracle")
     p.add("oracle", default="gemini", choices=ORACLES, help="who corrects")
     p.add("oracle_model", dest="model", help="the Oracle's model (gemini: gemini-2.5-pro)")
     p.add("model", dest="older_model", help=argparse.SUPPRESS)
     p.add("base_url", help="server to talk to, for example http://127.0.0.1:8000/v1")
-    p.add("api_key_env", default="OPENAI_API_KEY", help="variable that holds the key of an openai Oracle (Gemini: GEMINI_API_KEY)")
-    p.add("program", metavar="FILE.py:FUNCTION", help=f"for --oracle program, from the current folder; {PROGRAM}")
+    p.add("api_key_env", default="OPENAI_API_KEY",
+          help="variable that holds the key of an openai Oracle (Gemini: GEMINI_API_KEY)")
+    p.add("program", metavar="FILE.py:FUNCTION",
+          help=f"for --oracle program, from the current folder; {PROGRAM}")
     p.add("sheet", help="sheet of a human Oracle (.txt or .csv)")
     p.add("export", action="store_true", help="write the sheet and stop")
     p.add("engine", default="auto", help="engine of a local Oracle")
     p.group("Prompt and replies")
     p.add("mode", default="without_answer", choices=MODES, help="which prompt")
-    p.add("prompt", metavar="FILE", help="your own prompt for this mode, with {question}, {response}, {format}, {start}, {end}, {answer}")
+    p.add("prompt", metavar="FILE",
+          help="your own prompt for this mode, with {question}, {response}, {format}, {start}, {end}, "
+               "{answer}")
     p.add("thinking_budget", type=int, default=16384, help="Gemini: most tokens of thought")
     p.add("max_tokens", type=int, help="most tokens of a reply (default: the Oracle's own)")
     p.add("temperature", type=float, help="sampling temperature (default: the service's own)")
@@ -598,21 +604,26 @@ def _parser() -> Parser:
     return p
 
 def _parsed(argv: "list[str]"):
-    "Settings of the command; `--model`, the older name of the Oracle's model, is understood with a word on it."
+    """Settings of the command; `--model`, the older name of the Oracle's model, is understood with a word
+    on it."""
     a = _parser().parse(argv)
     if a.older_model:
-        if a.model: raise SpotError("--model and --oracle_model both name the Oracle's model: give --oracle_model")
+        if a.model:
+            raise SpotError("--model and --oracle_model both name the Oracle's model: give --oracle_model")
         a.model = a.older_model
-        print("note: --model means the student elsewhere; --oracle_model names the Oracle's model", file=sys.stderr)
+        print("note: --model means the student elsewhere; --oracle_model names the Oracle's model",
+              file=sys.stderr)
     return a
 
 # %% ../nbs/07_rectify.ipynb #df12e1ec
 class _Unconnected(Oracle):
     "Stands in for a paid Oracle where only its name and price matter, so that a dry run needs no key."
-    def __init__(self, kind: str, model: str, thinking: int): self.kind, self.model, self.paid, self._options = kind, model, True, (thinking,)
+    def __init__(self, kind: str, model: str, thinking: int):
+        self.kind, self.model, self.paid, self._options = kind, model, True, (thinking,)
 
 def _dry_oracle(a) -> Oracle:
-    if a.oracle not in ("gemini", "gemini_batch"): return _oracle(a) if a.oracle != "openai" else _Unconnected("openai", a.model or "", 0)
+    if a.oracle not in ("gemini", "gemini_batch"):
+        return _oracle(a) if a.oracle != "openai" else _Unconnected("openai", a.model or "", 0)
     oracle = _Unconnected(a.oracle, a.model or "gemini-2.5-pro", a.thinking_budget)
     if a.oracle == "gemini_batch":
         from spot_nb.oracle import BATCH_DISCOUNT
@@ -620,8 +631,10 @@ def _dry_oracle(a) -> Oracle:
     return oracle
 
 def _oracle(a) -> Oracle:
-    return make_oracle(a.oracle, a.model, base_url=a.base_url, api_key_env=a.api_key_env, thinking_budget=a.thinking_budget, max_tokens=a.max_tokens,
-                       temperature=a.temperature, timeout=a.timeout, program=a.program, sheet=a.sheet, engine=a.engine)
+    return make_oracle(a.oracle, a.model, base_url=a.base_url, api_key_env=a.api_key_env,
+                       thinking_budget=a.thinking_budget, max_tokens=a.max_tokens,
+                       temperature=a.temperature, timeout=a.timeout, program=a.program, sheet=a.sheet,
+                       engine=a.engine)
 
 def _task(a, records: "list[dict]") -> Task:
     "The task of a command: the one given, or the one that the errors name, with the prompt of --prompt."
@@ -635,13 +648,17 @@ def _print_estimate(a) -> None:
     if Path(a.output).is_file() and not a.fresh:
         for r in iter_jsonl(a.output):
             done.add(r["id"]); u = r.get("usage") or {}
-            past.update({"calls": u.get("calls", 0), "input": u.get("input_tokens", 0), "output": u.get("output_tokens", 0)})
+            past.update({"calls": u.get("calls", 0), "input": u.get("input_tokens", 0),
+                         "output": u.get("output_tokens", 0)})
     records = [r for r in records if r["id"] not in done]
     e = estimate(records, _dry_oracle(a), a.mode, load_prices(a.price), past, task)
-    usd = "unknown: add --price IN,OUT" if e["usd"] is None else f"${e['usd']:.2f}" + (f" to ${e['usd']*a.attempts:.2f}" if a.attempts > 1 else "")
-    print(f"{e['calls']} errors to correct" + (f" ({len(done)} are done)" if done else "") + f": about {e['input_tokens']:,} tokens in, {e['output_tokens']:,} out; cost {usd}")
+    usd = ("unknown: add --price IN,OUT" if e["usd"] is None else f"${e['usd']:.2f}"
+           + (f" to ${e['usd']*a.attempts:.2f}" if a.attempts > 1 else ""))
+    print(f"{e['calls']} errors to correct" + (f" ({len(done)} are done)" if done else "")
+          + f": about {e['input_tokens']:,} tokens in, {e['output_tokens']:,} out; cost {usd}")
     print("measured on the records there are" if past["calls"] >= 20 else
-          f"assumes {CHARS_PER_TOKEN} characters a token and {THOUGHTS_PER_CALL:,} tokens of thought a call where Gemini thinks; run a few with --limit 20 for a measured figure")
+          f"assumes {CHARS_PER_TOKEN} characters a token and {THOUGHTS_PER_CALL:,} tokens of thought a call "
+          f"where Gemini thinks; run a few with --limit 20 for a measured figure")
 
 def cli(argv: "list[str]") -> int:
     "`spot rectify`. Exit status 0 when the run came to its end or its budget or target, else by `SpotError`."
@@ -651,17 +668,24 @@ def cli(argv: "list[str]") -> int:
     if a.dry_run: _print_estimate(a); return 0
     if a.export:
         if not a.sheet: raise SpotError("--export needs --sheet FILE")
-        if Path(a.sheet).exists(): raise SpotError(f"{a.sheet} exists and may hold corrections: choose another name, or move it away")
+        if Path(a.sheet).exists():
+            raise SpotError(f"{a.sheet} exists and may hold corrections: choose another name, or move it away")
         records = load_errors(a.input)[:a.limit]
-        print(f"{len(records)} corrections to write in {export_sheet(records, a.sheet)}; when done: spot rectify --oracle human --sheet {a.sheet} --data {a.input} --output {a.output}")
+        print(f"{len(records)} corrections to write in {export_sheet(records, a.sheet)}; when done: spot "
+              f"rectify --oracle human --sheet {a.sheet} --data {a.input} --output {a.output}")
         return 0
     task = _task(a, load_errors(a.input)[:a.limit])
     oracle = _oracle(a)
-    s = rectify(a.input, oracle, a.output, workers=a.workers, mode=a.mode, attempts=a.attempts, tries=a.tries, timeout=a.timeout, prices=a.price,
-                target_correct=a.target_correct, max_cost_usd=a.max_cost_usd, retry=[v.strip() for v in a.retry.split(",") if v.strip()],
+    s = rectify(a.input, oracle, a.output, workers=a.workers, mode=a.mode, attempts=a.attempts, tries=a.tries,
+                timeout=a.timeout, prices=a.price,
+                target_correct=a.target_correct, max_cost_usd=a.max_cost_usd,
+                retry=[v.strip() for v in a.retry.split(",") if v.strip()],
                 limit=a.limit, resume=not a.fresh, task=task)
-    if s["stopped"]: print(f"stopped at the {s['stopped']}; {s['left']} errors are left, and the same command with a larger {s['stopped']} goes on")
-    print(f"{s['recorded']} of {s['errors']} errors recorded in {s['seconds']:.0f} s, {s['calls']} calls, {s['retries']} retries")
+    if s["stopped"]:
+        print(f"stopped at the {s['stopped']}; {s['left']} errors are left, and the same command with a "
+              f"larger {s['stopped']} goes on")
+    print(f"{s['recorded']} of {s['errors']} errors recorded in {s['seconds']:.0f} s, {s['calls']} calls, "
+          f"{s['retries']} retries")
     if s["recorded"] or Path(a.output).stat().st_size: print_report(a.output, 0)
     given = f" --task {quoted(a.task)}" if a.task else ""
     last_line(a.output, f"spot filter --data {quoted(a.output)}{given} --model STUDENT --output pairs.jsonl")

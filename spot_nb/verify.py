@@ -86,13 +86,15 @@ def _for_parser(s: str) -> str:
 
 def _plain_words(s: str) -> "list[str]": return sorted({re.sub(r"[^a-z]", "", w.lower()) for w in _TEXT.findall(s)} - {""})
 
-# %% ../nbs/01_verify.ipynb #ad521296
+# %% ../nbs/01_verify.ipynb #d4377f02
 class BadGold(Exception): "The reference answer is no mathematics that can be parsed."
 
 def _algebra(gold: str, pred: str, rounding: Rounding = ROUNDING["strict"]) -> bool:
     "Whether two expressions are equal. May take for ever: only called in a process that can be killed."
     if _plain_words(gold) != _plain_words(pred) or gold.count("'") != pred.count("'"): return False
     if _depth(pred) > MAX_DEPTH or len(pred) > MAX_ANSWER//2: return False
+    if len({bool(re.search(r"\\[lc]?dots|\.\.\.", x)) for x in (gold, pred)}) > 1: return False
+    if re.search(r"\d\s+\d", pred): return False                               # two numbers side by side are not their sum
     shown = gold, pred
     gold, pred = _for_parser(gold), _for_parser(pred)
     letters = _letters(gold), _letters(pred)
@@ -100,8 +102,8 @@ def _algebra(gold: str, pred: str, rounding: Rounding = ROUNDING["strict"]) -> b
     g = _parse_all(_sorted_case(gold, upper))
     if g is None: raise BadGold(gold)
     p = _parse_all(_sorted_case(pred, upper))
-    if p is None or letters[0] != letters[1]: return False
-    return _same_parsed(g, p, shown, rounding)
+    if p is not None and letters[0] != letters[1]: return _interval_and_condition(g, p)
+    return p is not None and _same_parsed(g, p, shown, rounding)
 
 def _same_parsed(g, p, shown: "tuple[str, str]", rounding: Rounding) -> bool:
     import sympy
@@ -113,7 +115,7 @@ def _same_parsed(g, p, shown: "tuple[str, str]", rounding: Rounding) -> bool:
     if all(isinstance(x, (sympy.core.relational.Relational, sympy.logic.boolalg.Boolean, sympy.Set)) for x in (g, p)): return _same_condition(g, p)
     return bool(verify(g, p, strict=True, timeout_seconds=None))
 
-# %% ../nbs/01_verify.ipynb #c445a7a9
+# %% ../nbs/01_verify.ipynb #eeb55833
 def _same_value(g, p, shown, rounding: Rounding) -> bool:
     "Whether two numbers are equal, or a decimal among them is rounded as `rounding` allows."
     import sympy
@@ -149,6 +151,15 @@ def _same_condition(g, p) -> bool:
     sets = [s.subs({v: x for v in free}) if free else s for s in (g, p)]
     sets = [s if isinstance(s, sympy.Set) else sympy.solve_univariate_inequality(s, x, relational=False) if isinstance(s, sympy.core.relational.Relational) else s.as_set() for s in sets]
     return sets[0] == sets[1] or (not sets[0].is_empty and sets[0].symmetric_difference(sets[1]).is_empty is True)
+
+def _interval_and_condition(g, p) -> bool:
+    "Whether a set without a variable is what a condition on one variable leaves: `(-2, 2)` and `|x| < 2`."
+    import sympy
+    conditions = [isinstance(x, (sympy.core.relational.Relational, sympy.logic.boolalg.Boolean)) and len(x.free_symbols) == 1 for x in (g, p)]
+    if sum(conditions) != 1: return False
+    other = p if conditions[0] else g
+    if isinstance(other, (tuple, sympy.Tuple)) and len(other) == 2: other = sympy.Interval.open(*other)
+    return isinstance(other, sympy.Set) and not other.free_symbols and _same_condition(other, g if conditions[0] else p)
 
 def _same_sides(g, p) -> bool:
     "Inequalities in several variables: the same up to a positive factor."

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from spot_nb.verify import Verdict, boxed, clean, close_workers, extract_candidates, is_correct, judge, judge_many, number
+from spot_nb.answers import THINKING, gold_of, strip_thinking
 from spot_nb.compare import _key, elements as _elements
+from verify_cases import RIGHT, WRONG
 
 SETS = {"math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "minerva": 272, "olympiadbench": 675}
 
@@ -182,3 +185,156 @@ def test_any_text_gets_candidates_and_a_reason(text):
 @given(st.integers(-10**12, 10**12), st.integers(1, 10**6))
 def test_numbers_are_compared_exactly(a, b):
     assert is_correct(f"\\boxed{{\\frac{{{a}}}{{{b}}}}}", f"{a}/{b}") and not is_correct(f"\\boxed{{\\frac{{{a + 1}}}{{{b}}}}}", f"{a}/{b}")
+
+
+KINDS = [(kind, right) for right, table in ((True, RIGHT), (False, WRONG)) for kind in table]
+
+
+@pytest.mark.parametrize("kind, right", KINDS)
+def test_each_kind_of_answer_both_ways(kind, right):
+    cases = (RIGHT if right else WRONG)[kind]
+    assert len(cases) >= 5
+    amiss = [(r, a, v) for (r, a), v in zip(cases, (judge(r, a) for r, a in cases)) if v.correct is not right]
+    assert not amiss, amiss[:3]
+
+
+def test_judge_and_judge_many_agree():
+    items = [case for table in (RIGHT, WRONG) for cases in table.values() for case in cases]
+    assert judge_many(items) == [judge(*i) for i in items]
+
+
+def moved(gold):
+    "Wrong answers of further kinds: `(kind, reference, wrong answer)`."
+    units = {"cm": "km", "m": "cm", "kg": "g", "seconds": "hours"}
+    for i, g in enumerate(gold):
+        c = clean(g)
+        x, (kind, items) = number(c), _elements(c)
+        if x is not None and x.value and x.value.denominator == 1 and "." not in c and not x.percent: yield "point in front", g, f".{abs(x.value.numerator)}"
+        if re.fullmatch(r"-?\d+\.\d+", c):
+            whole, part = c.split(".")
+            yield "point moved", g, f"{whole}{part[0]}.{part[1:]}" if len(part) > 1 else f"{whole}{part}"
+            if x.value: yield "point dropped", g, whole + part
+        if len(items) > 1 and all(number(y) is not None for y in items):
+            yield "element changed", g, re.sub(re.escape(items[-1]) + r"(?=\D*$)", "987", c)
+            yield "element lost", g, ", ".join(items[:-1])
+        if x is not None:
+            for a, b in units.items(): yield "unit", f"{c} \\text{{ {a}}}" if x.value else "1 \\text{ m}", f"{c} \\text{{ {b}}}"
+            if x.value: yield "sign inside", f"f({i})={c}", f"f({i})=" + (c[1:] if c.startswith("-") else "-" + c)
+            if x.value: yield "word", g, f"{c} \\text{{ thousand}}"
+
+
+def test_moved_points_changed_elements_units_and_signs_are_wrong(benchmarks):
+    from collections import Counter
+    kinds, right = Counter(), []
+    for name in SETS:
+        cases = list(moved(golds(benchmarks, name)))
+        kinds.update(k for k, *_ in cases)
+        right += [case for case, v in zip(cases, judge_many([(f"\\boxed{{{w}}}", g) for _, g, w in cases])) if v.correct]
+    assert not right, (len(right), right[:8])
+    assert kinds.total() >= 3000 and min(kinds.values()) >= 10, kinds
+
+
+def test_rounding_is_a_policy():
+    assert not is_correct("\\boxed{2.46e6}", "2.45e6") and is_correct("\\boxed{2.46e6}", "2.45e6", rounding="minerva")
+    assert not is_correct("\\boxed{4\\sqrt2}", "5.66") and is_correct("\\boxed{4\\sqrt2}", "5.66", rounding="minerva")
+    assert not is_correct("\\boxed{246}", "245", rounding="minerva") and not is_correct("\\boxed{2.6e6}", "2.45e6", rounding="minerva")
+    assert [v.correct for v in judge_many([("\\boxed{5.7}", "5.66", None, "minerva"), ("\\boxed{5.7}", "5.66")]*4)] == [True, False]*4
+    from spot_nb.records import SpotError
+    with pytest.raises(SpotError, match="rounding"): judge("1", "1", rounding="loose")
+
+
+@pytest.mark.parametrize("opening, shut", THINKING)
+def test_every_reader_drops_every_kind_of_thinking(opening, shut):
+    from spot_nb.connect4 import strip_thinking as for_connect4
+    from spot_nb.oracle import _thoughtless
+    from spot_nb.tasks import without_thinking
+    text = f"{opening}a draft{shut}the rest"
+    assert strip_thinking(text) == for_connect4(text) == without_thinking(text) == _thoughtless(text) == "the rest"
+
+
+def test_gold_comes_from_the_column_that_holds_an_answer():
+    story = "We first note that the number of ways is even, and that no three of them meet. Hence the claim follows at once from the lemma above."
+    for row, gold in [({"solution": [story], "final_answer": ["$3$"]}, "$3$"), ({"answer": f"{story}\n#### 1,250"}, "1,250"), ({"solution": "17"}, "17"), ({"solution": f"{story} So it is $\\boxed{{\\frac12}}$."}, "\\frac12"),
+                      ({"rationale": f"{story} The answer is C.", "correct": "C"}, "C"), ({"answer": story, "target": "5"}, "5"), ({"solution": f"{story} Thus $x=\\boxed{{2}}$ or $x=\\boxed{{7}}$."}, "2, 7"),
+                      ({"reward_model": {"ground_truth": "-4"}}, "-4"), ({"answer": f"{story} The final answer is $42$."}, "42"), ({"answer": 0, "solution": story}, "0"), ({"answer": [1, 2]}, "1, 2")]:
+        assert gold_of(row)[0] == gold, row
+    assert gold_of({"question": "?"}) is None and gold_of({"answer": ""}) is None
+
+
+class Chat(ThreadingHTTPServer):
+    "A chat server on 127.0.0.1 that answers a question as `replies` says."
+    def __init__(self, replies):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            def do_POST(self):
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
+                text = replies[asked.split("\n\n")[0]]
+                blob = json.dumps({"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}], "usage": {"completion_tokens": 9}}).encode()
+                self.send_response(200); self.send_header("Content-Length", str(len(blob))); self.end_headers(); self.wfile.write(blob)
+            def log_message(self, *args): pass
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+def elicited(folder, rows, replies, *flags):
+    "Run `spot elicit` on `rows` against a server that gives `replies`; returns the summary."
+    from spot_nb.elicit import cli
+    data = folder/"rows.jsonl"
+    data.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    with Chat(replies) as server:
+        cli(["--model", "m", "--engine", "openai", "--base_url", server.url, "--data_path", str(data), "--output_dir", str(folder/"out"), *flags])
+        server.shutdown()
+    return json.loads((folder/"out/summary.json").read_text())
+
+
+def test_each_kind_through_the_command(tmp_path):
+    cases = [(r, a, right) for right, table in ((True, RIGHT), (False, WRONG)) for kind in table for r, a in table[kind] if isinstance(r, str) and r and isinstance(a, str) and a]
+    rows = [{"id": n, "question": f"Question {n}?", "answer": a} for n, (_, a, _) in enumerate(cases)]
+    elicited(tmp_path, rows, {f"Question {n}?": r for n, (r, *_) in enumerate(cases)})
+    found = {r["id"]: r["correct"] for r in map(json.loads, (tmp_path/"out/all_results.jsonl").read_text().splitlines())}
+    assert len(found) == len(cases) > 250
+    assert not [cases[n] for n, ok in found.items() if ok is not cases[n][2]]
+
+
+STORY = "We consider the remainders one after another and find that only one of them can occur, which settles the matter for good."
+SHAPES = {
+    "OlympiadBench": lambda n: {"id": n, "question": f"Question {n}?", "solution": [f"{STORY} Then $x={n + 1}$ works."], "final_answer": [f"${n}$"], "answer_type": "Numerical", "unit": None, "is_multiple_answer": False},
+    "GSM8K": lambda n: {"question": f"Question {n}?", "answer": f"{STORY} {n}+1=<<{n}+1={n + 1}>>{n + 1}\n{n + 1}-1=<<{n + 1}-1={n}>>{n}\n#### {n}"},
+    "AQuA": lambda n: {"question": f"Question {n}?", "options": [f"{c}){n + k}" for k, c in enumerate("ABCDE")], "rationale": f"{STORY} {n}+1={n + 1}. Answer: option {'ABCDE'[n % 5]}", "correct": "ABCDE"[n % 5]},
+    "DAPO": lambda n: {"prompt": f"Question {n}?", "solution": str(n), "data_source": "math_dapo", "extra_info": {"index": f"k{n}"}},
+    "MATH": lambda n: {"problem": f"Question {n}?", "solution": f"{STORY} Then $\\boxed{{{n}}}$.", "level": "Level 1"}}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_right_answers_to_rows_of_any_shape_are_all_right(shape, tmp_path, capsys):
+    replies = {f"Question {n}?": f"Thus it is $\\boxed{{{'ABCDE'[n % 5] if shape == 'AQuA' else n}}}$." for n in range(10, 70)}
+    s = elicited(tmp_path, [SHAPES[shape](n) for n in range(10, 70)], replies)
+    assert s["samples"] == s["correct"] == 60 and s["accuracy"] == 1.0
+    out = capsys.readouterr().out
+    assert "gold answers as read" in out and "100.0%" in out
+
+
+def test_the_rows_of_olympiadbench_answered_rightly_are_right(benchmarks, tmp_path):
+    rows = [json.loads(l) for l in (benchmarks/"olympiadbench.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [{**r, "id": n, "question": f"Question {n}?"} for n, r in enumerate(rows)]
+    s = elicited(tmp_path, rows, {r["question"]: f"Hence $\\boxed{{{', '.join(r['final_answer'])}}}$." for r in rows})
+    assert s["samples"] == s["correct"] == 675
+
+
+def test_gold_that_cannot_be_read_stops_the_command_before_anything_is_sampled(tmp_path):
+    from spot_nb.records import SpotError
+    rows = [{"question": f"Question {n}?", "answer": STORY if n % 8 == 0 else str(n)} for n in range(40)]
+    with pytest.raises(SpotError, match="5 of 40 gold answers cannot be read.*--ignore_gold_check"): elicited(tmp_path, rows, {})
+    assert not (tmp_path/"out/all_results.jsonl").exists()
+    assert elicited(tmp_path, rows, {f"Question {n}?": f"\\boxed{{{n}}}" for n in range(40)}, "--ignore_gold_check")["correct"] == 35
+
+
+def test_fifty_answers_without_a_right_one_stop_the_command(tmp_path):
+    from spot_nb.records import SpotError
+    rows, replies = [{"question": f"Question {n}?", "answer": str(n)} for n in range(400)], {f"Question {n}?": f"\\boxed{{{n + 7}}}" for n in range(400)}
+    with pytest.raises(SpotError, match="none of the first 50 .*--ignore_gold_check"): elicited(tmp_path, rows, replies)
+    kept = len((tmp_path/"out/all_results.jsonl").read_text().splitlines())
+    assert kept >= 50
+    s = elicited(tmp_path, rows, replies, "--ignore_gold_check")
+    assert s["samples"] == 400 and s["correct"] == 0 and s["kept_from_before"] == kept
