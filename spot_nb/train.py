@@ -20,9 +20,10 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from .examples import Example, check_vocabulary, tokenize_pairs
 from .losses import OBJECTIVES, REWARD_TOKENS, CumulativeShift, RewardShift, Tokens, objective, tether, token_masks
 from .token_statistics import frozen_copy, token_statistics, vocabulary_logps
-from .logps import (Unpackable, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
+from .logps import (TREE, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
 from .plan import announce, cli as plan_cli
+from .packability import choose_attention, packability
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
 from .reference import (_digest, drop_parts, keep_part, load_reference, read_parts, reference_key, save_reference,
                                tensor_digest, weights_digest)
@@ -240,7 +241,7 @@ class _Before:
     def _before_training(self) -> None:
         if hasattr(self, "headroom"): return
         if "kl" in self.objective.reads: self._anchor = self._anchor_of()
-        self.packing = self.args.packing and self._packing_works()
+        self.packing = self._packing_works()
         self._reference(self.examples, self.args.reference_cache)
         if self.eval_examples: self._reference(self.eval_examples, None)
         self._headroom()
@@ -269,23 +270,18 @@ class _Before:
         return frozen_copy(self.model, self.args)
 
     def _packing_works(self) -> bool:
-        "Whether packed log-probs equal plain ones on the two shortest pairs; warns and says no where they do not."
-        lm = causal_lm(self.model)
-        name, kept = type(lm).__name__, self.packing
-        sample = sorted(self.examples, key=lambda e: len(e.prompt) + len(e.chosen) + len(e.rejected or []))[:2]
-        sums = lambda row: torch.zeros(len(row.sequences), device=row.owner.device).index_add(0, row.owner, self._logps(row).float().cpu())
-        try:
-            fast = sums(make_rows(sample, 10**9, True, row_multiple(self.model))[0])
-            if not self.args.check_packing: return True
-            slow = sums(make_rows(sample, 10**9, False)[0])
-        except Unpackable as e:
-            warnings.warn(f"{name}: shared prefixes are not packed ({e}); using the plain computation", stacklevel=2)
-            return False
-        gap = from_main(self.accelerator, lambda: ((fast - slow).abs() / slow.abs().clamp_min(1)).max().item())
-        limit = 1e-4 if lm.dtype == torch.float32 and not (self.args.bf16 or self.args.fp16) else 3e-2
-        if gap < limit: return True
-        warnings.warn(f"{name}: packed and plain log-probs differ by {gap:.1e}, more than {limit:.0e}; using the plain computation", stacklevel=2)
-        return False
+        "Whether this model takes packed rows (`spot_nb.packability`); warns and says no where it does not."
+        groups, half = [e.sequences for e in self.examples], self.args.bf16 or self.args.fp16
+        pieces = None if self.sharding == "none" else lambda seqs, packed: self._logps(self._row_of(seqs, packed))
+        agree = lambda ok: from_main(self.accelerator, lambda: ok)
+        with self.accelerator.autocast():
+            return packability(self.model, groups, half, self.args.check_packing, self.args.packing, pieces, agree).packing
+
+    def _row_of(self, sequences: "list[tuple]", packed: bool) -> Row:
+        "A row of single sequences, in their order."
+        examples = [Example("", list(p), list(r), None) for p, r in sequences]
+        owner = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor([len(e.chosen) for e in examples]))
+        return Row(examples, pack(sequences, row_multiple(self.model)) if packed else None, torch.zeros(0), owner)
 
     def _headroom(self) -> None:
         "Measure how high the chosen rewards can rise, settle `beta=auto`, and warn when the tether cannot tighten."
@@ -706,13 +702,14 @@ def _check_sampling(config: SPoTConfig, n: int) -> None:
     if config.dataloader_drop_last and n < config.effective_batch_size:
         raise SpotError(f"{n} pairs do not fill one step of {config.effective_batch_size}, and dataloader_drop_last drops what does not: lower effective_batch_size, or leave dataloader_drop_last off")
 
-def _needs_eager(config: SPoTConfig) -> bool:
-    "Whether the student caps its attention scores or has attention sinks, which SDPA leaves out."
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
-    try: c = AutoConfig.from_pretrained(resolve_model(config.model_name_or_path), trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError): return False                               # loading the model says what is wrong
-    if getattr(c.get_text_config(), "attn_logit_softcapping", None): return True
-    return type(c) in MODEL_FOR_CAUSAL_LM_MAPPING and not MODEL_FOR_CAUSAL_LM_MAPPING[type(c)]._supports_sdpa
+def _attention(config: SPoTConfig) -> str:
+    "The attention implementation to load the student with."
+    from transformers import AutoConfig
+    kind, path, code = config.attn_implementation, resolve_model(config.model_name_or_path), config.trust_remote_code
+    if kind: return register_tree_attention() if kind == TREE else kind
+    try: c = AutoConfig.from_pretrained(path, trust_remote_code=code)
+    except (OSError, ValueError): return register_tree_attention()            # loading the model says what is wrong
+    return choose_attention(c, config.device, code)
 
 def four_bit(dtype: str):
     "How transformers is to load weights in 4 bits (NF4, computing in `dtype`). Raises `SpotError` without bitsandbytes or a GPU."
@@ -738,13 +735,11 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
     eval_examples = tokenize_pairs(list(eval_pairs), tokenizer, config, o.pairs)[0] if eval_pairs else None
     _check_sampling(config, len(examples))
     if model is None:
-        cuda = torch.device(config.device).type == "cuda"
         dtype = config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16 else "float32"
-        kind = config.attn_implementation or ("flex_attention" if cuda else "eager" if _needs_eager(config) else register_tree_attention())
         extra = dict(quantization_config=four_bit(dtype)) if config.load_in_4bit else {}
         sharded = any(os.environ.get(f"ACCELERATE_USE_{k}") == "true" for k in ("FSDP", "DEEPSPEED"))
         where = "cpu" if sharded else str(config.device)                     # each GPU is to get its share, never the whole
-        model = load_model(config.model_name_or_path, dtype, where, config.trust_remote_code, attn_implementation=kind, **extra)
+        model = load_model(config.model_name_or_path, dtype, where, config.trust_remote_code, attn_implementation=_attention(config), **extra)
     for part in (examples, eval_examples or []): check_vocabulary(part, model.get_input_embeddings().weight.shape[0], str(config.model_name_or_path))
     if config.use_peft and not hasattr(model, "peft_config"):
         from peft import LoraConfig, get_peft_model
