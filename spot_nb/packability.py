@@ -109,6 +109,7 @@ def _smaller(name: str, v: Any) -> Any:
     "A value of a config made small: sizes, special tokens that would fall outside the vocabulary, and caps so low that they bite."
     if not isinstance(name, str): return v
     if isinstance(v, dict) and not name.startswith("rope"): return {k: _smaller(k, x) for k, x in v.items()} or v
+    if name == "vocab_size" and type(v) is int: return VOCAB               # the probes need as many tokens
     if type(v) is int and v > _SIZE_OF.get(name, v): return _SIZE_OF[name]
     if name.endswith("_token_id") and type(v) is int and v >= VOCAB: return 0
     if re.search("cap(ping)?$", name) and type(v) in (int, float) and v > 2: return 2.
@@ -408,7 +409,8 @@ def settle(model: nn.Module, packing: bool = True, whole: bool = True) -> Verdic
 def _by_trial(lm: nn.Module, verdict: Verdict) -> Verdict:
     """For a model that no small one could stand in for: padded batches under its attention, then under eager, against its
     own eager forward on single sequences (values alone). Raises `SpotError` when that forward takes no token ids."""
-    flat, kind, limit = probe_groups()[3], lm.config._attn_implementation, 1e-3 if lm.dtype == torch.float32 else 3e-2
+    vocab = min(VOCAB, lm.get_input_embeddings().weight.shape[0])
+    flat, kind, limit = probe_groups(vocab=vocab)[3], lm.config._attn_implementation, 1e-3 if lm.dtype == torch.float32 else 3e-2
     training = lm.training
     lm.eval()
     set_attention(lm, "eager")
