@@ -166,14 +166,15 @@ def _forward(model, row, n_targets: int):
     return head_logps(lm.get_output_embeddings(), hidden[row.before], row.ids[0][row.before], lm.config)
 
 # %% ../nbs/12a_plan.ipynb #cb6a47bf
-def _fake_row(mode, tokens: int, n_targets: int, packed=None):
+def _fake_row(mode, tokens: int, n_targets: int, packed=None, windows=(None,)):
     "The inputs of the trace: ids without values, and for a packed row on a CPU its tree with masks."
     import torch
     from spot_nb.logps import Tree
     tree = None
     if packed is not None:
         tree = Tree(packed)
-        tree._masks[None] = [m if m is None else mode.from_tensor(m) for m in tree.masks(None)]
+        for w in windows:
+            tree._masks[w] = [m if m is None else mode.from_tensor(m) for m in tree.masks(w)]
     with mode:
         ids = torch.zeros(1, tokens, dtype=torch.long)
         return SimpleNamespace(ids=ids, positions=torch.zeros_like(ids), before=torch.zeros(n_targets, dtype=torch.long), tree=tree, bool=torch.bool)
@@ -183,7 +184,7 @@ def _trace(config, layers: int, shape: Shape, tokens: int, n_targets: int, packe
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    row = _fake_row(mode, tokens, n_targets, packed)
+    row = _fake_row(mode, tokens, n_targets, packed, {None, getattr(config, "sliding_window", None)})
     model = _fake_model(mode, config, layers, shape)
     with mode:
         trainable = [p for p in model.parameters() if p.requires_grad]
