@@ -59,7 +59,7 @@ def spec(students, data, out, student="untied", **kw):
     return dict(config=base | kw, pairs=str(data/"pairs.jsonl"), eval=str(data/"eval.jsonl"), **top)
 
 
-def launch(world, told, wait=True, timeout=300):
+def launch(world, told, wait=True, timeout=900):
     "Start `world` processes for a list of trainings; returns the Popen, finished if `wait`."
     for t in told: Path(t["config"]["output_dir"]).mkdir(parents=True, exist_ok=True)
     out = Path(told[0]["config"]["output_dir"])
@@ -79,7 +79,7 @@ def launch(world, told, wait=True, timeout=300):
     return p
 
 
-def finished(world, told, timeout=300):
+def finished(world, told, timeout=900):
     p = launch(world, told, timeout=timeout)
     assert p.returncode == 0, (Path(told[0]["config"]["output_dir"])/"log.txt").read_text()[-4000:]
 
