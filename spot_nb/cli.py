@@ -79,8 +79,7 @@ def main(argv: "list[str] | None" = None) -> int:
         if os.environ.get("SPOT_DEBUG") == "1": raise
         print(f"spot {name}: {e}", file=sys.stderr); return 2
     except KeyboardInterrupt:
-        how = "with --resume_from_checkpoint True the same command goes on from the last checkpoint" if name == "train" else "the same command goes on from there"
-        print(f"\nspot {name}: interrupted; what is finished is on disk, and {how}", file=sys.stderr); return 130
+        print(f"\nspot {name}: interrupted; what is finished is on disk, and the same command goes on from there", file=sys.stderr); return 130
     except BrokenPipeError:
         sys.stderr.close(); return 141
 

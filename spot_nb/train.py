@@ -27,8 +27,8 @@ from .packability import choose_attention, packability
 from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
 from .reference import (_digest, drop_parts, keep_part, load_reference, read_parts, reference_key, save_reference,
                                tensor_digest, weights_digest)
-from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_rows, write_json, write_text
-from .saving import (STATE, check_resumable, check_save, convert_weights, last_checkpoint, mend_generation_config,
+from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_jsonl, read_rows, write_json, write_text
+from .saving import (STATE, begin_run, locked_folder, check_resumable, check_save, convert_weights, last_checkpoint, mend_generation_config,
                             save_dtype_of)
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
 from .sharding import (end_step, from_main, keep_precision, largest, row_backward, row_context, share_arrays,
@@ -75,6 +75,7 @@ class SPoTConfig(TrainingArguments):
     chat_template: "str | None" = _option(None, "file with a chat template to use instead of the tokenizer's")
     trust_remote_code: bool = _option(False, "run code that comes with the model")
     early_stopping_patience: "int | None" = _option(None, "stop after so many evaluations without a better metric_for_best_model")
+    fresh: bool = _option(False, "start over: remove what an earlier run left in output_dir")
     # other defaults than TrainingArguments
     per_device_train_batch_size: "int | None" = _option(None, "another way to say effective_batch_size: pairs a process and micro-batch")
     gradient_accumulation_steps: "int | None" = _option(None, "another way to say effective_batch_size: micro-batches a step")
@@ -300,7 +301,7 @@ class _Reference:
         "Fill in the reference log-probs. Process 0 alone reads and writes files."
         model, off = self._reference_model()
         weights = None if self.args.reference_model else self._weights
-        key = from_main(self.accelerator, lambda: reference_key(model, examples, str(self.accelerator.mixed_precision), self.packing, weights))
+        key = from_main(self.accelerator, lambda: reference_key(model if self.args.reference_model else self.model, examples, str(self.accelerator.mixed_precision), self.packing, weights))
         path = Path(path) if path else spot_home()/"reference"/f"{_digest(key)}.safetensors"
         if not from_main(self.accelerator, lambda: load_reference(path, key, examples)): self._compute_reference(examples, path, key, model, off)
         if not self.accelerator.is_main_process:
@@ -749,17 +750,41 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
     return SPoTTrainer(model, config, examples, tokenizer, eval_examples, data_info=counts, **kwargs)
 
 def train(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None, eval_pairs: "Sequence[dict] | None" = None, save: bool = True, **kwargs) -> dict:
-    """Train and (by default) save to `config.output_dir`; the steps are in its `metrics.jsonl`.
+    """Train and (by default) save to `config.output_dir`; the steps are in its `metrics.jsonl`. `model` is trained in place.
 
-    Returns `output_dir`, `steps`, `seconds`, `beta`, `headroom`, `counts` and `last`, the last step's figures. `model` is trained in place."""
+    A run that was interrupted goes on from its last checkpoint; a finished one is left as it is (`config.fresh` starts over). Returns
+    `output_dir`, `steps`, `seconds`, `beta`, `headroom`, `counts` and `last`, the last step's figures. Raises `SpotError` when the folder
+    holds a run with other settings, or another run is writing to it."""
     started = time.perf_counter()
-    trainer = build(config, pairs, model, tokenizer, eval_pairs, **kwargs)
-    resume = config.resume_from_checkpoint
-    trainer.train(True if str(resume).lower() in ("true", "last") else resume)
-    if save: trainer.save_model()
+    with contextlib.ExitStack() as held:
+        _hold(held, config)
+        trainer = build(config, pairs, model, tokenizer, eval_pairs, **kwargs)
+        found = from_main(trainer.accelerator, lambda: begin_run(config.output_dir, trainer.settings(), config.fresh))
+        if found == "done": return _finished(config, trainer, model is not None)
+        resume = config.resume_from_checkpoint
+        trainer.train(True if resume is None or str(resume).lower() in ("true", "last") else resume)
+        if save: trainer.save_model()
     steps = [l for l in trainer.state.log_history if "loss" in l]
     return Facts({"output_dir": config.output_dir, "steps": trainer.state.global_step, "seconds": time.perf_counter() - started, "beta": trainer.beta, "headroom": trainer.headroom,
             "counts": trainer.data_info, "last": steps[-1] if steps else {}})
+
+def _hold(held: contextlib.ExitStack, config: SPoTConfig) -> None:
+    "Lock the output folder, on process 0; the student's own folder is none."
+    from accelerate import PartialState
+    student = Path(resolve_model(config.model_name_or_path)) if config.model_name_or_path != "embedded" else None
+    if student and student.is_dir() and Path(config.output_dir).resolve() == student.resolve():
+        raise SpotError(f"output_dir {config.output_dir} is the student's own folder: choose another, or its weights would be overwritten")
+    from_main(PartialState(), lambda: held.enter_context(locked_folder(config.output_dir)) and None)
+
+def _finished(config: SPoTConfig, trainer: SPoTTrainer, given: bool) -> dict:
+    "The result of a run that is finished already."
+    if given: raise SpotError(f"{config.output_dir} holds this very run, finished: set fresh to train again, or choose another output_dir")
+    state = read_json(Path(config.output_dir)/STATE)
+    if trainer.accelerator.is_main_process: print(f"{config.output_dir} is finished already; --fresh trains again", file=sys.stderr)
+    log = Path(config.output_dir)/"metrics.jsonl"
+    steps = [l for l in read_jsonl(log) if "loss" in l] if log.is_file() else []
+    return Facts({"output_dir": config.output_dir, "steps": state["step"], "seconds": 0., "beta": state["beta"], "headroom": getattr(trainer, "headroom", None),
+            "counts": trainer.data_info, "last": {k: v for k, v in steps[-1].items() if k != "step"} if steps else {}})
 
 # %% ../nbs/12_train.ipynb #2d98049d
 def presets() -> "dict[str, Path]":

@@ -59,7 +59,7 @@ def spec(students, data, out, student="untied", **kw):
     return dict(config=base | kw, pairs=str(data/"pairs.jsonl"), eval=str(data/"eval.jsonl"), **top)
 
 
-def launch(world, told, wait=True, timeout=300):
+def launch(world, told, wait=True, timeout=900):
     "Start `world` processes for a list of trainings; returns the Popen, finished if `wait`."
     for t in told: Path(t["config"]["output_dir"]).mkdir(parents=True, exist_ok=True)
     out = Path(told[0]["config"]["output_dir"])
@@ -79,7 +79,7 @@ def launch(world, told, wait=True, timeout=300):
     return p
 
 
-def finished(world, told, timeout=300):
+def finished(world, told, timeout=900):
     p = launch(world, told, timeout=timeout)
     assert p.returncode == 0, (Path(told[0]["config"]["output_dir"])/"log.txt").read_text()[-4000:]
 
@@ -116,9 +116,27 @@ CASES = [(2, None, "full untied"), (2, SHARDED, "full untied"), (2, FULL, "full 
          (3, None, "lora tied"), (3, SHARDED, "full tied"), (3, SHARDED, "full untied")]
 
 
+def extra(students, data, root, world):
+    "Trainings beside CASES, by name: saving and going on, a NaN on one process, caches of their own, bf16."
+    one = lambda name, **kw: spec(students, data, root/name, **(dict(save_strategy="steps", save_steps=4, max_steps=10) | kw))
+    found, first = {}, {}
+    if world == 2:
+        for kind, kw in (("ddp", {}), ("fsdp", dict(fsdp=SHARDED)), ("fsdp full", dict(fsdp=FULL)), ("lora", dict(fsdp=SHARDED, use_peft=True, lora_r=4))):
+            found[kind] = one(kind, **kw)
+            found[f"{kind} on"] = one(f"{kind} on", resume=str(root/kind/"checkpoint-4"), **kw)
+        found["nan"] = one("nan", fsdp=SHARDED, poison=3, save_strategy="no") | dict(fails=True)
+        found["nan ddp"] = one("nan ddp", poison=3, save_strategy="no") | dict(fails=True)
+        for k in (1, 2): found[f"caches {k}"] = one(f"caches {k}", max_steps=2, save_strategy="no", reference_cache=None, env={"SPOT_HOME": f"{root}/home-RANK"})
+        found["bf16"] = one("bf16", fsdp=SHARDED, bf16=True, save_strategy="no")
+        found["other"] = one("other", resume=str(root/"fsdp"/"checkpoint-4")) | dict(fails=True)
+    if world == 3:
+        for kind, kw in (("ddp", {}), ("fsdp", dict(fsdp=SHARDED))): found[f"{kind} on 3"] = one(f"{kind} on 3", resume=str(root/kind/"checkpoint-4"), **kw)
+    return found
+
+
 @pytest.fixture(scope="session")
 def runs(students, data, tmp_path_factory):
-    "All of CASES and the runs on one process that they are measured by: one launch for each number of processes."
+    "All of CASES, the runs on one process that they are measured by, and `extra`: one launch for each number of processes."
     root, out = tmp_path_factory.mktemp("runs"), {}
     for world in (1, 2, 3):
         told = []
@@ -127,6 +145,9 @@ def runs(students, data, tmp_path_factory):
             student, kw = KINDS[kind]
             out[w, fsdp, kind] = root/f"{w}-{fsdp}-{kind}".replace(" ", "-")
             told.append(spec(students, data, out[w, fsdp, kind], student, fsdp=fsdp, **kw))
+        for name, one in extra(students, data, root, world).items():
+            out[name] = root/name
+            told.append(one)
         finished(world, told)
     return out
 
@@ -139,3 +160,115 @@ def test_like_one_process(runs, world, fsdp, kind):
     assert {s["sharding"] for s in said} == {"fsdp2" if fsdp else "none"} and ("DTensor" in said[0]["kinds"]) == bool(fsdp)
     assert same(runs[1, None, kind], out)
     assert len({s["delta"] for s in said}) == 1 and said[0]["delta"] != 0
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "fsdp full", "lora"])
+def test_going_on_is_the_same_run(runs, kind):
+    "From the checkpoint of step 4: the same six steps and the same model, to the bit."
+    whole, rest = figures(runs[kind]), figures(runs[f"{kind} on"])
+    assert [m["step"] for m in rest if "loss" in m] == list(range(5, 11))
+    for x, y in zip([m for m in whole if m["step"] > 4], rest, strict=True):
+        for k in ("loss", "delta", "rewards/rejected", "grad_norm", "eval_loss"): assert x.get(k) == y.get(k), (k, x["step"])
+    u, v = weights(runs[kind]), weights(runs[f"{kind} on"])
+    assert all(torch.equal(u[k], v[k]) for k in u)
+    state = json.loads((runs[kind]/"checkpoint-8"/"spot_state.json").read_text())
+    assert state["processes"] == 2 and state["step"] == 8
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_going_on_with_another_number_of_processes(runs, kind):
+    whole, rest = figures(runs[kind]), figures(runs[f"{kind} on 3"])
+    x, y = ([m["loss"] for m in log if m["step"] > 4 and "loss" in m] for log in (whole, rest))
+    assert len(y) == 6 and y == pytest.approx(x, abs=1e-5)
+    u, v = weights(runs[kind]), weights(runs[f"{kind} on 3"])
+    assert max((u[k] - v[k]).abs().max().item() for k in u) < 1e-5 * max(t.abs().max().item() for t in u.values())
+
+
+def test_another_sharding_is_refused(runs):
+    assert "was made with sharding fsdp2, this run has none" in (runs["other"]/"error-0").read_text()
+
+
+@pytest.mark.parametrize("kind", ["nan", "nan ddp"])
+def test_a_nan_on_one_process_stops_all(runs, kind):
+    said = [(runs[kind]/f"error-{r}").read_text() for r in range(2)]
+    assert said[0] == said[1] and "not finite at step" in said[0] and "pairs p3" in said[0]
+
+
+def test_processes_with_caches_of_their_own(runs):
+    "The second run finds process 0's cache alone, and trains the same."
+    homes = [runs["caches 1"].parent/f"home-{r}"/"reference" for r in range(2)]
+    assert list(homes[0].glob("*.safetensors")) and not list(homes[1].glob("*"))
+    assert same(runs["caches 1"], runs["caches 2"], 0)
+
+
+def test_bf16_keeps_log_probs_and_gradients_in_float32(runs):
+    one, two = (([m["loss"] for m in figures(runs[k]) if "loss" in m]) for k in ((1, None, "full untied"), "bf16"))
+    assert two[:4] == pytest.approx(one[:4], rel=0.1)
+    values = [m["kl"] for m in figures(runs["bf16"]) if "loss" in m]
+    assert any(v != torch.tensor(v).bfloat16().item() for v in values)
+    assert all(t.dtype == torch.bfloat16 for t in weights(runs["bf16"]).values())
+
+
+def zero(stage):
+    "A DeepSpeed config as people write it; the batch is left to the trainer."
+    return {"zero_optimization": {"stage": stage}, "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto", "zero_force_ds_cpu_optimizer": False}
+
+
+@pytest.fixture(scope="session")
+def zeros(students, data, tmp_path_factory):
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    root, told = tmp_path_factory.mktemp("zero"), []
+    for stage in (2, 3):
+        kw = dict(deepspeed=zero(stage), use_cpu=False, save_strategy="steps", save_steps=4)
+        told.append(spec(students, data, root/f"{stage}", **kw))
+        told.append(spec(students, data, root/f"{stage} on", resume=str(root/f"{stage}"/"checkpoint-4"), **kw))
+    finished(2, told)
+    return root
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_like_one_process(zeros, runs, stage):
+    "One optimizer step a step, whatever the rows; clipping although the DeepSpeed config has none; save, resume."
+    assert json.loads((zeros/str(stage)/"rank-1.json").read_text())["sharding"] == f"zero{stage}"
+    assert same(runs[1, None, "full untied"], zeros/str(stage))
+    whole, rest = figures(zeros/str(stage)), figures(zeros/f"{stage} on")
+    assert [m["loss"] for m in rest if "loss" in m] == pytest.approx([m["loss"] for m in whole if m["step"] > 4 and "loss" in m], abs=1e-6)
+    u, v = weights(zeros/str(stage)), weights(zeros/f"{stage} on")
+    assert max((u[k] - v[k]).abs().max().item() for k in u) < 1e-6
+
+
+def kill_and_resume(students, data, tmp_path, alone, moments, seed):
+    "`kill -9` of one of two processes at random moments of a run; then to the end, and the uninterrupted run's losses."
+    rng, out = random.Random(seed), tmp_path/"run"
+    (tmp_path/"pids").mkdir()
+    # resume=True goes on from the last whole checkpoint, or starts over where there is none
+    told = spec(students, data, out, fsdp=SHARDED, save_strategy="steps", save_steps=1, save_total_limit=2, resume=True, pids=str(tmp_path/"pids"), slow=0.2)
+    kills = 0
+    for _ in range(moments):
+        for f in (tmp_path/"pids").iterdir(): f.unlink()
+        p = launch(2, [told], wait=False)
+        until = time.time() + 120
+        while time.time() < until and len(list((tmp_path/"pids").iterdir())) < 2 and p.poll() is None: time.sleep(0.05)
+        time.sleep(rng.uniform(0, 9))
+        victim = (tmp_path/"pids"/str(rng.randrange(2)))
+        if p.poll() is None and victim.is_file():
+            try: os.kill(int(victim.read_text()), signal.SIGKILL); kills += 1
+            except ProcessLookupError: pass
+        try: p.wait(100)
+        except subprocess.TimeoutExpired:
+            os.killpg(p.pid, signal.SIGKILL)
+            raise AssertionError("the other process hangs after one was killed") from None
+    finished(2, [told])
+    assert kills
+    whole = {m["step"]: m["loss"] for m in figures(alone) if "loss" in m}
+    got = {m["step"]: m["loss"] for m in figures(out) if "loss" in m}
+    assert got.keys() == whole.keys() and all(got[k] == pytest.approx(whole[k], abs=1e-5) for k in whole)
+    u, v = weights(alone), weights(out)
+    assert max((u[k] - v[k]).abs().max().item() for k in u) < 1e-5 * max(t.abs().max().item() for t in u.values())
+
+
+def test_kill_one_process_twice(students, data, tmp_path, runs): kill_and_resume(students, data, tmp_path, runs[1, None, "full untied"], 2, 0)
+
+
+@pytest.mark.slow
+def test_kill_one_process_at_ten_moments(students, data, tmp_path, runs): kill_and_resume(students, data, tmp_path, runs[1, None, "full untied"], 10, 1)

@@ -323,3 +323,80 @@ def test_batch_settings_that_do_not_fit(tmp_path, monkeypatch):
         with pytest.raises(SpotError, match=words): SPoTConfig(**kw, effective_batch_size=pairs)
         with pytest.raises(SpotError, match="pairs a step"): SPoTConfig(**kw, effective_batch_size=world * 4, per_device_train_batch_size=2, gradient_accumulation_steps=1)
         assert SPoTConfig(**kw, per_device_train_batch_size=2).effective_batch_size == 2 * world
+
+
+def quiet(cfg, pairs, **kw):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return train(cfg, pairs=pairs, **kw)
+
+
+def test_the_same_command_goes_on(student, pairs, tmp_path):
+    "Interrupted: on from the checkpoint. Finished: left as it is. Other settings: refused by name. `fresh`: from the start."
+    from transformers import TrainerCallback
+    kw = dict(per_device_train_batch_size=8, save_strategy="steps", save_steps=1)
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 2: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): quiet(config(student, tmp_path, **kw), pairs, callbacks=[Stop()])
+    assert [m["step"] for m in steps(tmp_path)] == [1, 2]
+    for other, words in ((dict(loss="dpo"), "loss was spot_bco, now dpo"), (dict(learning_rate=0.5), "learning_rate was 0.01, now 0.5"), (dict(seed=7), "seed was 42, now 7")):
+        with pytest.raises(SpotError, match=words): quiet(config(student, tmp_path, **kw, **other), pairs)
+    with pytest.raises(SpotError, match="data was"): quiet(config(student, tmp_path, reference_cache=str(tmp_path/"r2"), **kw), pairs[1:])
+    done = quiet(config(student, tmp_path, **kw), pairs)
+    assert [m["step"] for m in steps(tmp_path)] == [1, 2, 3, 4] and done["steps"] == 4
+    stamp = (tmp_path/"model.safetensors").stat().st_mtime_ns
+    again = quiet(config(student, tmp_path, **kw), pairs)
+    assert again["steps"] == 4 and again["last"]["loss"] == pytest.approx(done["last"]["loss"]) and (tmp_path/"model.safetensors").stat().st_mtime_ns == stamp
+    with pytest.raises(SpotError, match="fresh"): quiet(config(student, tmp_path, loss="dpo", **kw), pairs)
+    fresh = quiet(config(student, tmp_path, loss="dpo", fresh=True, **kw), pairs)
+    assert fresh["steps"] == 4 and "delta" not in steps(tmp_path)[0] and json.loads((tmp_path/"spot_run.json").read_text())["settings"]["loss"] == "dpo"
+
+
+def test_folders_that_are_not_this_runs(student, pairs, tmp_path):
+    from spot_nb.saving import locked_folder
+    with locked_folder(tmp_path/"a"):
+        with pytest.raises(SpotError, match="another run"): quiet(config(student, tmp_path/"a"), pairs)
+    with pytest.raises(SpotError, match="student's own folder"): quiet(config(student, student, reference_cache=str(tmp_path/"r")), pairs)
+    import shutil
+    shutil.copytree(student, tmp_path/"b")
+    for fresh in (False, True):
+        with pytest.raises(SpotError, match="did not write"): quiet(config(student, tmp_path/"b", fresh=fresh), pairs)
+    assert (tmp_path/"b"/"model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("broken, words", [({"temperature": 0.6}, None), ({"top_p": 0.9, "top_k": 5}, None), ({"num_beams": 1, "num_return_sequences": 3}, "generation_config"),
+                                           ({"max_new_tokens": -2}, "generation_config")])
+def test_a_generation_config_that_cannot_be_saved(student, pairs, tmp_path, broken, words):
+    "Mended or refused before the first step."
+    from transformers import AutoModelForCausalLM
+    import shutil
+    shutil.copytree(student, tmp_path/"student")
+    (tmp_path/"student"/"generation_config.json").write_text(json.dumps(broken))
+    cfg = config(str(tmp_path/"student"), tmp_path/"out", max_steps=1)
+    if words:
+        with pytest.raises(SpotError, match=words): quiet(cfg, pairs)
+        assert not (tmp_path/"out"/"metrics.jsonl").exists()
+    else:
+        with pytest.warns(UserWarning, match="do_sample"): train(cfg, pairs=pairs)
+        assert AutoModelForCausalLM.from_pretrained(tmp_path/"out").generation_config.do_sample is True
+
+
+def test_a_save_that_would_fail_is_found_before_the_first_step(student, pairs, tmp_path, monkeypatch):
+    import shutil
+    from collections import namedtuple
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: namedtuple("u", "total used free")(1, 1, 1000))
+    with pytest.raises(SpotError, match="free, and saving needs"): quiet(config(student, tmp_path/"a"), pairs)
+    monkeypatch.setattr(shutil, "disk_usage", real)
+    (tmp_path/"file").write_text("")
+    with pytest.raises(SpotError, match="cannot be written"): quiet(config(student, tmp_path/"file"/"out", reference_cache=str(tmp_path/"r")), pairs)
+
+    def full(*args, **kwargs): raise OSError(28, "No space left on device")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = build(config(student, tmp_path/"c", per_device_train_batch_size=8, save_strategy="steps", save_steps=1), pairs=pairs)
+        monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", full)
+        with pytest.raises(SpotError, match="No space left on device"): trainer.train()
+    assert last_checkpoint(tmp_path/"c") is None
