@@ -262,12 +262,14 @@ def cli(argv: "list[str]") -> int:
     p = Parser("spot connect4", "Generate Connect4 states with ground truth.")
     p.add("n", type=int, default=500, help="how many states")
     p.add("seed", type=int, default=0, help="seed of the random players")
-    p.add("max_quiet", type=float, default=0.2, help="largest share of states in which neither side has an immediate win")
+    p.add("max_quiet", type=float, default=0.2,
+          help="largest share of states in which neither side has an immediate win")
     p.add("output", type=Path, default=Path("connect4.jsonl"), help="the file to write")
     a = p.parse(argv)
     found = generate(a.n, a.seed, a.max_quiet)
     write_jsonl(a.output, (make_record(s, i) for i, s in enumerate(found)))
     quiet = sum(not (m or t) for m, t in (s.winning() for s in found))
-    print(f"{len(found)} states to {a.output} (seed {a.seed}): {quiet} with no immediate win, {sum(bool(s.winning()[0]) for s in found)} with one for the player to move")
+    print(f"{len(found)} states to {a.output} (seed {a.seed}): {quiet} with no immediate win, "
+          f"{sum(bool(s.winning()[0]) for s in found)} with one for the player to move")
     last_line(a.output, f"spot evaluate --model MODEL --tasks connect4 --source connect4={quoted(a.output)}")
     return 0

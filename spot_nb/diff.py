@@ -465,9 +465,11 @@ def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: st
 def _parser() -> Parser:
     p = Parser("spot inspect", "Write a self-contained page that shows every edit of a file of pairs.")
     p.add(".pairs", nargs="?", help="the same as --data")
-    p.add("data", help="file of pairs (jsonl, json, parquet or csv; our keys, the paper's or TRL's) or a hub data set")
+    p.add("data",
+          help="file of pairs (jsonl, json, parquet, csv; our keys, the paper's or TRL's), or a hub data set")
     p.add("output", default="report.html", help="page to write")
-    p.add("model", "tokenizer", help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
+    p.add("model", "tokenizer",
+          help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
     p.add("gamma", type=float, default=0.6, help="change ratio to mark")
     p.add("title", help="title of the page; the file's name without one")
     p.add("max_pairs", type=int, help="show only the first so many")
@@ -479,7 +481,7 @@ def cli(argv: "list[str]") -> int:
     args = _parser().parse(argv)
     args.pairs = args.data or args.pairs
     if not args.pairs: raise SpotError("--data is missing: name a file of pairs")
-    from spot_nb.pairs import load_pairs                                    # imported late: pairs builds on this module
+    from spot_nb.pairs import load_pairs  # imported late: pairs builds on this module
     rows = load_pairs(args.pairs)
     pairs = [row for row in rows if row["chosen"]][:args.max_pairs]
     if not pairs: raise SpotError(f"{args.pairs} holds no pair with a correction: run `spot rectify` first")
@@ -487,7 +489,8 @@ def cli(argv: "list[str]") -> int:
     if args.model:
         from spot_nb.models import load_tokenizer
         tokenizer = load_tokenizer(args.model)
-    write_text(args.output, report_html(pairs, tokenizer, args.title or Path(args.pairs).name, args.gamma, args.workers))
+    write_text(args.output, report_html(pairs, tokenizer, args.title or Path(args.pairs).name, args.gamma,
+                                        args.workers))
     print(f"{len(pairs)} pairs in {args.output} ({Path(args.output).stat().st_size/1e6:.1f} MB)")
     last_line(args.output, f"open {quoted(args.output)} in a browser")
     return 0

@@ -229,26 +229,33 @@ def _settle_quietly(waiting, store):
 def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]") -> int:
     """Whether samples on disk may have to be judged again.
 
-    Raises `SpotError` when the samples in `out` come from another model, chat template or sampling, or answer other problems
+    Raises `SpotError` when the samples in `out` come from another model, chat template or sampling, or
+    answer other problems
     under the same ids."""
-    if not resume or not (out/"run.json").is_file() or not (out/"all_results.jsonl").is_file() or not (out/"all_results.jsonl").stat().st_size: return 0
+    if not resume or not (out/"run.json").is_file() or not (out/"all_results.jsonl").is_file() or not (out/"all_results.jsonl").stat().st_size:
+        return 0
     before = read_json(out/"run.json")
     differ = [k for k in run["sampling"] if before.get("sampling", {}).get(k) != run["sampling"][k]]
-    if before.get("chat_template") and run["chat_template"] not in (None, before["chat_template"]): differ.insert(0, "chat template")
+    if before.get("chat_template") and run["chat_template"] not in (None, before["chat_template"]):
+        differ.insert(0, "chat template")
     if before.get("model") != run["model"]: differ.insert(0, "model")
     if before.get("task", {}).get("name", MATH.name) != run["task"]["name"]: differ.insert(0, "task")
     asked = {p["id"]: p for p in problems}
     for r in () if differ else _whole_lines(out/"all_results.jsonl"):
         p = asked.get(r.get("problem_id", r.get("id")))
-        if p and not all(same_on_disk(p[k], r.get(k)) for k in ("prompt", "answer")): differ.append(f"the problem with id {p['id']!r}"); break
+        if p and not all(same_on_disk(p[k], r.get(k)) for k in ("prompt", "answer")):
+            differ.append(f"the problem with id {p['id']!r}")
+            break
     if differ:
-        raise SpotError(f"{out} holds samples of another run ({', '.join(differ)} differ): choose another --output_dir, or throw them away with --overwrite")
+        raise SpotError(f"{out} holds samples of another run ({', '.join(differ)} differ): choose another "
+                        f"--output_dir, or throw them away with --overwrite")
     return 1
 
 def _judge_again(out: Path, task: Task, problems: "list[dict]", timeout: float) -> int:
-    "Judge the samples on disk that another version of the check judged, or on which it failed; returns how many changed."
+    """Judge the samples on disk that another version of the check judged, or on which it failed; returns
+    how many changed."""
     path = out/"all_results.jsonl"
-    Store(path, keep=False).close()                          # cuts a torn line; says so when another process writes here
+    Store(path, keep=False).close()  # cuts a torn line; says so when another process writes here
     version, asked = stamp(task), {p["id"]: p for p in problems}
     changed, again, kept = 0, 0, []
     for r in iter_jsonl(path):
@@ -270,7 +277,7 @@ def _whole_lines(path: Path) -> "Iterator[dict]":
     with open(path, "rb") as f:
         for raw in f:
             try: r = json.loads(raw)
-            except ValueError: continue                                      # the store itself says what to do about it
+            except ValueError: continue  # the store itself says what to do about it
             if isinstance(r, dict): yield r
 
 # %% ../nbs/05_elicit.ipynb #23bf9b13
@@ -438,30 +445,39 @@ def rft_samples(records: "Iterable[dict]", per_problem: int = 4) -> "list[dict]"
     return out
 
 # %% ../nbs/05_elicit.ipynb #2e56b1e8
-_ABOUT = """Sample the policy once per problem, check, and keep what it gets wrong. Writes all_results.jsonl, errors.jsonl,
-correct_results.jsonl and summary.json. The same command goes on where an earlier run stopped."""
+_ABOUT = """Sample the policy once per problem, check, and keep what it gets wrong. Writes all_results.jsonl,
+errors.jsonl, correct_results.jsonl and summary.json. The same command goes on where an earlier run stopped."""
 
 def _parser() -> Parser:
     p = Parser("spot elicit", _ABOUT)
-    p.add("model", required=True, help="folder, hub id, or `embedded`; with --engine openai the server's model name")
-    p.add("data", dest="data_path", required=True, help="problems: .jsonl, .json, .parquet, .csv or a hub id; "
-                                                        "columns as the task reads them (math: DAPO's two forms or our own)")
+    p.add("model", required=True,
+          help="folder, hub id, or `embedded`; with --engine openai the server's model name")
+    p.add("data", dest="data_path", required=True,
+          help="problems: .jsonl, .json, .parquet, .csv or a hub id; "
+                                                        "columns as the task reads them (math: DAPO's two "
+                                                        "forms or our own)")
     p.add("output", dest="output_dir", required=True, type=Path, help="folder for the four files")
-    p.add("task", help="how to ask and check: math (default), json, exact, choice, code, tool, an installed one, or FILE.py")
+    p.add("task",
+          help="how to ask and check: math (default), json, exact, choice, code, tool, an installed one, or "
+               "FILE.py")
     p.group("Problems")
     p.add("split", default="train", help="split of a hub data set")
     p.add("subset", help="configuration of a hub data set, such as `en`")
-    p.add("language", choices=("en", "all"), help="keep English problems, or all (default: en for mathematics, all for other tasks)")
-    p.add("instruction", default=INSTRUCTION, help="mathematics: appended to plain questions that mention no \\boxed; '' for none")
+    p.add("language", choices=("en", "all"),
+          help="keep English problems, or all (default: en for mathematics, all for other tasks)")
+    p.add("instruction", default=INSTRUCTION,
+          help="mathematics: appended to plain questions that mention no \\boxed; '' for none")
     p.add("max_samples", type=int, help="only the first N problems")
     p.add("target_errors", type=int, help="stop once N errors are on disk")
     add_sampling(p)
     p.add("n", type=int, default=1, help="samples per problem (for RFT and pass@k)")
     add_engine(p)
     p.group("Run")
-    p.add("resume", action="store_true", help="go on where an earlier run stopped: always so; other settings or problems are refused")
+    p.add("resume", action="store_true",
+          help="go on where an earlier run stopped: always so; other settings or problems are refused")
     p.add("overwrite", action="store_true", help="throw away an earlier run's samples")
-    p.add("ignore_gold_check", action="store_true", help="sample even if the gold answers cannot be read, or nothing is right in the first 50 problems")
+    p.add("ignore_gold_check", action="store_true",
+          help="sample even if the gold answers cannot be read, or nothing is right in the first 50 problems")
     p.add("timeout", type=float, default=5.0, help="CPU seconds for one verdict of mathematics")
     return p
 
@@ -478,21 +494,29 @@ def _told(s: dict) -> None:
     if s.get("judged_again"): print(f"{s['judged_again']} verdicts changed with the check")
 
 def cli(argv: "list[str]") -> int:
-    "`spot elicit`: see `spot elicit --help`. Exit status 1 when calls failed, or there is no error to hand on."
+    """`spot elicit`: see `spot elicit --help`. Exit status 1 when calls failed, or there is no error to
+    hand on."""
     a = _parser().parse(argv)
     if a.resume and a.overwrite: raise SpotError("--resume and --overwrite contradict each other: give one")
     task = find_task(a.task)
     sampling = sampling_of(a, task, a.n)
-    problems, stats = load_problems(a.data_path, a.split, a.language, a.instruction, a.max_samples, a.subset, task)
-    print(f"{stats['problems']} problems of {stats['rows']} rows ({stats['duplicates']} repeats, {stats['other_language']} not English)")
+    problems, stats = load_problems(a.data_path, a.split, a.language, a.instruction, a.max_samples, a.subset,
+                                    task)
+    print(f"{stats['problems']} problems of {stats['rows']} rows ({stats['duplicates']} repeats, "
+          f"{stats['other_language']} not English)")
     if is_math(task): print(gold_shown(problems))
     with make_generator(a.model, a.engine, **engine_options(a)) as generator:
-        s = elicit(problems, generator, a.output_dir, sampling, resume=not a.overwrite, target_errors=a.target_errors,
-                   timeout=a.timeout, ignore_gold_check=a.ignore_gold_check, extra={"data": {"path": a.data_path, **stats}}, task=task)
+        s = elicit(problems, generator, a.output_dir, sampling, resume=not a.overwrite,
+                   target_errors=a.target_errors,
+                   timeout=a.timeout, ignore_gold_check=a.ignore_gold_check,
+                   extra={"data": {"path": a.data_path, **stats}}, task=task)
     _told(s)
     if not s["errors"]:
-        last_line(a.output_dir/"summary.json", "nothing, as there is no error to correct: take harder problems, or look at the outcomes")
+        last_line(a.output_dir/"summary.json",
+                  "nothing, as there is no error to correct: take harder problems, or look at the outcomes")
         return 1
     given = f" --task {quoted(a.task)}" if a.task else ""
-    last_line(a.output_dir/"errors.jsonl", f"spot rectify --data {quoted(a.output_dir/'errors.jsonl')}{given} --output pairs_raw.jsonl --oracle ...")
+    last_line(a.output_dir/"errors.jsonl",
+              f"spot rectify --data {quoted(a.output_dir/'errors.jsonl')}{given} --output pairs_raw.jsonl "
+              f"--oracle ...")
     return 1 if s["failed"] else 0

@@ -175,10 +175,12 @@ def _known(name: str, where: str = "") -> str:
     if key in REGISTRY: return key
     import difflib
     near = difflib.get_close_matches(key, REGISTRY, 1)
-    raise SpotError(f"there is no task {name!r}{where}" + (f"; did you mean {near[0]!r}?" if near else ".") + f" Tasks: {', '.join(REGISTRY)}")
+    raise SpotError(f"there is no task {name!r}{where}" + (f"; did you mean {near[0]!r}?" if near else ".")
+                    + f" Tasks: {', '.join(REGISTRY)}")
 
 def own_benchmark(name: str, source: "str | Path", task: Any = None) -> Benchmark:
-    "A benchmark of one's own rows, asked and checked as `task` says (a task's name, `FILE.py`, or the task itself)."
+    """A benchmark of one's own rows, asked and checked as `task` says (a task's name, `FILE.py`, or the
+    task itself)."""
     task = find_task(task)
     def prepare(row, rng):
         if is_math(task):
@@ -186,11 +188,13 @@ def own_benchmark(name: str, source: "str | Path", task: Any = None) -> Benchmar
             found = row if isinstance(row.get("task"), dict) else as_problem(row, where="row")
         else: found = make_problem(task, row, "row")
         return {k: v for k, v in found.items() if k in ("prompt", "answer", *task.columns) and k != "options"}
-    return Benchmark(name, str(source), group="own", template=task.system + task.template, prepare=prepare, scorer=task,
+    return Benchmark(name, str(source), group="own", template=task.system + task.template, prepare=prepare,
+                     scorer=task,
                      help=task.help)
 
 def resolve_tasks(names: "str | Iterable[str] | None" = None, task: Any = None) -> "list[Benchmark]":
-    """Benchmarks by name, in the order given; None is the nine. Names may be written as the paper's users do (`custom|aime24|0|0`).
+    """Benchmarks by name, in the order given; None is the nine. Names may be written as the paper's users do
+    (`custom|aime24|0|0`).
 
     `NAME=PATH` is a benchmark of one's own rows, checked by `task` (see `own_benchmark`).
 
@@ -202,11 +206,14 @@ def resolve_tasks(names: "str | Iterable[str] | None" = None, task: Any = None) 
         if "=" in raw:
             name, _, source = raw.partition("=")
             if task_key(name) in REGISTRY or not re.fullmatch(r"[\w.-]+", name):
-                raise SpotError(f"--tasks {raw}: {name!r} cannot name rows of your own: choose another name of letters and digits")
+                raise SpotError(f"--tasks {raw}: {name!r} cannot name rows of your own: choose another name "
+                                f"of letters and digits")
             out.append(own_benchmark(name, source, task))
             continue
         parts = raw.split("|")
-        if len(parts) > 2 and any(p not in ("", "0") for p in parts[2:]): raise SpotError(f"task {raw!r} asks for few-shot examples; every task here is zero-shot: write {parts[0]}|{parts[1]}|0|0")
+        if len(parts) > 2 and any(p not in ("", "0") for p in parts[2:]):
+            raise SpotError(f"task {raw!r} asks for few-shot examples; every task here is zero-shot: write "
+                            f"{parts[0]}|{parts[1]}|0|0")
         name = _known(raw)
         if REGISTRY[name] not in out: out.append(REGISTRY[name])
     return out
@@ -274,52 +281,75 @@ def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str
 # %% ../nbs/15_evaluate.ipynb #a9b54187
 def _within(extracted: "str | None", answer: str, error: Any) -> bool:
     "Whether a number lies within the tolerance that some OlympiadBench answers carry."
-    try: return error is not None and abs(float(str(extracted).strip("$ ")) - float(str(answer).strip("$ "))) <= float(error)*(1 + 1e-9)
+    try:
+        return (error is not None
+                and abs(float(str(extracted).strip("$ ")) - float(str(answer).strip("$ "))) <= float(error)*(1 + 1e-9))
     except ValueError: return False
 
 def _score_math(items, workers):
     from spot_nb.verify import judge_many
-    verdicts = judge_many([(s["text"], p["answer"], s["finish_reason"], p.get("rounding")) for p, s in items], workers)
-    return [{"score": float(v.correct or _within(v.extracted, p["answer"], p.get("error"))), "extracted": v.extracted, "format_error": int(v.reason == "no answer"),
-             **({"bad_gold": 1} if v.reason == "bad ground truth" else {})} for v, (p, s) in zip(verdicts, items)]
+    verdicts = judge_many([(s["text"], p["answer"], s["finish_reason"], p.get("rounding")) for p, s in items],
+                          workers)
+    return [{"score": float(v.correct or _within(v.extracted, p["answer"], p.get("error"))),
+             "extracted": v.extracted, "format_error": int(v.reason == "no answer"),
+             **({"bad_gold": 1} if v.reason == "bad ground truth" else {})} for v,
+             (p, s) in zip(verdicts, items)]
 
 def _score_choice(items, workers):
     found = [chosen_letter(s["text"], p["letters"]) for p, s in items]
-    return [{"score": float(f == p["answer"]), "extracted": f, "format_error": int(f is None)} for f, (p, _) in zip(found, items)]
+    return [{"score": float(f == p["answer"]), "extracted": f, "format_error": int(f is None)} for f,
+            (p, _) in zip(found, items)]
 
 def _score_connect4(items, workers):
     from spot_nb.connect4 import score
     out = [score(s["text"], p["answer"]) for p, s in items]
-    return [{"score": float(r["both"]), "extracted": r["reported"], "format_error": r["format_error"], "metrics": {k: r[k] for k in ("mover", "opponent", "mean")}} for r in out]
+    return [{"score": float(r["both"]), "extracted": r["reported"], "format_error": r["format_error"],
+             "metrics": {k: r[k] for k in ("mover", "opponent", "mean")}} for r in out]
 
 def _score_ifeval(items, workers):
     from spot_nb.ifeval import score
     out = [score(s["text"], p) for p, s in items]
-    return [{"score": float(r["prompt_strict"]), "extracted": r["strict"], "format_error": 0, "metrics": {"prompt_loose": r["prompt_loose"]}, "checks": [r["strict"], r["loose"]]} for r in out]
+    return [{"score": float(r["prompt_strict"]), "extracted": r["strict"], "format_error": 0,
+             "metrics": {"prompt_loose": r["prompt_loose"]}, "checks": [r["strict"], r["loose"]]}
+             for r in out]
 
 def _score_task(task, items, workers):
     "Scores by a task's check. Raises `SpotError` naming the question on which it fails."
     out = []
-    for v, (p, s) in zip(judge_tasks(task, [(s["text"], p, s["finish_reason"]) for p, s in items], workers), items):
-        if v.reason == "check failed": raise SpotError(f"task {task.name}, question {p['id']}: its check raised {v.extracted}: correct the check and run again, responses are kept")
-        out.append({"score": float(v.correct), "extracted": v.extracted, "format_error": int(v.extracted is None and not v.correct),
+    for v, (p, s) in zip(judge_tasks(task, [(s["text"], p, s["finish_reason"]) for p, s in items], workers),
+                         items):
+        if v.reason == "check failed":
+            raise SpotError(f"task {task.name}, question {p['id']}: its check raised {v.extracted}: correct "
+                            f"the check and run again, responses are kept")
+        out.append({"score": float(v.correct), "extracted": v.extracted,
+                    "format_error": int(v.extracted is None and not v.correct),
                     **({"bad_gold": 1} if v.reason == "bad ground truth" else {})})
     return out
 
-_SCORERS = {"math": _score_math, "choice": _score_choice, "connect4": _score_connect4, "ifeval": _score_ifeval}
+_SCORERS = {"math": _score_math, "choice": _score_choice, "connect4": _score_connect4,
+            "ifeval": _score_ifeval}
 
 def score_samples(task: Task, items: "list[tuple[dict, dict]]", workers: "int | None" = None) -> "list[dict]":
-    """Score `(problem, sample)` pairs; a sample has `text` and `finish_reason`. Gives `score` (0 to 1), `extracted`, `format_error` and more.
+    """Score `(problem, sample)` pairs; a sample has `text` and `finish_reason`. Gives `score` (0 to 1),
+    `extracted`, `format_error` and more.
 
     Raises `SpotError` when the scorer is unknown or gives a number that is not between 0 and 1."""
     if hasattr(task.scorer, "check"): out = _score_task(task.scorer, items, workers)
     elif callable(task.scorer):
-        try: out = [{"score": float(task.scorer(s["text"], p)), "extracted": None, "format_error": 0} for p, s in items]
-        except Exception as e: raise SpotError(f"task {task.name}: its scorer raised {type(e).__name__}: {e}; correct the scorer and run again, responses are kept") from e
+        try:
+            out = [{"score": float(task.scorer(s["text"], p)), "extracted": None, "format_error": 0} for p,
+                   s in items]
+        except Exception as e:
+            raise SpotError(f"task {task.name}: its scorer raised {type(e).__name__}: {e}; correct the "
+                            f"scorer and run again, responses are kept") from e
     elif task.scorer in _SCORERS: out = _SCORERS[task.scorer](items, workers)
-    else: raise SpotError(f"task {task.name}: there is no scorer {task.scorer!r}: use {', '.join(_SCORERS)} or a function")
+    else:
+        raise SpotError(f"task {task.name}: there is no scorer {task.scorer!r}: use {', '.join(_SCORERS)} or "
+                        f"a function")
     for (p, _), r in zip(items, out):
-        if not 0 <= r["score"] <= 1: raise SpotError(f"task {task.name}, question {p['id']}: the scorer gave {r['score']}, and a score lies between 0 and 1: correct the scorer")
+        if not 0 <= r["score"] <= 1:
+            raise SpotError(f"task {task.name}, question {p['id']}: the scorer gave {r['score']}, and a "
+                            f"score lies between 0 and 1: correct the scorer")
     return out
 
 # %% ../nbs/15_evaluate.ipynb #c4654762
@@ -661,31 +691,39 @@ def _parser() -> Parser:
     p = Parser("spot evaluate", "Evaluate a model on benchmarks or on rows of your own, several trials each.")
     p.add(".student", nargs="?", metavar="model", help="the same as --model")
     p.add("model", help="folder, hub id, or `embedded`")
-    p.add("tasks", nargs="+", help="benchmarks, as in `--list` or as custom|aime24|0|0, and NAME=FILE for rows of your own; "
+    p.add("tasks", nargs="+",
+          help="benchmarks, as in `--list` or as custom|aime24|0|0, and NAME=FILE for rows of your own; "
                                    "without it the nine benchmarks")
     p.add("data", metavar="FILE", help="rows of your own: the same as --tasks NAME=FILE with the file's name")
     p.add("task", help="how rows of your own are asked and checked: a task's name or FILE.py (default: math)")
-    p.add("output", type=Path, default=Path("evaluation_results"), help="folder for responses, scores and aggregated_results.json")
+    p.add("output", type=Path, default=Path("evaluation_results"),
+          help="folder for responses, scores and aggregated_results.json")
     p.group("Questions")
-    p.add("trials", type=int, help="responses per question; default: 16 for AIME and AMC, 5 for the rest of the nine")
+    p.add("trials", type=int,
+          help="responses per question; default: 16 for AIME and AMC, 5 for the rest of the nine")
     p.add("limit", type=int, help="use that many questions of each task, evenly spaced")
     p.add("data_dir", type=Path, help="folder whose files (aime24.jsonl, ...) replace the hub's data sets")
-    p.add("source", action="append", default=[], metavar="TASK=PATH_OR_HUB_ID", help="another source for one benchmark (repeatable)")
+    p.add("source", action="append", default=[], metavar="TASK=PATH_OR_HUB_ID",
+          help="another source for one benchmark (repeatable)")
     add_sampling(p)
     add_engine(p)
     p.group("Run")
     p.add("base", help="also measure the KL from this base model on general prompts (transformers engine)")
-    p.add("overwrite", action="store_true", help="throw away what the output folder holds for these tasks, or all of it if it is another model's")
+    p.add("overwrite", action="store_true",
+          help="throw away what the output folder holds for these tasks, or all of it if it is another "
+               "model's")
     p.add("compare", nargs=2, metavar=("BEFORE", "AFTER"), help="compare two result folders and stop")
     p.add("list", action="store_true", help="list the benchmarks and stop")
     return p
 
 def _wanted(a) -> "list[str] | None":
     "The tasks of a command line; raises `SpotError` when --task has no rows of one's own to go with."
-    tasks = a.tasks and [t for word in a.tasks for t in (re.split(r"[\s,]+", word) if "=" not in word else [word])]
+    tasks = a.tasks and [t for word in a.tasks
+                         for t in (re.split(r"[\s,]+", word) if "=" not in word else [word])]
     if a.data: tasks = [*(tasks or []), f"{re.sub(r'[^A-Za-z0-9_.-]', '_', Path(a.data).stem)}={a.data}"]
     if a.task and not any("=" in t for t in tasks or []):
-        raise SpotError(f"--task {a.task} checks rows of your own: name them with --tasks NAME=FILE or --data FILE")
+        raise SpotError(f"--task {a.task} checks rows of your own: name them with --tasks NAME=FILE or "
+                        f"--data FILE")
     return tasks
 
 def _shown(out: dict) -> None:
@@ -694,10 +732,12 @@ def _shown(out: dict) -> None:
 
 # %% ../nbs/15_evaluate.ipynb #ca18c4bf
 def cli(argv: "list[str]") -> int:
-    "`spot evaluate`: run benchmarks, or compare two runs. Exit status 1 when a task is missing from the result."
+    """`spot evaluate`: run benchmarks, or compare two runs. Exit status 1 when a task is missing from the
+    result."""
     a = _parser().parse(argv)
     if a.list:
-        for t in REGISTRY.values(): print(f"{t.name:15} {t.trials:2} trials  {t.group:10} {t.source:28} {t.help}")
+        for t in REGISTRY.values():
+            print(f"{t.name:15} {t.trials:2} trials  {t.group:10} {t.source:28} {t.help}")
         return 0
     if a.compare: print(compare(*a.compare).markdown()); return 0
     model = a.model or a.student
@@ -706,8 +746,10 @@ def cli(argv: "list[str]") -> int:
     if bad: raise SpotError(f"--source {bad[0]!r}: write TASK=PATH or TASK=HUB_ID")
     tasks, task = _wanted(a), find_task(a.task)
     sampling = sampling_of(a, task)
-    out = evaluate(model, tasks, a.output, sampling=sampling, trials=a.trials, limit=a.limit, data_dir=a.data_dir,
-                   sources=dict(s.split("=", 1) for s in a.source), seed=a.seed, engine=a.engine, overwrite=a.overwrite,
+    out = evaluate(model, tasks, a.output, sampling=sampling, trials=a.trials, limit=a.limit,
+                   data_dir=a.data_dir,
+                   sources=dict(s.split("=", 1) for s in a.source), seed=a.seed, engine=a.engine,
+                   overwrite=a.overwrite,
                    task=task, **engine_options(a))
     _shown(out)
     if a.base:
@@ -722,5 +764,7 @@ def cli(argv: "list[str]") -> int:
 def _kl_of(base: str, policy: str, thinking: "bool | None", trust: bool) -> dict:
     "KL on the general prompts, from two names."
     from spot_nb.models import load_model, load_tokenizer
-    found = kl_from_base(load_model(base, trust_remote_code=trust), load_model(policy, trust_remote_code=trust), load_tokenizer(base, trust), enable_thinking=thinking)
+    found = kl_from_base(load_model(base, trust_remote_code=trust),
+                         load_model(policy, trust_remote_code=trust), load_tokenizer(base, trust),
+                         enable_thinking=thinking)
     return {k: found[k] for k in ("mean", "interval", "tokens")} | {"base": base}

@@ -24,7 +24,8 @@ VOCABULARY = {
 }
 
 def spellings(name: str, *more: str) -> "list[str]":
-    "The option strings of `name` and its other names, with underscores and with dashes, the name itself first."
+    """The option strings of `name` and its other names, with underscores and with dashes, the name itself
+    first."""
     names = dict.fromkeys((name, *more, *VOCABULARY.get(name, ())))
     flags = [f"--{s}" for n in names for s in dict.fromkeys((n, n.replace("_", "-")))]
     return (["-o"] if name == "output" else []) + flags
@@ -46,13 +47,15 @@ class _Help(argparse.HelpFormatter):
         if not action.option_strings: return super()._format_action_invocation(action)
         shown = [s for s in action.option_strings if not s.startswith("--")][:1]
         shown.append(_long(action))
-        value = "" if action.nargs == 0 else " " + self._format_args(action, _long(action).strip("-").split("_")[-1].upper())
+        if action.nargs == 0: return ", ".join(shown)
+        value = " " + self._format_args(action, _long(action).strip("-").split("_")[-1].upper())
         return ", ".join(shown) + value
 
     def _get_help_string(self, action):
         text = action.help or ""
-        silent = action.default in (None, "", False, argparse.SUPPRESS) or isinstance(action.default, (list, dict)) and not action.default
-        return text if silent or "default" in text or not action.option_strings else f"{text} (default: {action.default})"
+        silent = action.default in (None, "", False, argparse.SUPPRESS, [], {})
+        return (text if silent or "default" in text or not action.option_strings
+                else f"{text} (default: {action.default})")
 
     def add_usage(self, usage, actions, groups, prefix=None):
         super().add_usage(usage or f"{self._prog} [options]", [], [], prefix)
@@ -61,11 +64,15 @@ class _Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """The parser of one command: `add` options, then `parse(argv)`.
 
-    `required` options may also come from the YAML file of `--config`. Every refusal is a `SpotError` of one sentence."""
+    `required` options may also come from the YAML file of `--config`. Every refusal is a `SpotError` of one
+    sentence."""
     def __init__(self, prog: str, about: str, config: bool = True, epilog: "str | None" = None):
-        super().__init__(prog=prog, description=about, epilog=epilog, formatter_class=_Help, allow_abbrev=False)
+        super().__init__(prog=prog, description=about, epilog=epilog, formatter_class=_Help,
+                         allow_abbrev=False)
         self._now, self._required = self, []
-        if config: self.add("config", metavar="FILE", help="YAML file with settings of this command; flags win over it")
+        if config:
+            self.add("config", metavar="FILE",
+                     help="YAML file with settings of this command; flags win over it")
 
     def group(self, title: str):
         "Put what is added from here on under a heading."
@@ -90,32 +97,38 @@ class Parser(argparse.ArgumentParser):
         raise SpotError(_sentence(self, message))
 
     def parse(self, argv: "Sequence[str]") -> argparse.Namespace:
-        "Settings from `--config` and `argv`; raises `SpotError` for whatever is unknown, missing or of the wrong kind."
+        """Settings from `--config` and `argv`; raises `SpotError` for whatever is unknown, missing or of
+        the wrong kind."""
         argv = list(argv)
-        first, _ = self.parse_known_args(_only_config(argv)) if "config" in {a.dest for a in self._actions} else (None, None)
-        if first is not None and first.config: argv = self.from_yaml(first.config) + argv
+        if any(a.dest == "config" for a in self._actions):
+            first, _ = self.parse_known_args(_only_config(argv))
+            if first.config: argv = self.from_yaml(first.config) + argv
         found, left = self.parse_known_args(argv)
         if left:
             word = next((w for w in left if w.startswith("-") and w != "-"), left[0]).split("=")[0]
             refuse_unknown(word, self)
         for action in self._required:
-            if getattr(found, action.dest) is None: raise SpotError(f"{_long(action)} is missing: {action.help}")
+            if getattr(found, action.dest) is None:
+                raise SpotError(f"{_long(action)} is missing: {action.help}")
         return found
 
     def from_yaml(self, path: str) -> "list[str]":
         "The settings of a YAML file as arguments. Raises `SpotError` naming an unknown setting."
         values = read_yaml(path)
-        actions = {s[2:].replace("-", "_"): a for a in self._actions for s in a.option_strings if s.startswith("--")}
+        actions = {s[2:].replace("-", "_"): a for a in self._actions for s in a.option_strings
+                   if s.startswith("--")}
         out = []
         for k, v in values.items():
             key = str(k).replace("-", "_")
             if key not in actions or key in ("config", "help"):
-                raise SpotError(f"{path}: {self.prog} has no setting {k!r}{nearest(key, actions) or f': `{self.prog} --help` lists them'}")
+                raise SpotError(f"{path}: {self.prog} has no setting {k!r}"
+                                f"{nearest(key, actions) or f': `{self.prog} --help` lists them'}")
             out += _as_arguments(actions[key], v, path)
         return out
 
 # %% ../nbs/00a_options.ipynb #246bf7e7
-def _long(action: argparse.Action) -> str: return next((s for s in action.option_strings if s.startswith("--")), action.dest)
+def _long(action: argparse.Action) -> str:
+    return next((s for s in action.option_strings if s.startswith("--")), action.dest)
 
 def _only_config(argv: "list[str]") -> "list[str]":
     "The `--config FILE` of a command line."
@@ -130,15 +143,18 @@ def _as_arguments(action: argparse.Action, value: Any, path: str) -> "list[str]"
     name = _long(action)
     if value is None: return []
     if action.nargs == 0:
-        if not isinstance(value, bool): raise SpotError(f"{path}: {name[2:]} must be true or false, not {value!r}")
+        if not isinstance(value, bool):
+            raise SpotError(f"{path}: {name[2:]} must be true or false, not {value!r}")
         return [name] if value else []
     items = value if isinstance(value, list) else [value]
     if isinstance(action, argparse._AppendAction): return [x for v in items for x in (name, str(v))]
-    if isinstance(value, list) and action.nargs is None: raise SpotError(f"{path}: {name[2:]} takes one value, not a list")
+    if isinstance(value, list) and action.nargs is None:
+        raise SpotError(f"{path}: {name[2:]} takes one value, not a list")
     return [name, *map(str, items)]
 
 def read_yaml(path: "str | Path") -> dict:
-    "The settings of a YAML file, or of a preset by its name. Raises `SpotError` when it cannot be read or is no mapping."
+    """The settings of a YAML file, or of a preset by its name. Raises `SpotError` when it cannot be read
+    or is no mapping."""
     import yaml
     from importlib.resources import files
     file = Path(path).expanduser()
@@ -148,10 +164,14 @@ def read_yaml(path: "str | Path") -> dict:
     try: values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         hint = nearest(str(path), names)
-        subset = "" if re.search(r"[./]", str(path)) else f" The configuration of a hub data set is --subset {path}."
-        raise SpotError(f"--config {path}: there is no such YAML file or preset{hint or '.'}{subset}") from None
-    except (OSError, UnicodeDecodeError) as e: raise SpotError(f"--config {path} cannot be read ({e})") from None
-    except yaml.YAMLError as e: raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+        subset = ("" if re.search(r"[./]", str(path))
+                  else f" The configuration of a hub data set is --subset {path}.")
+        raise SpotError(f"--config {path}: there is no such YAML file or preset"
+                        f"{hint or '.'}{subset}") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise SpotError(f"--config {path} cannot be read ({e})") from None
+    except yaml.YAMLError as e:
+        raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
     if values is None: return {}
     if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
     return values
@@ -159,8 +179,10 @@ def read_yaml(path: "str | Path") -> dict:
 # %% ../nbs/00a_options.ipynb #a618bfca
 def refuse_unknown(word: str, parser: argparse.ArgumentParser) -> None:
     "Raise `SpotError` for an option or argument that a command does not have, with the nearest option."
-    every = [s for a in parser._actions for s in a.option_strings if s.startswith("--") and a.help is not argparse.SUPPRESS]
-    if not word.startswith("-"): raise SpotError(f"there is no place for {word!r}: `{parser.prog} --help` lists the options")
+    every = [s for a in parser._actions for s in a.option_strings if s.startswith("--")
+             and a.help is not argparse.SUPPRESS]
+    if not word.startswith("-"):
+        raise SpotError(f"there is no place for {word!r}: `{parser.prog} --help` lists the options")
     near = nearest(word, every)
     raise SpotError(f"there is no option {word}" + (near or f": `{parser.prog} --help` lists them"))
 
@@ -172,10 +194,12 @@ def _sentence(parser: Parser, message: str) -> str:
     if not m: return f"{message}: `{parser.prog} --help` lists the options"
     names, why = m[1].split("/"), m[2]
     name = next((n for n in names if n.startswith("--")), names[0])
-    if (v := re.match(r"invalid (\w+) value: (.*)", why)): return f"{name} must be {_TYPES.get(v[1], 'a ' + v[1])}, not {v[2]}"
+    if (v := re.match(r"invalid (\w+) value: (.*)", why)):
+        return f"{name} must be {_TYPES.get(v[1], 'a ' + v[1])}, not {v[2]}"
     if (v := re.match(r"invalid choice: (\S+) \(choose from (.*)\)", why)):
         options = [o.strip().strip("'") for o in v[2].split(",")]
-        return f"{name} must be one of {', '.join(options)}, not {v[1]}{nearest(v[1].strip(chr(39)), options)}"
+        near = nearest(v[1].strip(chr(39)), options)
+        return f"{name} must be one of {', '.join(options)}, not {v[1]}{near}"
     if "expected" in why: return f"{name} needs a value ({why})"
     return f"{name}: {why}"
 
@@ -189,12 +213,14 @@ def add_engine(p: Parser) -> None:
     p.add("tensor_parallel", type=int, help="GPUs per replica")
     p.add("batch_size", type=int, help="rows at a time (transformers, ray)")
     p.add("dtype", help="weights' type; without it the engine's choice")
-    p.add("max_model_len", type=int, help="longest prompt plus response, in tokens; without it the model's own")
+    p.add("max_model_len", type=int,
+          help="longest prompt plus response, in tokens; without it the model's own")
     p.add("chat_template", type=Path, help="file with a chat template that replaces the tokenizer's")
     p.add("trust_remote_code", action="store_true", help="run code that comes with the model")
 
 def engine_options(a: argparse.Namespace) -> dict:
-    "Keywords for `make_generator` from the options of `add_engine`. Raises `SpotError` for a template that cannot be read."
+    """Keywords for `make_generator` from the options of `add_engine`. Raises `SpotError` for a template
+    that cannot be read."""
     names = ("num_gpus", "tensor_parallel", "batch_size", "dtype", "max_model_len", "base_url")
     out = {k: getattr(a, k) for k in names if getattr(a, k) is not None}
     if a.trust_remote_code: out["trust_remote_code"] = True
@@ -202,7 +228,8 @@ def engine_options(a: argparse.Namespace) -> dict:
         try: out["chat_template"] = a.chat_template.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
             why = getattr(e, "strerror", None) or str(e)
-            raise SpotError(f"--chat_template {a.chat_template} cannot be read ({why}): check the path") from None
+            told = f"--chat_template {a.chat_template} cannot be read ({why}): check the path"
+            raise SpotError(told) from None
     return out
 
 # %% ../nbs/00a_options.ipynb #eb8dc657
@@ -215,18 +242,24 @@ def add_sampling(p: Parser) -> None:
     p.add("max_tokens", type=int, help="longest response (default: the task's, else 32768)")
     p.add("seed", type=int, default=0, help="-1 draws a fresh one")
     p.add("enable_thinking", action="store_true", help="thinking mode of hybrid models")
-    p.add("disable_thinking", action="store_true", help="non-thinking mode of hybrid models (the paper's setting)")
+    p.add("disable_thinking", action="store_true",
+          help="non-thinking mode of hybrid models (the paper's setting)")
 
 def sampling_of(a: argparse.Namespace, task: Any, n: int = 1):
-    "The `Sampling` of a command line: flags first, then the task's defaults, then the paper's. Raises `SpotError` for contradictions."
+    """The `Sampling` of a command line: flags first, then the task's defaults, then the paper's. Raises
+    `SpotError` for contradictions."""
     from spot_nb.generate import Sampling
     if a.enable_thinking and a.disable_thinking:
         raise SpotError("--enable_thinking and --disable_thinking contradict each other: give one")
     thinking = True if a.enable_thinking else False if a.disable_thinking else task.enable_thinking
-    given = {k: getattr(a, k) for k in ("temperature", "top_p", "top_k", "max_tokens") if getattr(a, k) is not None}
+    given = {k: getattr(a, k) for k in ("temperature", "top_p", "top_k", "max_tokens")
+             if getattr(a, k) is not None}
     unknown = sorted(set(task.sampling) - {"temperature", "top_p", "top_k", "max_tokens"})
-    if unknown: raise SpotError(f"task {task.name}: sampling has no setting {unknown[0]!r}: temperature, top_p, top_k or max_tokens")
-    return Sampling(**{**task.sampling, **given}, n=n, seed=None if a.seed == -1 else a.seed, enable_thinking=thinking)
+    if unknown:
+        raise SpotError(f"task {task.name}: sampling has no setting {unknown[0]!r}: temperature, top_p, "
+                        f"top_k or max_tokens")
+    return Sampling(**{**task.sampling, **given}, n=n, seed=None if a.seed == -1 else a.seed,
+                    enable_thinking=thinking)
 
 # %% ../nbs/00a_options.ipynb #34f4f11e
 def notes_of(cls: type) -> "dict[str, str]":
@@ -250,31 +283,41 @@ def _truth(text: str) -> bool:
     return text.lower() == "true"
 
 def add_fields(p: Parser, cls: type, names: "dict[str, tuple] | None" = None) -> None:
-    """An option for each field of the dataclass `cls`, its comment as the help; not given, it is absent from the result.
+    """An option for each field of the dataclass `cls`, its comment as the help; not given, it is absent from
+    the result.
 
-    `names` gives fields further names, such as `{"data_path": ("data",)}`; the first becomes the one in the help."""
+    `names` gives fields further names, such as `{"data_path": ("data",)}`; the first becomes the one in the
+    help."""
     import dataclasses
     notes, default = notes_of(cls), cls()
     for f in dataclasses.fields(cls):
         value, more = getattr(default, f.name), (names or {}).get(f.name, ())
-        kind = _yaml if isinstance(value, (list, dict)) else _truth if isinstance(value, bool) or "bool" in str(f.type) else type(value)
-        if value is None and kind is type(None): kind = {"int": int, "float": float}.get(re.sub(r"\W|None", "", str(f.type)), str)
-        shown = "" if value in (None, "") else f" (default: {value})" if not isinstance(value, (list, dict)) else ""
+        kind = (_yaml if isinstance(value, (list, dict)) else _truth if isinstance(value, bool)
+                or "bool" in str(f.type) else type(value))
+        if value is None and kind is type(None):
+            kind = {"int": int, "float": float}.get(re.sub(r"\W|None", "", str(f.type)), str)
+        shown = ("" if value in (None, "") else f" (default: {value})" if not isinstance(value, (list, dict))
+                 else "")
         first = more[0] if more else f.name
-        p.add(first, *more[1:], f.name, dest=f.name, type=kind, default=argparse.SUPPRESS, help=(notes.get(f.name, "") + shown).replace("%", "%%"))
+        p.add(first, *more[1:], f.name, dest=f.name, type=kind, default=argparse.SUPPRESS,
+              help=(notes.get(f.name, "") + shown).replace("%", "%%"))
 
 # %% ../nbs/00a_options.ipynb #dbeba095
 _TRAIN_GROUPS = {
-    "What": ("model_name_or_path", "data_path", "eval_data_path", "output_dir", "max_pairs", "enable_thinking", "chat_template", "trust_remote_code"),
-    "Objective": ("loss", "beta", "target_headroom", "delta_*", "dpo_weight", "sft_weight", "reference_*", "kl_*", "mask_*"),
-    "Length, speed and memory": ("max_length", "overlong", "packing", "check_packing", "effective_batch_size", "row_tokens", "dtype",
+    "What": ("model_name_or_path", "data_path", "eval_data_path", "output_dir", "max_pairs",
+             "enable_thinking", "chat_template", "trust_remote_code"),
+    "Objective": ("loss", "beta", "target_headroom", "delta_*", "dpo_weight", "sft_weight", "reference_*",
+                  "kl_*", "mask_*"),
+    "Length, speed and memory": ("max_length", "overlong", "packing", "check_packing", "effective_batch_size",
+                                 "row_tokens", "dtype",
                                  "save_dtype", "attn_implementation"),
     "LoRA": ("use_peft", "lora_*"),
 }
 _SAID = {"model_name_or_path": "model", "data_path": "data", "output_dir": "output"}
 
 def _class_fields(source: str, name: str) -> "list[tuple[str, Any, str]]":
-    "(field, default, help) of a settings class, from its source; `OBJECTIVES` in a help stands for the names of the losses."
+    """(field, default, help) of a settings class, from its source; `OBJECTIVES` in a help stands for the
+    names of the losses."""
     import ast
     tree = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == name)
     out = []
@@ -283,9 +326,11 @@ def _class_fields(source: str, name: str) -> "list[tuple[str, Any, str]]":
         keywords = {k.arg: k.value for k in n.value.keywords}
         default = n.value.args[0] if n.value.args else keywords.get("default")
         told = n.value.args[1] if len(n.value.args) > 1 else keywords.get("metadata")
-        strings = [c.value for c in ast.walk(told) if isinstance(c, ast.Constant) and isinstance(c.value, str)] if told else []
+        strings = [c.value for c in ast.walk(told) if isinstance(c, ast.Constant)
+                   and isinstance(c.value, str)] if told else []
         text = " ".join(s for s in strings if s not in ("help", ", "))
-        if told is not None and any(isinstance(c, ast.Name) and c.id == "OBJECTIVES" for c in ast.walk(told)): text += ", ".join(_losses())
+        if told is not None and any(isinstance(c, ast.Name) and c.id == "OBJECTIVES" for c in ast.walk(told)):
+            text += ", ".join(_losses())
         out.append((n.target.id, getattr(default, "value", None), text))
     return out
 
@@ -299,8 +344,11 @@ def train_help() -> str:
     import fnmatch
     from importlib.resources import files
     fields = _class_fields((files("spot_nb")/"train.py").read_text(encoding="utf-8"), "SPoTConfig")
-    p = Parser("spot train", "Train on pairs: SPoT's objectives and their baselines, with shared-prefix packing.", config=False,
-               epilog="`--help-all` also lists transformers' TrainingArguments (learning rate, epochs, logging, saving, ...), "
+    p = Parser("spot train",
+               "Train on pairs: SPoT's objectives and their baselines, with shared-prefix packing.",
+               config=False,
+               epilog="`--help-all` also lists transformers' TrainingArguments (learning rate, epochs, "
+                      "logging, saving, ...), "
                       "all of which are accepted.")
     p.add("config", metavar="FILE|PRESET", help="YAML file or preset with settings; flags win over it")
     left = {name: (default, text) for name, default, text in fields}
@@ -312,13 +360,15 @@ def train_help() -> str:
         p.group(title)
         for name in [n for pattern in patterns for n in fnmatch.filter(list(left), pattern)]: put(name)
     further = [n for n in own if n in left]
-    for title, names in (("Further settings", further), ("The optimizer, with the paper's defaults", [n for n in left if n not in further])):
+    for title, names in (("Further settings", further), ("The optimizer, with the paper's defaults",
+                                                         [n for n in left if n not in further])):
         if names: p.group(title)
         for name in names: put(name)
     return p.format_help()
 
 def train_argv(argv: "Sequence[str]") -> "list[str]":
-    "The command line of `spot train` in the names of its settings class: the vocabulary's other names and dashes are understood."
+    """The command line of `spot train` in the names of its settings class: the vocabulary's other names
+    and dashes are understood."""
     ours = {s: f"--{theirs}" for theirs, name in _SAID.items() for s in spellings(name)}
     out = []
     for a in argv:
@@ -330,7 +380,8 @@ def train_argv(argv: "Sequence[str]") -> "list[str]":
 
 # %% ../nbs/00a_options.ipynb #37a851dc
 def strict(kind: type) -> type:
-    "Somebody else's parser class (transformers' `HfArgumentParser`), made to refuse in one sentence and to take no abbreviations."
+    """Somebody else's parser class (transformers' `HfArgumentParser`), made to refuse in one sentence and
+    to take no abbreviations."""
     class Strict(kind):
         def __init__(self, *args, **kwargs): super().__init__(*args, allow_abbrev=False, **kwargs)
         def error(self, message):
@@ -357,10 +408,13 @@ class Facts(dict):
         for k, v in (self if value is None else value).items():
             if isinstance(v, dict) and v: yield from self._rows(v, f"{at}{k} · ")
             elif isinstance(v, float): yield f"{at}{k}", f"{v:.4g}"
-            else: yield f"{at}{k}", "–" if v is None or v == {} else str(v) if len(str(v)) <= 120 else str(v)[:117] + "..."
+            else:
+                shown = "–" if v is None or v == {} else str(v)
+                yield f"{at}{k}", shown if len(shown) <= 120 else shown[:117] + "..."
 
     def _repr_html_(self) -> str:
         from html import escape
-        rows = "".join(f'<tr><th scope="row" style="text-align:left">{escape(k)}</th><td style="text-align:left">{escape(v)}</td></tr>'
+        rows = "".join(f'<tr><th scope="row" style="text-align:left">{escape(k)}</th><td '
+                       f'style="text-align:left">{escape(v)}</td></tr>'
                        for k, v in self._rows())
         return f'<table style="font-variant-numeric:tabular-nums">{rows}</table>'

@@ -98,7 +98,8 @@ MODES = ("without_answer", "with_answer", "simplified", "direct")
 
 # %% ../nbs/06_oracle.ipynb #268e1096
 def oracle_prompts(task: "Task | str | None" = None) -> "dict[str, str]":
-    """The prompts of a task by mode, for `str.format`: a task's own ones excepted, which are filled in as they stand.
+    """The prompts of a task by mode, for `str.format`: a task's own ones excepted, which are filled in as
+    they stand.
 
     They differ in the rules (for tasks with steps and without) and in the task's sentence on the format."""
     task = find_task(task)
@@ -134,21 +135,29 @@ _PARTS = ("question", "response", "answer", "format", "start", "end")
 def with_prompt(task: "Task | str | None", mode: str, path: "str | Path") -> Task:
     """`task` with the text of a file as its prompt for `mode`.
 
-    Raises `SpotError` when the file cannot be read, lacks a part that it needs, or names one that is almost a part."""
+    Raises `SpotError` when the file cannot be read, lacks a part that it needs, or names one that is almost
+    a part."""
     import dataclasses, difflib
     try: text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e: raise SpotError(f"--prompt {path} cannot be read ({e}): check the path") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise SpotError(f"--prompt {path} cannot be read ({e}): check the path") from None
     named = set(re.findall(r"\{(\w+)\}", text))
     needed = ("question",) if check_mode(mode) == "direct" else ("question", "response", "start", "end")
     lacking = [p for p in needed if p not in named]
-    near = {x: m[0] for x in named - set(_PARTS) if (m := difflib.get_close_matches(x, _PARTS, 1, 0.75)) and len(x) > 3}
-    if near: raise SpotError(f"--prompt {path}: {{{next(iter(near))}}} is no part; did you mean {{{next(iter(near.values()))}}}?")
-    if lacking: raise SpotError(f"--prompt {path} does not show {{{lacking[0]}}}: a prompt for --mode {mode} needs {', '.join(needed)}")
+    near = {x: m[0] for x in named - set(_PARTS) if (m := difflib.get_close_matches(x, _PARTS, 1, 0.75))
+            and len(x) > 3}
+    if near:
+        raise SpotError(f"--prompt {path}: {{{next(iter(near))}}} is no part; did you mean "
+                        f"{{{next(iter(near.values()))}}}?")
+    if lacking:
+        raise SpotError(f"--prompt {path} does not show {{{lacking[0]}}}: a prompt for --mode {mode} needs "
+                        f"{', '.join(needed)}")
     task = find_task(task)
     return dataclasses.replace(task, prompts={**task.prompts, mode: text})
 
 def question_text(prompt: "str | list[dict]") -> str:
-    "The problem as one text. Earlier turns (a system message, few-shot examples) are shown before the last user turn."
+    """The problem as one text. Earlier turns (a system message, few-shot examples) are shown before the
+    last user turn."""
     messages = as_messages(prompt)
     if len(messages) == 1: return messages[0]["content"]
     earlier = "\n".join(f"<{m['role']}>\n{m['content']}\n</{m['role']}>" for m in messages[:-1])
@@ -157,18 +166,23 @@ def question_text(prompt: "str | list[dict]") -> str:
 # %% ../nbs/06_oracle.ipynb #06f0c62f
 def _filled(task: Task, mode: str, record: dict) -> str:
     "The prompt of one record."
-    parts = dict(question=question_text(record["prompt"]), response=record.get("response") or "", answer=record.get("answer"),
+    parts = dict(question=question_text(record["prompt"]), response=record.get("response") or "",
+                 answer=record.get("answer"),
                  format=task.oracle_format, start=START, end=END)
-    if mode in task.prompts: return re.sub(r"\{(\w+)\}", lambda m: str(parts.get(m[1], m[0])), task.prompts[mode])
+    if mode in task.prompts:
+        return re.sub(r"\{(\w+)\}", lambda m: str(parts.get(m[1], m[0])), task.prompts[mode])
     return oracle_prompts(task)[mode].format(**parts)
 
-_AGAIN = "That does not work yet: {why}. Look for the mistake again and give the whole output once more, in the same format."
+_AGAIN = ("That does not work yet: {why}. Look for the mistake again and give the whole output once more, "
+          "in the same format.")
 
 def build_messages(record: dict, mode: str = "without_answer", failed: "Iterable[tuple[str, str]]" = (),
                    task: "Task | str | None" = None) -> "list[dict]":
-    """Chat messages that ask an Oracle to correct `record` (`prompt`, `response`, `answer`) by the rules of `task`.
+    """Chat messages that ask an Oracle to correct `record` (`prompt`, `response`, `answer`) by the rules of
+    `task`.
 
-    `failed`: `(reply, why)` of earlier tries, shown so that the next one differs. Without `with_answer` the reason never
+    `failed`: `(reply, why)` of earlier tries, shown so that the next one differs. Without `with_answer` the
+    reason never
     tells the ground truth. Raises `SpotError` when `with_answer` has no answer to show."""
     if check_mode(mode) == "with_answer" and record.get("answer") in (None, ""):
         raise SpotError(f"record {record.get('id')!r} has no `answer`: add it, or use --mode without_answer")
@@ -313,6 +327,7 @@ class Job:
 class Oracle:
     "The interface. `kind` and `model` go into each record; `paid` says whether calls cost money; `discount` scales the price."
     kind, model, paid, discount = "oracle", None, False, 1.0
+    behind_network = False                                         # such calls can run while a GPU samples
     async def ask(self, job: Job) -> Reply:
         "Answer one job. Raises `TryAgain`, `BadCall` or `SpotError`."
         raise TypeError(f"{type(self).__name__} does not answer one by one")
@@ -432,7 +447,7 @@ class GeminiOracle(Oracle):
 
     `thinking_budget`: most tokens of thought, None for the model's own choice. `max_tokens` bounds thoughts and answer
     together. `timeout` in seconds. `base_url` points the client elsewhere (a proxy, a test server)."""
-    kind, paid = "gemini", True
+    kind, paid, behind_network = "gemini", True, True
     def __init__(self, model: str = "gemini-2.5-pro", thinking_budget: "int | None" = 16384, max_tokens: int = 65536,
                  temperature: "float | None" = None, base_url: "str | None" = None, timeout: float = 600.0):
         self._key, self._key_name = need_key(("GEMINI_API_KEY", "GOOGLE_API_KEY"), "Gemini")
@@ -484,7 +499,7 @@ class OpenAIOracle(Oracle):
 
     The key comes from the variable named by `api_key_env`; with a `base_url` it may be unset. `extra` goes into each request's body
     (for vLLM: `{"chat_template_kwargs": {"enable_thinking": true}}`)."""
-    kind = "openai"
+    kind, behind_network = "openai", True
     def __init__(self, model: str, base_url: "str | None" = None, api_key_env: str = "OPENAI_API_KEY", max_tokens: "int | None" = 32768,
                  temperature: "float | None" = None, top_p: "float | None" = None, extra: "dict | None" = None, timeout: float = 600.0):
         if not model: raise SpotError("an OpenAI-compatible Oracle needs --model")
@@ -631,7 +646,7 @@ class GeminiBatchOracle(GeminiOracle):
     """Gemini's Batch API: submit, poll, collect; resumable through the `state` file.
 
     `poll`: seconds between looks at the jobs. A job's inline requests stay below `max_bytes` (the service's limit is 20 MB)."""
-    kind, discount = "gemini_batch", BATCH_DISCOUNT
+    kind, discount, behind_network = "gemini_batch", BATCH_DISCOUNT, False
     _DONE = ("JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED")
     _DEAD = ("JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED")
     def __init__(self, *args, poll: float = 60.0, max_bytes: int = 15_000_000, max_requests: int = 2000, tries: int = 8, **kwargs):
@@ -728,32 +743,40 @@ class _BatchLog:
             with open(self.path, "a", encoding="utf-8") as f: f.write(dump_line(row)); f.flush(); os.fsync(f.fileno())
 
 # %% ../nbs/06_oracle.ipynb #a6e0d1f2
-PROGRAM = "function(record) -> corrected text, or (text, facts to keep); record has id, prompt, response, answer"
+PROGRAM = ("function(record) -> corrected text, or (text, facts to keep); "
+           "record has id, prompt, response, answer")
 
 def _module_of(where: str, spec: str):
-    "The module that a program names: a file from the current folder, or a module, which may lie in the current folder too."
+    """The module that a program names: a file from the current folder, or a module, which may lie in the
+    current folder too."""
     import sys
     if where.endswith(".py"):
-        if not Path(where).expanduser().is_file(): raise SpotError(f"--program {spec}: there is no file {where} in {Path.cwd()}")
+        if not Path(where).expanduser().is_file():
+            raise SpotError(f"--program {spec}: there is no file {where} in {Path.cwd()}")
         return load_module(where)
     if str(Path.cwd()) not in sys.path: sys.path.append(str(Path.cwd()))
     return importlib.import_module(where)
 
 def load_program(spec: str) -> Callable:
-    """The callable that `module:function` or `file.py:function` names; a file's only public function needs no name.
+    """The callable that `module:function` or `file.py:function` names; a file's only public function needs
+    no name.
 
     Raises `SpotError` when the file, the module or the function is missing, or loading fails."""
     where, _, name = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
-    if not where: raise SpotError(f"--program {spec!r} must be file.py:function or module:function, with {PROGRAM}")
+    if not where:
+        raise SpotError(f"--program {spec!r} must be file.py:function or module:function, with {PROGRAM}")
     try: module = _module_of(where, spec)
     except SpotError: raise
     except Exception as e:
-        raise SpotError(f"--program {spec!r} cannot be loaded ({type(e).__name__}: {e}{_last_line(e)}): check the path and the code") from e
+        raise SpotError(f"--program {spec!r} cannot be loaded ({type(e).__name__}: {e}{_last_line(e)}): "
+                        f"check the path and the code") from e
     own = [k for k, v in vars(module).items()
            if inspect.isfunction(v) and v.__module__ == module.__name__ and not k.startswith("_")]
     if not name and len(own) == 1: name = own[0]
     found = getattr(module, name, None) if name else None
-    if not callable(found): raise SpotError(f"--program {spec!r} cannot be loaded: {where} has no function {name!r}; it has {', '.join(own) or 'none'}")
+    if not callable(found):
+        raise SpotError(f"--program {spec!r} cannot be loaded: {where} has no function {name!r}; "
+                        f"it has {', '.join(own) or 'none'}")
     return found
 
 # %% ../nbs/06_oracle.ipynb #66980094

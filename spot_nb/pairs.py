@@ -274,17 +274,22 @@ _ABOUT = "Keep verified pairs whose change ratio is at most gamma; say what was 
 def _parser() -> Parser:
     p = Parser("spot filter", _ABOUT)
     p.add(".pairs", nargs="?", help="the same as --data")
-    p.add("data", help="file of pairs (jsonl, json, parquet or csv; our keys, the paper's or TRL's) or a hub data set")
-    p.add("output", default="pairs.jsonl", help="kept pairs (jsonl); <output>.dropped.jsonl and .stats.json are written beside it")
-    p.add("model", "tokenizer", help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
-    p.add("task", help="how answers are checked: a task's name or FILE.py (default: the one that the pairs name)")
+    p.add("data",
+          help="file of pairs (jsonl, json, parquet, csv; our keys, the paper's or TRL's), or a hub data set")
+    p.add("output", default="pairs.jsonl",
+          help="kept pairs (jsonl); <output>.dropped.jsonl and .stats.json are written beside it")
+    p.add("model", "tokenizer",
+          help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
+    p.add("task",
+          help="how answers are checked: a task's name or FILE.py (default: the one that the pairs name)")
     p.group("Filter")
     p.add("gamma", type=float, default=0.6, help="largest change ratio kept")
     p.add("max_length", type=int, help="most tokens of prompt and longer response")
     p.add("no_verify", action="store_true", help="do not check final answers again")
     p.add("keep_duplicates", action="store_true", help="keep several pairs of one prompt")
     p.group("Report and export")
-    p.add("perplexity", action="store_true", help="the student's perplexity of y+ below and above gamma (loads the model)")
+    p.add("perplexity", action="store_true",
+          help="the student's perplexity of y+ below and above gamma (loads the model)")
     p.add("plot", help="write the histogram of change ratios (png, svg or pdf)")
     p.add("export", help="also write conversational form: .parquet, .jsonl or a data set folder")
     p.add("push_to_hub", metavar="OWNER/NAME", help="also upload, with a data set card")
@@ -296,9 +301,11 @@ def _checked_settings(args) -> str:
     "The file of pairs; raises `SpotError` for settings that cannot be, before anything is read."
     source = args.data or args.pairs
     if not source: raise SpotError("--data is missing: name a file of pairs, as `spot rectify` writes it")
-    if args.perplexity and not args.model: raise SpotError("--perplexity needs --model: the student that wrote the rejected responses")
+    if args.perplexity and not args.model:
+        raise SpotError("--perplexity needs --model: the student that wrote the rejected responses")
     if Path(args.output).suffix != ".jsonl":
-        raise SpotError(f"--output {args.output}: the kept pairs are written as .jsonl; use --export for other forms")
+        raise SpotError(f"--output {args.output}: the kept pairs are written as .jsonl; use --export for "
+                        f"other forms")
     if Path(source).exists() and Path(source).resolve() == Path(args.output).resolve():
         raise SpotError("--output would overwrite the input: choose another name")
     return source
@@ -312,7 +319,8 @@ def cli(argv: "list[str]") -> int:
     if args.model:
         from spot_nb.models import load_tokenizer
         tokenizer = load_tokenizer(args.model)
-    kept, dropped = filter_pairs(load_pairs(source), args.gamma, tokenizer, args.max_length, not args.no_verify, args.keep_duplicates, args.workers, args.task)
+    kept, dropped = filter_pairs(load_pairs(source), args.gamma, tokenizer, args.max_length,
+                                 not args.no_verify, args.keep_duplicates, args.workers, args.task)
     stats = statistics(kept, dropped)
     candidates = kept + [p for p in dropped if p["reason"] == "over_gamma"]
     if args.perplexity and candidates:
@@ -327,10 +335,14 @@ def cli(argv: "list[str]") -> int:
     if args.plot: plot_change_ratios(candidates, args.gamma, args.plot)
     if args.export: export_pairs(kept, args.export)
     print(_report(stats, "tokens" if tokenizer else "words"))
-    if args.push_to_hub: print(push_pairs(kept, args.push_to_hub, dataset_card(stats, args.gamma, args.model), private=not args.public))
+    if args.push_to_hub:
+        print(push_pairs(kept, args.push_to_hub, dataset_card(stats, args.gamma, args.model),
+                         private=not args.public))
     if not kept:
         last_line([out, out.with_suffix(".dropped.jsonl")], "nothing, as no pair was kept: see the reasons")
         return 1
     model = quoted(args.model or "STUDENT")
-    last_line(out, f"spot train --model {model} --data {quoted(out)} --output trained, or look first: spot inspect --data {quoted(out)}")
+    last_line(out,
+              f"spot train --model {model} --data {quoted(out)} --output trained, or look first: spot "
+              f"inspect --data {quoted(out)}")
     return 0

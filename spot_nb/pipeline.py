@@ -30,6 +30,10 @@ class PipelineConfig:
     n_test: int = 120                           # held-out problems
     oracle: str = "arithmetic"                  # what `spot rectify --oracle` takes; `arithmetic` is the embedded program
     oracle_args: dict = field(default_factory=dict)   # further options of the Oracle, such as {model: gpt-5, base_url: ...}
+    workers: int = 200                          # most Oracle calls at once
+    attempts: int = 1                           # most replies asked for per error
+    max_cost_usd: "float | None" = None         # most dollars spent on the Oracle, earlier runs of this folder included
+    overlap: bool = True                        # correct the first errors while the student still samples (Oracles behind a network)
     engine: str = "auto"                        # what `spot elicit --engine` takes
     # further options of the engine
     engine_args: dict = field(default_factory=lambda: dict(batch_size=64))
@@ -44,6 +48,9 @@ class PipelineConfig:
     methods: list = field(default_factory=lambda: [
         dict(name="SFT+", loss="sft_plus", learning_rate=1e-5),
         dict(name="SPoT-BCO", loss="spot_bco", beta="auto", delta_floor=0.0, learning_rate=1e-5)])
+    rounds: int = 1                             # elicit, correct and train so many times, each from the newest policy
+    round_reference: str = "last"               # reference of a later round: the `first` model, or the `last`
+    watch: int = 50                             # solved problems sampled again each round, to see what is lost
     seed: int = 0                               # of the problems, the sampling and the training
 
 # %% ../nbs/17_pipeline.ipynb #390770aa
@@ -57,8 +64,7 @@ class Stages:
         """Do `work(fresh)` unless the stage is done under the same `settings` and the same stages `after` which it comes.
 
         `fresh` is true when nothing half-done may be reused. Returns whether any work was done."""
-        blob = json.dumps([settings, [self.log[a]["key"] for a in after]], sort_keys=True, default=str)
-        key = hashlib.sha256(blob.encode()).hexdigest()[:16]
+        key = self.key(settings, after)
         old = self.log.get(name, {})
         if old.get("key") == key and old.get("done"):
             say(f"{name}: done before ({old['seconds']:.0f} s)"); return False
@@ -66,13 +72,28 @@ class Stages:
         spent = 0.0 if fresh else old.get("seconds", 0.0)
         say(f"{name} ..." if fresh else f"{name}: going on ...")
         start = time.monotonic()
-        def note(done): self._note(name, key=key, done=done, seconds=spent + time.monotonic() - start)
+        facts = {"settings": json.loads(json.dumps(settings, default=str)), "after": list(after)}
+        def note(done):
+            made = {"files": self.made(since)} if done else {}
+            self._note(name, key=key, done=done, seconds=spent + time.monotonic() - start, **facts, **made)
+        since = time.time()
         note(False)
         try: work(fresh)
         except BaseException: note(False); raise
         note(True)
         say(f"{name}: {self.log[name]['seconds']:.0f} s")
         return True
+
+    def made(self, since: float) -> "dict[str, str]":
+        "SHA-256 of the JSON files that were written beside this log since a time, by name: enough to see that a repeated run gave the same."
+        found = (p for p in sorted(self.path.parent.rglob("*.json*")) if p != self.path and "checkpoint-" not in str(p))
+        return {str(p.relative_to(self.path.parent)): hashlib.sha256(p.read_bytes()).hexdigest()[:16]
+                for p in found if p.stat().st_mtime >= since - 1}
+
+    def key(self, settings: Any, after: "tuple[str, ...]" = ()) -> str:
+        "What a stage's result depends on: its settings and the stages before it."
+        blob = json.dumps([settings, [self.log[a]["key"] for a in after]], sort_keys=True, default=str)
+        return hashlib.sha256(blob.encode()).hexdigest()[:16]
 
     def _note(self, name: str, **entry):
         self.log[name] = entry
@@ -199,6 +220,15 @@ class Run:
             shutil.rmtree(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.stages = Stages(self.out)
+        self.manifest()
+
+    def manifest(self):
+        "`manifest.json`: the command, settings, versions and machine from which this run can be repeated; `stages.json` has each stage's part."
+        import sys
+        from spot_nb import __version__
+        from spot_nb.models import machine
+        write_json(self.out/"manifest.json", {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "spot_nb": __version__, "machine": machine(),
+                                              "settings": dataclasses.asdict(self.config)})
 
     def run(self) -> dict:
         c, do = self.config, self.stages.run
@@ -207,8 +237,9 @@ class Run:
         sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed, enable_thinking=c.enable_thinking)
         do("problems", [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed, *([c.task] if c.task else [])], self.problems)
         do("elicit", [c.model, sampling], lambda fresh: self.elicit(base, sampling, fresh), after=("problems",))
+        self.release()
         if not read_jsonl(self.out/"elicit"/"errors.jsonl"): return self.perfect()
-        do("rectify", [c.oracle, c.oracle_args], self.rectify, after=("elicit",))
+        do("rectify", self.oracle_settings(), self.rectify, after=("elicit",))
         do("filter", [c.gamma], lambda fresh: self.filter(base), after=("rectify",))
         test = [c.enable_thinking, c.max_tokens]
         do("measure base", test, lambda fresh: self.measure("base", base, base, fresh), after=("problems",))
@@ -224,18 +255,65 @@ class Run:
         write_jsonl(self.out/"test.jsonl", test)
 
     def elicit(self, base: str, sampling: dict, fresh: bool):
-        from spot_nb.elicit import elicit
         from spot_nb.generate import Sampling, make_generator
-        with make_generator(base, self.config.engine, **self.config.engine_args) as generator:
-            s = elicit(read_jsonl(self.out/"problems.jsonl"), generator, self.out/"elicit", Sampling(**sampling), resume=not fresh, task=self.config.task)
+        from spot_nb.elicit import elicit
+        problems, folder, c = read_jsonl(self.out/"problems.jsonl"), self.out/"elicit", self.config
+        with make_generator(base, c.engine, **c.engine_args) as generator:
+            args = dict(resume=not fresh, task=c.task)
+            if c.overlap and self.oracle().behind_network: s = self.both(problems, generator, Sampling(**sampling), args)
+            else: s = elicit(problems, generator, folder, Sampling(**sampling), **args)
         say(f"  {s['errors']} errors in {s['samples']} responses")
 
-    def rectify(self, fresh: bool):
+    def both(self, problems: "list[dict]", generator, sampling, elicit_args: dict) -> dict:
+        "Correct the errors as they come; the stage `rectify` then finds most of its work done."
+        from spot_nb.overlap import elicit_and_rectify
+        key = self.stages.key(self.oracle_settings(), ("elicit",))
+        if self.stages.log.get("rectify", {}).get("key") != key: self.keep_paid([])
+        self.stages._note("rectify", key=key, done=False, seconds=0.0)
+        summary, _ = elicit_and_rectify(problems, generator, self.out/"elicit", self.oracle(), self.out/"pairs_raw.jsonl", sampling,
+                                        elicit_args, self.rectify_args())
+        return summary
+
+    def release(self):
+        "Free what the last stage held: engines' memory goes to the next."
+        import gc, sys
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available(): torch.cuda.empty_cache()
+
+    def oracle(self):
         from spot_nb.oracle import make_oracle
+        return make_oracle(self.config.oracle, **self.config.oracle_args)
+
+    def oracle_settings(self) -> list: return [self.config.oracle, self.config.oracle_args]
+
+    def rectify_args(self) -> dict:
+        c = self.config
+        return dict(task=c.task, workers=c.workers, attempts=c.attempts, max_cost_usd=c.max_cost_usd)
+
+    def keep_paid(self, errors: "list[dict]"):
+        """Set aside corrections of an earlier setting that do not answer `errors`, in `pairs_raw.superseded.jsonl`; nothing paid is deleted.
+
+        Those with the same problem and the same response stay and are not asked for again."""
+        path, asked = self.out/"pairs_raw.jsonl", {e["id"]: e for e in errors}
+        if not path.is_file(): return
+        old = read_jsonl(path)
+        same = lambda r: (e := asked.get(r["id"])) and e["prompt"] == r["prompt"] and e["response"] == r["rejected"]
+        stay, aside = [r for r in old if same(r)], [r for r in old if not same(r)]
+        kept = self.out/"pairs_raw.superseded.jsonl"
+        earlier = read_jsonl(kept) if kept.is_file() else []
+        known = {json.dumps(r, sort_keys=True) for r in earlier}
+        write_jsonl(kept, earlier + [r for r in aside if json.dumps(r, sort_keys=True) not in known])
+        write_jsonl(path, stay)
+
+    def rectify(self, fresh: bool):
         from spot_nb.rectify import rectify
-        path = self.out/"pairs_raw.jsonl"
-        if fresh: path.unlink(missing_ok=True)
-        rectify(read_jsonl(self.out/"elicit"/"errors.jsonl"), make_oracle(self.config.oracle, **self.config.oracle_args), path, task=self.config.task)
+        path, errors = self.out/"pairs_raw.jsonl", read_jsonl(self.out/"elicit"/"errors.jsonl")
+        if fresh: self.keep_paid(errors)
+        counts = rectify(errors, self.oracle(), path, **self.rectify_args())
+        if counts["stopped"] == "budget":
+            raise SpotError(f"the budget of {self.config.max_cost_usd:g} dollars is spent with {counts['left']} errors left: raise max_cost_usd, or "
+                            f"train on what there is with `spot filter {path}`")
 
     def filter(self, base: str):
         from spot_nb.models import load_tokenizer
@@ -291,6 +369,9 @@ class Run:
 
 def run_pipeline(config: PipelineConfig, fresh: bool = False) -> dict:
     "Run the loop of `config`, or what is left of it; returns the results (also in `results.json`)."
+    if config.rounds > 1:
+        from spot_nb.rounds import run_rounds
+        return run_rounds(config, fresh)
     return Run(config, fresh).run()
 
 # %% ../nbs/17_pipeline.ipynb #456e7ac8

@@ -147,6 +147,41 @@ def estimate(records: "list[dict]", oracle: "Oracle | None", mode: str = "withou
     one = cost_usd({"input": n_in/n, "output": n_out/n}, price, oracle.discount if oracle else 1.0)
     return dict(calls=len(records), input_tokens=round(n_in), output_tokens=round(n_out), usd_per_call=one, usd=None if one is None else one*len(records))
 
+# %% ../nbs/07_rectify.ipynb #2e493941
+class _Feed:
+    "Records for the workers, one at a time: those that are there, then those that `follow` brings, until it brings None."
+    def __init__(self, todo: "Iterable[dict]", follow: "Callable | None" = None, stopped: Callable = lambda: False, pause: float = 0.05):
+        self.todo, self.follow, self.stopped, self.pause, self.turn = deque(todo), follow, stopped, pause, asyncio.Lock()
+
+    async def get(self) -> "dict | None":
+        if self.todo: return self.todo.popleft()
+        async with self.turn:
+            while not self.todo and self.follow and not self.stopped():
+                came = await asyncio.get_running_loop().run_in_executor(None, self.follow)
+                if came is None: self.follow = None
+                elif came: self.todo.extend(came)
+                else: await asyncio.sleep(self.pause)
+            return self.todo.popleft() if self.todo else None
+
+def _loaded(follow: Callable, run: "_Run", records: "list[dict]") -> Callable:
+    "`follow` with its rows read as sample records, added to `records`, without those that are finished."
+    def more():
+        came = follow()
+        if came is None: return None
+        came = load_errors(came)
+        records.extend(came)
+        run.bar.total = len(records)
+        return [r for r in came if r["id"] not in run.store]
+    return more
+
+def _all_of(more: Callable, pause: float = 0.2) -> "list[dict]":
+    "Everything that `more` brings until it ends."
+    out = []
+    while (came := more()) is not None:
+        out += came
+        if not came: time.sleep(pause)
+    return out
+
 # %% ../nbs/07_rectify.ipynb #dcd07159
 def _sidecar(output: Path, name: str) -> Path: return output.with_name(f"{output.stem}.{name}.jsonl")
 
@@ -321,11 +356,11 @@ class _Run:
             self.bar.set_postfix_str(f"verified {good/done:.0%}, " + (f"${self.spent:.2f}" if not self.unpriced else "cost unknown"), refresh=False)
 
     # -- one by one, many at once
-    async def concurrently(self, todo: "list[dict]", workers: int, **options):
+    async def concurrently(self, todo: "list[dict]", workers: int, follow: "Callable | None" = None, **options):
         self.limiter, self.stopping, self.dry = Limiter(workers), asyncio.Event(), asyncio.Event()
-        loop, feed = asyncio.get_running_loop(), iter(todo)
+        loop, feed = asyncio.get_running_loop(), _Feed(todo, follow, lambda: self.stop is not None)
         async def worker():
-            for record in feed:
+            while (record := await feed.get()) is not None:
                 calls, done = list(self.tried.get(record["id"], ())), False
                 if calls and len(calls) >= self.attempts: self.finish(record, calls); continue
                 while not done:
@@ -342,7 +377,7 @@ class _Run:
             with contextlib.suppress(asyncio.TimeoutError): await asyncio.wait_for(self.dry.wait(), n*_STAGGER)
             try: await worker()
             except Exception as e: self.fatal = self.fatal or e; self.halt("error")
-        tasks = [asyncio.create_task(guarded(n)) for n in range(min(workers, len(todo)))]
+        tasks = [asyncio.create_task(guarded(n)) for n in range(workers if follow else min(workers, len(todo)))]
         def interrupt():
             if self.stop == "interrupted":
                 for t in tasks: t.cancel()
@@ -415,7 +450,8 @@ def _in_order(path: Path, ids: list):
 def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", output: "str | Path", *, workers: int = 200,
             mode: str = "without_answer", attempts: int = 1, tries: int = 8, timeout: float = 600.0, backoff: float = 1.0, max_wait: float = 60.0,
             target_correct: "int | None" = None, max_cost_usd: "float | None" = None, prices: "dict | str | None" = None,
-            retry: Iterable[str] = (), limit: "int | None" = None, resume: bool = True, task: "Task | str | None" = None) -> dict:
+            retry: Iterable[str] = (), limit: "int | None" = None, resume: bool = True, task: "Task | str | None" = None,
+            follow: "Callable[[], list[dict] | None] | None" = None) -> dict:
     """Let `oracle` correct `errors` and write one record each to `output` (JSON Lines, keys of a pair plus `verdict`, `verified`, `reply`, ...).
 
     errors: a file, hub data set or list of sample records. oracle: an `Oracle`, or a callable (see `ProgramOracle`).
@@ -424,6 +460,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     target_correct: stop at that many verified corrections. max_cost_usd: most dollars for this output, earlier runs included.
     task: checks the corrections and words the Oracle's prompts; by default the one that the errors name.
     retry: verdicts whose records are set aside and asked again. limit: only the first so many errors. resume=False starts afresh.
+    follow: called when the errors run out; gives those that came since (perhaps none yet), or None when no more will come.
 
     Returns counts by verdict, calls, retries, cost, seconds, and `stopped`: None, `budget` or `target`.
     Raises `SpotError` for what the user must fix (key, model, input), and `KeyboardInterrupt` after a graceful Ctrl-C."""
@@ -437,6 +474,11 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     unknown = set(retry) - set(VERDICTS)
     if unknown: raise SpotError(f"there is no verdict {', '.join(sorted(unknown))}: use {', '.join(VERDICTS)}")
     records = load_errors(errors)[:limit]
+    while follow and not records:
+        came = follow()
+        if came is None: follow = None
+        elif came: records += load_errors(came)
+        else: time.sleep(0.05)
     if mode == "with_answer" and oracle.kind not in ("program", "human"):
         for r in records: build_messages(r, mode)
     task = task_for(records, task, str(errors) if isinstance(errors, (str, Path)) else "the errors")
@@ -449,8 +491,9 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     try:
         todo = [r for r in records if r["id"] not in run.store]
         run.bar = progress(total=len(records), initial=len(records) - len(todo), desc="rectify")
+        if follow and hasattr(oracle, "stream"): todo += _all_of(_loaded(follow, run, records))
         if todo and hasattr(oracle, "stream"): run.in_rounds(todo)
-        elif todo: _in_loop(lambda: run.concurrently(todo, workers, tries=tries, timeout=timeout, backoff=backoff, max_wait=max_wait), run)
+        elif todo or follow: _in_loop(lambda: run.concurrently(todo, workers, follow and _loaded(follow, run, records), tries=tries, timeout=timeout, backoff=backoff, max_wait=max_wait), run)
         run.bar.close()
     finally:
         run.store.close()
@@ -514,27 +557,33 @@ def print_report(path: "str | Path", show: int = 3) -> None:
     for u in r["unparsed"]: print(f"--- {u['id']}: {u['verdict']} ({u['reason']})\n{u['reply'] or '(no text)'}")
 
 # %% ../nbs/07_rectify.ipynb #8935758d
-_ABOUT = """Let an Oracle correct the errors, with minimal edits. The same command goes on where it stopped; corrections that
-were paid for are kept."""
+_ABOUT = """Let an Oracle correct the errors, with minimal edits. The same command goes on where it stopped;
+corrections that were paid for are kept."""
 
 def _parser() -> Parser:
     p = Parser("spot rectify", _ABOUT)
-    p.add("data", "errors", dest="input", help="errors, as `spot elicit` writes them: .jsonl, .json, .parquet, .csv or a hub data set")
+    p.add("data", "errors", dest="input",
+          help="errors, as `spot elicit` writes them: .jsonl, .json, .parquet, .csv or a hub data set")
     p.add("output", default="pairs_raw.jsonl", help="one record an error, appended as it comes")
-    p.add("task", help="how corrections are checked: a task's name or FILE.py (default: the one that the errors name)")
+    p.add("task",
+          help="how corrections are checked: a task's name or FILE.py (default: the errors' own)")
     p.group("Oracle")
     p.add("oracle", default="gemini", choices=ORACLES, help="who corrects")
     p.add("oracle_model", dest="model", help="the Oracle's model (gemini: gemini-2.5-pro)")
     p.add("model", dest="older_model", help=argparse.SUPPRESS)
     p.add("base_url", help="server to talk to, for example http://127.0.0.1:8000/v1")
-    p.add("api_key_env", default="OPENAI_API_KEY", help="variable that holds the key of an openai Oracle (Gemini: GEMINI_API_KEY)")
-    p.add("program", metavar="FILE.py:FUNCTION", help=f"for --oracle program, from the current folder; {PROGRAM}")
+    p.add("api_key_env", default="OPENAI_API_KEY",
+          help="variable that holds the key of an openai Oracle (Gemini: GEMINI_API_KEY)")
+    p.add("program", metavar="FILE.py:FUNCTION",
+          help=f"for --oracle program, from the current folder; {PROGRAM}")
     p.add("sheet", help="sheet of a human Oracle (.txt or .csv)")
     p.add("export", action="store_true", help="write the sheet and stop")
     p.add("engine", default="auto", help="engine of a local Oracle")
     p.group("Prompt and replies")
     p.add("mode", default="without_answer", choices=MODES, help="which prompt")
-    p.add("prompt", metavar="FILE", help="your own prompt for this mode, with {question}, {response}, {format}, {start}, {end}, {answer}")
+    p.add("prompt", metavar="FILE",
+          help="your own prompt for this mode, with {question}, {response}, {format}, {start}, {end}, "
+               "{answer}")
     p.add("thinking_budget", type=int, default=16384, help="Gemini: most tokens of thought")
     p.add("max_tokens", type=int, help="most tokens of a reply (default: the Oracle's own)")
     p.add("temperature", type=float, help="sampling temperature (default: the service's own)")
@@ -555,21 +604,26 @@ def _parser() -> Parser:
     return p
 
 def _parsed(argv: "list[str]"):
-    "Settings of the command; `--model`, the older name of the Oracle's model, is understood with a word on it."
+    """Settings of the command; `--model`, the older name of the Oracle's model, is understood with a word
+    on it."""
     a = _parser().parse(argv)
     if a.older_model:
-        if a.model: raise SpotError("--model and --oracle_model both name the Oracle's model: give --oracle_model")
+        if a.model:
+            raise SpotError("--model and --oracle_model both name the Oracle's model: give --oracle_model")
         a.model = a.older_model
-        print("note: --model means the student elsewhere; --oracle_model names the Oracle's model", file=sys.stderr)
+        print("note: --model means the student elsewhere; --oracle_model names the Oracle's model",
+              file=sys.stderr)
     return a
 
 # %% ../nbs/07_rectify.ipynb #df12e1ec
 class _Unconnected(Oracle):
     "Stands in for a paid Oracle where only its name and price matter, so that a dry run needs no key."
-    def __init__(self, kind: str, model: str, thinking: int): self.kind, self.model, self.paid, self._options = kind, model, True, (thinking,)
+    def __init__(self, kind: str, model: str, thinking: int):
+        self.kind, self.model, self.paid, self._options = kind, model, True, (thinking,)
 
 def _dry_oracle(a) -> Oracle:
-    if a.oracle not in ("gemini", "gemini_batch"): return _oracle(a) if a.oracle != "openai" else _Unconnected("openai", a.model or "", 0)
+    if a.oracle not in ("gemini", "gemini_batch"):
+        return _oracle(a) if a.oracle != "openai" else _Unconnected("openai", a.model or "", 0)
     oracle = _Unconnected(a.oracle, a.model or "gemini-2.5-pro", a.thinking_budget)
     if a.oracle == "gemini_batch":
         from spot_nb.oracle import BATCH_DISCOUNT
@@ -577,8 +631,10 @@ def _dry_oracle(a) -> Oracle:
     return oracle
 
 def _oracle(a) -> Oracle:
-    return make_oracle(a.oracle, a.model, base_url=a.base_url, api_key_env=a.api_key_env, thinking_budget=a.thinking_budget, max_tokens=a.max_tokens,
-                       temperature=a.temperature, timeout=a.timeout, program=a.program, sheet=a.sheet, engine=a.engine)
+    return make_oracle(a.oracle, a.model, base_url=a.base_url, api_key_env=a.api_key_env,
+                       thinking_budget=a.thinking_budget, max_tokens=a.max_tokens,
+                       temperature=a.temperature, timeout=a.timeout, program=a.program, sheet=a.sheet,
+                       engine=a.engine)
 
 def _task(a, records: "list[dict]") -> Task:
     "The task of a command: the one given, or the one that the errors name, with the prompt of --prompt."
@@ -592,13 +648,17 @@ def _print_estimate(a) -> None:
     if Path(a.output).is_file() and not a.fresh:
         for r in iter_jsonl(a.output):
             done.add(r["id"]); u = r.get("usage") or {}
-            past.update({"calls": u.get("calls", 0), "input": u.get("input_tokens", 0), "output": u.get("output_tokens", 0)})
+            past.update({"calls": u.get("calls", 0), "input": u.get("input_tokens", 0),
+                         "output": u.get("output_tokens", 0)})
     records = [r for r in records if r["id"] not in done]
     e = estimate(records, _dry_oracle(a), a.mode, load_prices(a.price), past, task)
-    usd = "unknown: add --price IN,OUT" if e["usd"] is None else f"${e['usd']:.2f}" + (f" to ${e['usd']*a.attempts:.2f}" if a.attempts > 1 else "")
-    print(f"{e['calls']} errors to correct" + (f" ({len(done)} are done)" if done else "") + f": about {e['input_tokens']:,} tokens in, {e['output_tokens']:,} out; cost {usd}")
+    usd = ("unknown: add --price IN,OUT" if e["usd"] is None else f"${e['usd']:.2f}"
+           + (f" to ${e['usd']*a.attempts:.2f}" if a.attempts > 1 else ""))
+    print(f"{e['calls']} errors to correct" + (f" ({len(done)} are done)" if done else "")
+          + f": about {e['input_tokens']:,} tokens in, {e['output_tokens']:,} out; cost {usd}")
     print("measured on the records there are" if past["calls"] >= 20 else
-          f"assumes {CHARS_PER_TOKEN} characters a token and {THOUGHTS_PER_CALL:,} tokens of thought a call where Gemini thinks; run a few with --limit 20 for a measured figure")
+          f"assumes {CHARS_PER_TOKEN} characters a token and {THOUGHTS_PER_CALL:,} tokens of thought a call "
+          f"where Gemini thinks; run a few with --limit 20 for a measured figure")
 
 def cli(argv: "list[str]") -> int:
     "`spot rectify`. Exit status 0 when the run came to its end or its budget or target, else by `SpotError`."
@@ -608,17 +668,24 @@ def cli(argv: "list[str]") -> int:
     if a.dry_run: _print_estimate(a); return 0
     if a.export:
         if not a.sheet: raise SpotError("--export needs --sheet FILE")
-        if Path(a.sheet).exists(): raise SpotError(f"{a.sheet} exists and may hold corrections: choose another name, or move it away")
+        if Path(a.sheet).exists():
+            raise SpotError(f"{a.sheet} exists and may hold corrections: choose another name, or move it away")
         records = load_errors(a.input)[:a.limit]
-        print(f"{len(records)} corrections to write in {export_sheet(records, a.sheet)}; when done: spot rectify --oracle human --sheet {a.sheet} --data {a.input} --output {a.output}")
+        print(f"{len(records)} corrections to write in {export_sheet(records, a.sheet)}; when done: spot "
+              f"rectify --oracle human --sheet {a.sheet} --data {a.input} --output {a.output}")
         return 0
     task = _task(a, load_errors(a.input)[:a.limit])
     oracle = _oracle(a)
-    s = rectify(a.input, oracle, a.output, workers=a.workers, mode=a.mode, attempts=a.attempts, tries=a.tries, timeout=a.timeout, prices=a.price,
-                target_correct=a.target_correct, max_cost_usd=a.max_cost_usd, retry=[v.strip() for v in a.retry.split(",") if v.strip()],
+    s = rectify(a.input, oracle, a.output, workers=a.workers, mode=a.mode, attempts=a.attempts, tries=a.tries,
+                timeout=a.timeout, prices=a.price,
+                target_correct=a.target_correct, max_cost_usd=a.max_cost_usd,
+                retry=[v.strip() for v in a.retry.split(",") if v.strip()],
                 limit=a.limit, resume=not a.fresh, task=task)
-    if s["stopped"]: print(f"stopped at the {s['stopped']}; {s['left']} errors are left, and the same command with a larger {s['stopped']} goes on")
-    print(f"{s['recorded']} of {s['errors']} errors recorded in {s['seconds']:.0f} s, {s['calls']} calls, {s['retries']} retries")
+    if s["stopped"]:
+        print(f"stopped at the {s['stopped']}; {s['left']} errors are left, and the same command with a "
+              f"larger {s['stopped']} goes on")
+    print(f"{s['recorded']} of {s['errors']} errors recorded in {s['seconds']:.0f} s, {s['calls']} calls, "
+          f"{s['retries']} retries")
     if s["recorded"] or Path(a.output).stat().st_size: print_report(a.output, 0)
     given = f" --task {quoted(a.task)}" if a.task else ""
     last_line(a.output, f"spot filter --data {quoted(a.output)}{given} --model STUDENT --output pairs.jsonl")

@@ -177,6 +177,17 @@ vertical-align:bottom;font-weight:600}.spot-table thead th:nth-child(n+3){text-a
 .spot-table small{display:block;font-size:11px;opacity:.95}.spot-table .up{color:#12966e}.spot-table .down{color:#d0661a}.spot-table .same{opacity:.6}
 .spot-table .sd{opacity:.65;font-size:12px}.spot-table figcaption{font:12px/1.4 system-ui,sans-serif;opacity:.75;max-width:60em}"""
 
+# %% ../nbs/16_tables.ipynb #b7c1e2d4
+def _own_tasks(source: "dict | str | Path") -> dict:
+    """The figures of the tasks of one's own (rows named by `--tasks NAME=FILE`) in a results file or its
+    folder, and the model."""
+    if isinstance(source, dict): return {}
+    path = Path(source)
+    data = read_json(path/"aggregated_results.json" if path.is_dir() else path)
+    if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict): return {}
+    own = {k: t for k, t in data["tasks"].items() if isinstance(t, dict) and t.get("group") == "own"}
+    return {"model": str(data.get("model", "")).split(" ")[0], "tasks": own} if own else {}
+
 # %% ../nbs/16_tables.ipynb #66c5f56c
 def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     """`(scores, standard deviations, notes)` in percent by task, from a dict of scores, or a results file or its folder.
@@ -268,17 +279,9 @@ def plot_trade(model: str = "Qwen3-8B", ours: "dict | None" = None, ax=None):
     return ax
 
 # %% ../nbs/16_tables.ipynb #fa1e6cde
-def _own_tasks(source: "dict | str | Path") -> dict:
-    "The figures of the tasks of one's own (rows named by `--tasks NAME=FILE`) in a results file or its folder, and the model."
-    if isinstance(source, dict): return {}
-    path = Path(source)
-    data = read_json(path/"aggregated_results.json" if path.is_dir() else path)
-    if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict): return {}
-    own = {k: t for k, t in data["tasks"].items() if isinstance(t, dict) and t.get("group") == "own"}
-    return {"model": str(data.get("model", "")).split(" ")[0], "tasks": own} if own else {}
-
 def own_table(ours: dict) -> "Table | None":
-    """A table of the tasks of one's own among `ours` (`{"base": folder, "SPoT": folder}`); None when there are none.
+    """A table of the tasks of one's own among `ours` (`{"base": folder, "SPoT": folder}`); None when there
+    are none.
 
     A row called `base` is what the differences are taken from."""
     rows, notes = [], []
@@ -292,8 +295,10 @@ def own_table(ours: dict) -> "Table | None":
         for k, t in found["tasks"].items():
             low, high = t["interval"]
             task = (t.get("provenance", {}).get("task") or {}).get("name", "math")
-            limit = " (limited)" if t.get("provenance", {}).get("limit") else "" if t.get("complete", True) else " (not complete)"
-            notes.append(f"{label}, {k}: {found['model']}, {t['questions']} questions × {t['trials']}{limit}, checked by task {task}, "
+            limit = (" (limited)" if t.get("provenance", {}).get("limit") else "" if t.get("complete", True)
+                     else " (not complete)")
+            notes.append(f"{label}, {k}: {found['model']}, {t['questions']} questions × "
+                         f"{t['trials']}{limit}, checked by task {task}, "
                          f"95% interval {low:.1f} to {high:.1f}.")
     return Table("Your own tasks", rows, "", notes) if rows else None
 
@@ -301,11 +306,16 @@ def own_table(ours: dict) -> "Table | None":
 _ENDINGS = {".html": "html", ".tex": "latex", ".csv": "csv", ".md": "markdown"}
 
 def _parser() -> Parser:
-    p = Parser("spot tables", "The paper's tables, with your results beside them, and your own tasks in a table of their own.")
-    p.add(".numbers", nargs="*", help="tables of the paper (1-7, 9-12), or `all`; without any, 1, and the table of your own tasks")
+    p = Parser("spot tables",
+               "The paper's tables, with your results beside them, and your own tasks in a table of their "
+               "own.")
+    p.add(".numbers", nargs="*",
+          help="tables of the paper (1-7, 9-12), or `all`; without any, 1, and the table of your own tasks")
     p.add("ours", "data", action="append", default=[], metavar="NAME=PATH",
-          help="a row of your own: SPoT=evaluation_results or Qwen3-8B/SFT=other/aggregated_results.json (repeatable)")
-    p.add("format", choices=("markdown", "latex", "html", "csv"), help="what to write (default: by the ending of --output, else markdown)")
+          help="a row of your own: SPoT=evaluation_results or Qwen3-8B/SFT=other/aggregated_results.json "
+               "(repeatable)")
+    p.add("format", choices=("markdown", "latex", "html", "csv"),
+          help="what to write (default: by the ending of --output, else markdown)")
     p.add("output", type=Path, help="a file to write; without it the tables are printed")
     return p
 

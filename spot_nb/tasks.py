@@ -21,14 +21,17 @@ from .verify import Verdict
 
 # %% ../nbs/03a_tasks.ipynb #d3f2ef1b
 def as_verdict(found: Any, name: str = "") -> Verdict:
-    """The `Verdict` that a check's result stands for: a `Verdict`, a bool, or a tuple `(correct, read, reason)`.
+    """The `Verdict` that a check's result stands for: a `Verdict`, a bool, or a tuple `(correct, read,
+    reason)`.
 
-    A right answer has the reason `match`, a wrong one without a reason `mismatch`. Raises `SpotError` for anything else."""
+    A right answer has the reason `match`, a wrong one without a reason `mismatch`. Raises `SpotError` for
+    anything else."""
     if isinstance(found, Verdict): found = (found.correct, found.extracted, found.reason)
     if not isinstance(found, (tuple, list)): found = (found,)
     kind = type(found[0]).__name__ if found else ""
     if kind not in ("bool", "bool_") or len(found) > 3:
-        raise SpotError(f"task {name}: check must return (correct, read, reason) or True or False, not {found!r:.80}")
+        raise SpotError(f"task {name}: check must return (correct, read, reason) or True or False, not "
+                        f"{found!r:.80}")
     correct, read, reason = (*found, None, None)[:3]
     reason = " ".join(str(reason or "mismatch").split())[:80]
     if correct: reason = "match"
@@ -36,55 +39,66 @@ def as_verdict(found: Any, name: str = "") -> Verdict:
     return Verdict(bool(correct), None if read is None else str(read), reason)
 
 # %% ../nbs/03a_tasks.ipynb #1f6069e4
-_RESERVED = {"id", "prompt", "answer", "source", "response", "chosen", "rejected", "task", "verdict", "reason",
+_RESERVED = {"id", "prompt", "answer", "source", "response", "chosen", "rejected", "task", "verdict",
+             "reason",
              "correct", "extracted", "sampling", "oracle", "usage"}
 
 @dataclass(frozen=True)
 class Task:
     """How to ask, how to check, and how to tell an Oracle.
 
-    `check(response, problem)` returns `(correct, read, reason)`; `problem` is the record with `prompt`, `answer` and the
-    `columns`. It gets `timeout` seconds, and a process of its own with `isolate=True`. The response comes without the
+    `check(response, problem)` returns `(correct, read, reason)`; `problem` is the record with `prompt`,
+    `answer` and the
+    `columns`. It gets `timeout` seconds, and a process of its own with `isolate=True`. The response comes
+    without the
     thinking block unless `keep_thinking`. A hybrid model is asked in the mode `enable_thinking`."""
     name: str
     check: Callable                                      # check(response, problem) -> (correct, read, reason)
-    template: str = "{question}"                         # how to ask; {column} is replaced by the row's column
+    template: str = "{question}"  # how to ask; {column} is replaced by the row's column
     system: str = ""                                     # a system message before each question
     question: tuple = ("question", "prompt", "problem")  # columns to try for the question
     answer: tuple = ("answer", "ground_truth", "solution", "final_answer")
     columns: tuple = ()                                  # further columns that the check needs
     needs_answer: bool = True                            # whether a row must have an answer
     prepare: "Callable | None" = None                    # prepare(row) -> row, before anything is read
-    oracle_format: str = ""                              # the Oracle's instruction on the format, one sentence
-    reference: str = "Reference answer"                  # what the answer is called where the Oracle is shown it
-    steps: bool = False                                  # whether a response reasons in steps to a final answer
+    oracle_format: str = ""  # the Oracle's instruction on the format, one sentence
+    reference: str = "Reference answer"  # what the answer is called where the Oracle is shown it
+    steps: bool = False  # whether a response reasons in steps to a final answer
     missing: str = "no answer could be read from it"     # told to the Oracle when its correction has none
     prompts: dict = field(default_factory=dict)          # own Oracle prompts, {mode: text}
-    sampling: dict = field(default_factory=dict)         # defaults of elicit and evaluate, such as {"max_tokens": 256}
+    # defaults of elicit and evaluate, such as {"max_tokens": 256}
+    sampling: dict = field(default_factory=dict)
     enable_thinking: "bool | None" = None                # default of elicit and evaluate
     classes: "Callable | None" = None                    # classes(answer) -> class, for error tables
     timeout: "float | None" = 5.0                        # seconds for one check; None: not limited
     isolate: bool = False                                # run the check in another process
     keep_thinking: bool = False                          # let the check see the thinking block
     help: str = ""                                       # one line for `spot new --list`
-    origin: str = ""                                     # where it came from: a file, or the name it is found by
+    origin: str = ""  # where it came from: a file, or the name it is found by
 
     def __post_init__(self):
         bad = [c for c in self.columns if c in _RESERVED]
-        if bad: raise SpotError(f"task {self.name}: the column {bad[0]!r} has a meaning in every record: rename it")
-        if not callable(self.check): raise SpotError(f"task {self.name}: check must be a function of (response, problem)")
-        if not re.fullmatch(r"[\w.-]+", self.name): raise SpotError(f"a task's name is letters, digits, - and _, not {self.name!r}")
+        if bad:
+            raise SpotError(f"task {self.name}: the column {bad[0]!r} has a meaning in every record: rename "
+                            f"it")
+        if not callable(self.check):
+            raise SpotError(f"task {self.name}: check must be a function of (response, problem)")
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise SpotError(f"a task's name is letters, digits, - and _, not {self.name!r}")
 
 # %% ../nbs/03a_tasks.ipynb #d6ed241d
 def fill(template: str, row: dict) -> str:
     """`template` with each `{column}` of `row` filled in.
 
-    Braces around anything but one word stay, those of a TeX command too; `{{word}}` stands for `{word}` itself.
+    Braces around anything but one word stay, those of a TeX command too; `{{word}}` stands for `{word}`
+    itself.
     Raises `SpotError` for a column that the row does not have."""
     def put(m):
         if m[0].startswith("{{") or m[1]: return m[0] if m[1] else m[0][1:-1]
         value = row.get(m[2])
-        if value is None: raise SpotError(f"no column {m[2]!r}, which the template names (write {{{{{m[2]}}}}} for the braces themselves)")
+        if value is None:
+            raise SpotError(f"no column {m[2]!r}, which the template names (write {{{{{m[2]}}}}} for the "
+                            f"braces themselves)")
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return re.sub(r"(\\[A-Za-z]+)?(?:\{\{\w+\}\}|\{(\w+)\})", put, template)
 
@@ -118,11 +132,13 @@ def make_problem(task: Task, row: dict, where: str = "problem") -> dict:
     """The problem record (`id`, `prompt`, `answer`, `source`, the task's columns, `task`) of one row.
 
     Raises `SpotError` starting with `where` when the question, the answer or a column is missing."""
-    if isinstance(row.get("task"), dict) and row["task"].get("name") == task.name and "prompt" in row: return row
+    if isinstance(row.get("task"), dict) and row["task"].get("name") == task.name and "prompt" in row:
+        return row
     if task.prepare:
         try: row = task.prepare(dict(row))
         except SpotError as e: raise SpotError(f"{where}: {e}") from None
-        except Exception as e: raise SpotError(f"{where}: prepare of task {task.name} raised {type(e).__name__}: {e}") from e
+        except Exception as e:
+            raise SpotError(f"{where}: prepare of task {task.name} raised {type(e).__name__}: {e}") from e
     answer = answer_text(_first(row, task.answer))
     if answer is None and task.needs_answer:
         raise SpotError(f"{where}: no answer: task {task.name} reads {', '.join(task.answer)}, "
@@ -131,7 +147,8 @@ def make_problem(task: Task, row: dict, where: str = "problem") -> dict:
     rid = _first(row, ("id", "index", "unique_id"))
     if not isinstance(rid, (str, int)) or isinstance(rid, bool): rid = prompt_id(prompt)
     kept = {c: row[c] for c in task.columns if row.get(c) is not None}
-    return {"id": rid, "prompt": prompt, "answer": answer, "source": str(row.get("source") or ""), **kept, "task": stamp(task)}
+    return {"id": rid, "prompt": prompt, "answer": answer, "source": str(row.get("source") or ""), **kept,
+            "task": stamp(task)}
 
 def stamp(task: Task) -> dict:
     "What a record says about the task that made it: its name and version."
@@ -142,12 +159,14 @@ def task_hash(task: Task) -> str:
     "The version of a task: 12 hex digits over its texts, its settings and the source of its functions."
     known = task.__dict__.get("_hash")
     if known: return known
-    parts = [repr(getattr(task, k)) for k in ("name", "template", "system", "question", "answer", "columns", "oracle_format",
+    parts = [repr(getattr(task, k)) for k in ("name", "template", "system", "question", "answer", "columns",
+                                              "oracle_format",
                                               "reference", "steps", "missing", "sampling", "enable_thinking")]
     for f in (task.check, task.prepare):
         try: parts.append(inspect.getsource(f) if f else "")
         except (OSError, TypeError): parts.append(getattr(f, "__qualname__", type(f).__name__))
-    if task.origin.endswith(".py") and Path(task.origin).is_file(): parts.append(Path(task.origin).read_text(encoding="utf-8"))
+    if task.origin.endswith(".py") and Path(task.origin).is_file():
+        parts.append(Path(task.origin).read_text(encoding="utf-8"))
     found = hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
     object.__setattr__(task, "_hash", found)
     return found
@@ -156,7 +175,9 @@ def task_hash(task: Task) -> str:
 class _TooLong(BaseException): "Thrown into a check that has used up its time."
 
 def limited(f: Callable, seconds: "float | None") -> Any:
-    """`f()`, given up after `seconds` with `TimeoutError`. Stops Python code; a call inside C is left behind in its thread."""
+    """`f()`, given up after `seconds` with `TimeoutError`.
+
+    Stops Python code; a call inside C is left behind in its thread."""
     if seconds is None: return f()
     import ctypes, threading
     box: dict = {}
@@ -183,9 +204,12 @@ class _Worker:
     def _start(self):
         import subprocess
         command = [sys.executable, "-m", "spot_nb.tasks", self.origin]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        encoding="utf-8")
         hello = self.process.stdout.readline()
-        if not hello: raise SpotError(f"the process for the checks of {self.origin} did not start: see its message above")
+        if not hello:
+            raise SpotError(f"the process for the checks of {self.origin} did not start: see its message "
+                            f"above")
 
     def ask(self, response: str, problem: dict, seconds: "float | None") -> Any:
         import threading
@@ -233,8 +257,10 @@ _WORKERS: "dict[str, _Worker]" = {}
 without_thinking = strip_thinking                          # one list of thinking's markers for all
 
 def _checked(task: Task, response: str, problem: dict) -> Verdict:
-    if not task.isolate: return as_verdict(limited(lambda: task.check(response, problem), task.timeout), task.name)
-    if not task.origin: raise SpotError(f"task {task.name}: isolate=True needs a task of a file or an installed one")
+    if not task.isolate:
+        return as_verdict(limited(lambda: task.check(response, problem), task.timeout), task.name)
+    if not task.origin:
+        raise SpotError(f"task {task.name}: isolate=True needs a task of a file or an installed one")
     import atexit
     if not _WORKERS: atexit.register(lambda: [w.close() for w in _WORKERS.values()])
     worker = _WORKERS.setdefault(task.origin, _Worker(task.origin))
@@ -245,7 +271,8 @@ def _checked(task: Task, response: str, problem: dict) -> Verdict:
 def judge_task(task: Task, response: str, problem: dict, finish_reason: "str | None" = None) -> Verdict:
     """Whether `response` solves `problem`, by the task's check.
 
-    Reasons of its own: `timeout` (the check took too long), `check failed` (it raised; `extracted` says what), and
+    Reasons of its own: `timeout` (the check took too long), `check failed` (it raised; `extracted` says
+    what), and
     `truncated` for a response cut off (`finish_reason="length"`) before anything could be read."""
     if isinstance(task, MathTask): return task.judge(response, problem, finish_reason)
     text = response if task.keep_thinking else without_thinking(response or "")
@@ -254,7 +281,8 @@ def judge_task(task: Task, response: str, problem: dict, finish_reason: "str | N
     except Exception as e:
         said = str(e) if isinstance(e, SpotError) else f"{type(e).__name__}: {e}"
         return Verdict(False, said[:200], "check failed")
-    if not v.correct and v.extracted is None and finish_reason == "length": return Verdict(False, None, "truncated")
+    if not v.correct and v.extracted is None and finish_reason == "length":
+        return Verdict(False, None, "truncated")
     return v
 
 def judge_tasks(task: Task, items: "list[tuple]", workers: "int | None" = None) -> "list[Verdict]":
@@ -264,7 +292,8 @@ def judge_tasks(task: Task, items: "list[tuple]", workers: "int | None" = None) 
 
 # %% ../nbs/03a_tasks.ipynb #af70076f
 def try_check(task: Task, problems: "list[dict]", seconds: float = 10.0) -> None:
-    """Run the check on an empty response of each problem before anything is sampled (of as many as `seconds` allow).
+    """Run the check on an empty response of each problem before anything is sampled (of as many as `seconds`
+    allow).
 
     Raises `SpotError` naming the record on which it raises; warns when it accepts an empty response."""
     import time, warnings
@@ -273,8 +302,10 @@ def try_check(task: Task, problems: "list[dict]", seconds: float = 10.0) -> None
         if n and time.monotonic() - start > seconds: break
         v = judge_task(task, "", p)
         if v.reason == "check failed":
-            raise SpotError(f"task {task.name}, problem {p['id']!r}: its check failed ({v.extracted}): correct the check or the row")
-        if v.correct and not n: warnings.warn(f"task {task.name}: its check accepts an empty response", stacklevel=2)
+            raise SpotError(f"task {task.name}, problem {p['id']!r}: its check failed ({v.extracted}): "
+                            f"correct the check or the row")
+        if v.correct and not n:
+            warnings.warn(f"task {task.name}: its check accepts an empty response", stacklevel=2)
 
 # %% ../nbs/03a_tasks.ipynb #ad2d8623
 REASON_IN_STEPS = "Reason step by step, and put the final answer in \\boxed{}."
@@ -301,7 +332,8 @@ def _math_class(answer: str) -> str:
 
 MATH = MathTask("math", _check_math, "{question}\n\n" + REASON_IN_STEPS, steps=True, classes=_math_class,
                 oracle_format="End with the final answer in \\boxed{}, once.", origin="math",
-                missing="the corrected response has no final answer in \\boxed{}", help="a final answer in \\boxed{}")
+                missing="the corrected response has no final answer in \\boxed{}",
+                help="a final answer in \\boxed{}")
 
 # %% ../nbs/03a_tasks.ipynb #8a1127e3
 def _strict_json(text: str, at: int = 0) -> "tuple[Any, int]":
@@ -317,7 +349,8 @@ def _strict_json(text: str, at: int = 0) -> "tuple[Any, int]":
 def json_values(text: str) -> "list[Any]":
     """The whole JSON objects and lists of `text`, in order; a bare value where the text is nothing else.
 
-    One that breaks off at the end takes what is inside it along. Raises `ValueError` for a repeated key or NaN."""
+    One that breaks off at the end takes what is inside it along. Raises `ValueError` for a repeated key or
+    NaN."""
     try: value, end = _strict_json(text, len(text) - len(text.lstrip()))
     except ValueError: end = -1
     if end >= 0 and not text[end:].strip(): return [value]
@@ -333,7 +366,8 @@ def json_values(text: str) -> "list[Any]":
 
 # %% ../nbs/03a_tasks.ipynb #09a9447f
 def same_json(a: Any, b: Any, at: str = "$") -> str:
-    "Where two JSON values differ, as a path like `$.items[0].price`; empty when they are equal. Numbers compare by value."
+    """Where two JSON values differ, as a path like `$.items[0].price`; empty when they are equal. Numbers
+    compare by value."""
     if isinstance(a, dict) and isinstance(b, dict):
         odd = sorted(set(a) ^ set(b))
         if odd: return f"{at}.{odd[0]}"
@@ -351,18 +385,24 @@ def _schema_error(value: Any, schema: Any) -> str:
     try: cls = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     except Exception as e: raise SpotError(f"the JSON schema is malformed ({e})") from None
     try: cls.check_schema(schema)
-    except jsonschema.SchemaError as e: raise SpotError(f"the JSON schema is malformed ({e.message})") from None
-    e = next(iter(sorted(cls(schema, registry=referencing.Registry()).iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))), None)
+    except jsonschema.SchemaError as e:
+        raise SpotError(f"the JSON schema is malformed ({e.message})") from None
+    e = next(iter(sorted(cls(schema, registry=referencing.Registry()).iter_errors(value),
+                         key=lambda e: list(map(str, e.absolute_path)))), None)
     return f"schema: {e.json_path} {e.validator}" if e else ""
 
 # %% ../nbs/03a_tasks.ipynb #afa47bf8
 def check_json(response: str, problem: dict, schema: Any = None) -> tuple:
-    "Check a response that holds a JSON value against `problem['answer']` and `problem['schema']`, whichever are there."
+    """Check a response that holds a JSON value against `problem['answer']` and `problem['schema']`,
+    whichever are there."""
     answer, schema = problem.get("answer"), problem.get("schema", schema)
-    if schema is None and answer in (None, ""): raise SpotError("a row of task json needs an answer or a schema")
+    if schema is None and answer in (None, ""):
+        raise SpotError("a row of task json needs an answer or a schema")
     try: want = None if answer in (None, "") else json.loads(answer)
-    except ValueError: raise SpotError(f"the answer {answer!r:.60} is not JSON: text stands in quotes, or take --task exact") from None
-    if schema is not None: _schema_error(None, schema)                   # a malformed one is said even without a response
+    except ValueError:
+        raise SpotError(f"the answer {answer!r:.60} is not JSON: text stands in quotes, "
+                        "or take --task exact") from None
+    if schema is not None: _schema_error(None, schema)  # a malformed one is said even without a response
     try: found = json_values(response)
     except ValueError as e: return False, None, f"not JSON: {e}"
     kinds = [v for v in found if type(v) is type(want)] if isinstance(want, (dict, list)) else found
@@ -375,14 +415,18 @@ def check_json(response: str, problem: dict, schema: Any = None) -> tuple:
         wrong = f"differs at {where}" if where else ""
     return not wrong, read, wrong
 
-def _json_kind(answer: str) -> str: return {dict: "object", list: "list", str: "text"}.get(type(json.loads(answer)), "value")
+def _json_kind(answer: str) -> str:
+    return {dict: "object", list: "list", str: "text"}.get(type(json.loads(answer)), "value")
 
 def json_task(schema: Any = None, name: str = "json", **changes) -> Task:
-    "A task whose responses are JSON: equal to the answer, matching `schema` or the row's column `schema`, or both."
+    """A task whose responses are JSON: equal to the answer, matching `schema` or the row's column
+    `schema`, or both."""
     check = check_json if schema is None else lambda response, problem: check_json(response, problem, schema)
-    parts = dict(template="{question}\n\nAnswer with JSON only.", columns=("schema",), needs_answer=False, timeout=None,
+    parts = dict(template="{question}\n\nAnswer with JSON only.", columns=("schema",), needs_answer=False,
+                 timeout=None,
                  oracle_format="The answer is one JSON value, and no other JSON stands in the response.",
-                 missing="it holds no whole JSON value", classes=_json_kind, origin="json" if schema is None else "",
+                 missing="it holds no whole JSON value", classes=_json_kind,
+                 origin="json" if schema is None else "",
                  help="a JSON value: equal to the answer, matching the schema")
     return Task(name, check, **{**parts, **changes})
 
@@ -406,7 +450,8 @@ def exact_task(ignore_case: bool = False, name: str = "exact", **changes) -> Tas
     check = (lambda response, problem: check_exact(response, problem, True)) if ignore_case else check_exact
     parts = dict(template="{question}\n\nAnswer with the text alone.", columns=("accepted",), timeout=None,
                  oracle_format="The response is the answer alone, without a word before or after it.",
-                 missing="it is empty", origin="" if ignore_case else "exact", help="the answer, letter for letter")
+                 missing="it is empty", origin="" if ignore_case else "exact",
+                 help="the answer, letter for letter")
     return Task(name, check, **{**parts, **changes})
 
 # %% ../nbs/03a_tasks.ipynb #1611aa6c
@@ -416,7 +461,8 @@ _CHOSEN = (re.compile(r"(?i:\banswer\b(?:\s+is)?)\s*[:=]?\s*\**\s*\(?\s*([A-Z])\
 _STYLED = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 
 def chosen_letter(response: str, letters: str) -> "str | None":
-    "The option letter a response settles on: the last box, else the last `answer: X`, else the last line that is just a letter."
+    """The option letter a response settles on: the last box, else the last `answer: X`, else the last line
+    that is just a letter."""
     from spot_nb.verify import boxed
     text = without_thinking(response)
     for _, _, inside in reversed(boxed(text)[0]):
@@ -435,7 +481,8 @@ def _texts_of(options: Any) -> "list[str]":
         except ValueError: raise SpotError("options must be a list of texts") from None
     if isinstance(options, dict) and "text" in options: return [str(t) for t in options["text"]]
     if isinstance(options, dict): return [str(options[k]) for k in sorted(options)]
-    if not isinstance(options, list) or not options: raise SpotError(f"options must be a list of texts, not {options!r:.60}")
+    if not isinstance(options, list) or not options:
+        raise SpotError(f"options must be a list of texts, not {options!r:.60}")
     if len(options) > 26: raise SpotError(f"there are {len(options)} options, and only 26 letters")
     return [str(t) for t in options]
 
@@ -449,7 +496,8 @@ def _right_letter(answer: Any, texts: "list[str]", labels: "list[str]") -> str:
     if len(said) == 1 and said.upper() in _LETTERS[:n] and said not in texts: return said.upper()
     if texts.count(said) == 1: return _LETTERS[texts.index(said)]
     if said.isdigit() and int(said) < n: return _LETTERS[int(said)]
-    raise SpotError(f"the answer {answer!r} is neither a letter, a position nor the text of one of {n} options")
+    raise SpotError(f"the answer {answer!r} is neither a letter, a position nor the text of one of {n} "
+                    f"options")
 
 def _lettered(row: dict) -> dict:
     "A row with `options` as lettered lines, `letters`, and its answer as a letter."
@@ -461,7 +509,8 @@ def _lettered(row: dict) -> dict:
     answer = _first(row, ("answer", "answerKey", "label", "solution"))
     if answer is None: raise SpotError("no answer: the right option's letter, position or text")
     lines = "\n".join(f"{a}. {t}" for a, t in zip(_LETTERS, texts))
-    return {**row, "options": lines, "letters": _LETTERS[:len(texts)], "answer": _right_letter(answer, texts, labels)}
+    return {**row, "options": lines, "letters": _LETTERS[:len(texts)],
+            "answer": _right_letter(answer, texts, labels)}
 
 def check_choice(response: str, problem: dict) -> tuple:
     "Whether the response settles on the letter `problem['answer']`."
@@ -470,10 +519,13 @@ def check_choice(response: str, problem: dict) -> tuple:
 
 def choice_task(name: str = "choice", **changes) -> Task:
     "A task with lettered options, one of them right."
-    ask = "{question}\n\n{options}\n\nReason briefly, then end with a line `Answer: X`, where X is the option's letter."
-    parts = dict(template=ask, columns=("options", "letters"), prepare=_lettered, steps=True, timeout=None, origin="choice",
+    ask = ("{question}\n\n{options}\n\n"
+           "Reason briefly, then end with a line `Answer: X`, where X is the option's letter.")
+    parts = dict(template=ask, columns=("options", "letters"), prepare=_lettered, steps=True, timeout=None,
+                 origin="choice",
                  oracle_format="End with a line `Answer: X`, where X is the letter of the right option.",
-                 missing="it names no option's letter", classes=str, help="one right option of several, by its letter")
+                 missing="it names no option's letter", classes=str,
+                 help="one right option of several, by its letter")
     return Task(name, check_choice, **{**parts, **changes})
 
 # %% ../nbs/03a_tasks.ipynb #0dec798b
@@ -483,18 +535,24 @@ job = json.loads(sys.stdin.readline())
 here = os.path.realpath(os.getcwd())
 try:
     import resource
-    for name, limit in (("RLIMIT_AS", job["memory"]), ("RLIMIT_CPU", job["seconds"]), ("RLIMIT_FSIZE", 10**7), ("RLIMIT_CORE", 0)):
+    limits = {"RLIMIT_AS": job["memory"],
+              "RLIMIT_CPU": job["seconds"], "RLIMIT_FSIZE": 10**7, "RLIMIT_CORE": 0}
+    for name, limit in limits.items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
 except (ImportError, ValueError, OSError): pass
 real, sys.stdout, sys.stderr = sys.stdout, io.StringIO(), io.StringIO()
-closed = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.kill", "pty.")
-moves = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown")
+closed = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn",
+          "os.spawn", "os.kill", "pty.")
+moves = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink",
+         "os.truncate", "os.chmod", "os.chown")
 def inside(path):
     return isinstance(path, int) or os.path.realpath(os.fsdecode(path)).startswith(here + os.sep)
 def guard(event, args):
     if event.startswith(closed): raise PermissionError(event + " is closed to tested code")
-    writes = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) if len(args) > 2 and args[2] else False
-    if (writes or event in moves) and not inside(args[0]): raise PermissionError("writing outside the test's folder is closed")
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    writes = event == "open" and len(args) > 2 and args[2] and args[2] & writing
+    if (writes or event in moves) and not inside(args[0]):
+        raise PermissionError("writing outside the test's folder is closed")
 sys.addaudithook(guard)
 def told(kind, detail=""):
     real.write(job["secret"] + json.dumps([kind, detail[:200]]) + "\n")
@@ -507,40 +565,45 @@ def line_of(e, name, text):
         tb = tb.tb_next
     lines = text.split("\n")
     return lines[at - 1].strip() if at and at <= len(lines) else ""
-def run(text, name, space):
-    exec(compile(text, name, "exec"), space)
 def case(c):
     sys.stdin, sys.stdout = io.StringIO(c["input"]), io.StringIO()
-    try: run(job["code"], "code", {"__name__": "__main__"})
+    try: exec(compile(job["code"], "code", "exec"), {"__name__": "__main__"})
     except SystemExit: pass
     said = [l.rstrip() for l in sys.stdout.getvalue().strip().split("\n")]
-    if said != [l.rstrip() for l in c["output"].strip().split("\n")]: told("test failed", "input " + repr(c["input"])[:80])
+    wanted = [l.rstrip() for l in c["output"].strip().split("\n")]
+    if said != wanted: told("test failed", "input " + repr(c["input"])[:80])
 try:
     if isinstance(job["tests"], list):
         for c in job["tests"]: case(c)
     else:
         space = {"__name__": "tested"}
-        run(job["code"], "code", space)
-        run(job["tests"], "tests", space)
+        exec(compile(job["code"], "code", "exec"), space)
+        exec(compile(job["tests"], "tests", "exec"), space)
     told("match")
 except MemoryError: told("out of memory")
-except AssertionError as e: told("test failed", line_of(e, "tests", job["tests"] if isinstance(job["tests"], str) else ""))
+except AssertionError as e:
+    told("test failed", line_of(e, "tests", job["tests"] if isinstance(job["tests"], str) else ""))
 except SyntaxError as e: told("syntax error", str(e))
 except BaseException as e: told("exception: " + type(e).__name__, str(e))
 '''
 
 # %% ../nbs/03a_tasks.ipynb #29771b1d
-def run_tests(code: str, tests: "str | list[dict]", seconds: float = 5.0, memory_mb: int = 1024) -> "tuple[str, str]":
+def run_tests(code: str, tests: "str | list[dict]", seconds: float = 5.0,
+              memory_mb: int = 1024) -> "tuple[str, str]":
     """Run `code` and its `tests` in another process: `(outcome, detail)`.
 
-    Outcome: `match`, `test failed`, `exception: NAME`, `syntax error`, `too slow`, `out of memory`, or `ended early` where
+    Outcome: `match`, `test failed`, `exception: NAME`, `syntax error`, `too slow`, `out of memory`, or
+    `ended early` where
     the code left the process before the tests were through. Not a security boundary."""
     import math, os, secrets, signal, subprocess, tempfile
     secret = secrets.token_hex(16)
-    job = {"code": code, "tests": tests, "secret": secret, "memory": memory_mb << 20, "seconds": math.ceil(seconds) + 1}
+    job = {"code": code, "tests": tests, "secret": secret, "memory": memory_mb << 20,
+           "seconds": math.ceil(seconds) + 1}
     with tempfile.TemporaryDirectory(prefix="spot-code-") as folder:
-        p = subprocess.Popen([sys.executable, "-I", "-c", _RUNNER], cwd=folder, env={"PATH": os.defpath, "HOME": folder, "OPENBLAS_NUM_THREADS": "1"},
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+        p = subprocess.Popen([sys.executable, "-I", "-c", _RUNNER], cwd=folder,
+                             env={"PATH": os.defpath, "HOME": folder, "OPENBLAS_NUM_THREADS": "1"},
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             start_new_session=True)
         try: out, _ = p.communicate(json.dumps(job).encode() + b"\n", timeout=seconds)
         except subprocess.TimeoutExpired: return "too slow", f"more than {seconds:g} s"
         finally:
@@ -558,13 +621,17 @@ def _defined(code: str) -> "set[str]":
     import ast
     try: tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError): return set()
-    named = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
-    return named | {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    named = {n.name for n in tree.body if isinstance(n, kinds)}
+    return named | {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t,
+            ast.Name)}
 
 def code_in(response: str, wanted: str = "") -> "str | None":
-    "The Python code of a response: the last fenced block that defines a name of `wanted`, else the last block, else all of it."
+    """The Python code of a response: the last fenced block that defines a name of `wanted`, else the last
+    block, else all of it."""
     import textwrap
-    blocks = [textwrap.dedent(m[3]) for m in _BLOCK.finditer(response) if m[2].lower() in ("", "python", "py", "python3")]
+    blocks = [textwrap.dedent(m[3]) for m in _BLOCK.finditer(response) if m[2].lower() in ("", "python", "py",
+            "python3")]
     words = set(re.findall(r"[A-Za-z_]\w*", wanted))
     for block in reversed(blocks):
         if _defined(block) & words: return block
@@ -579,9 +646,11 @@ def _tests_of(problem: dict) -> "str | list[dict]":
         try: tests = json.loads(tests)
         except ValueError: return tests
         if all(isinstance(t, dict) and {"input", "output"} <= set(t) for t in tests): return tests
-        if not all(isinstance(t, str) for t in tests): raise SpotError("tests must be Python text or a list of {input, output}")
+        if not all(isinstance(t, str) for t in tests):
+            raise SpotError("tests must be Python text or a list of {input, output}")
         tests = "\n".join(tests)
-    if problem.get("entry_point") and re.search(r"(?m)^def check\(", tests): tests += f"\ncheck({problem['entry_point']})\n"
+    if problem.get("entry_point") and re.search(r"(?m)^def check\(", tests):
+        tests += f"\ncheck({problem['entry_point']})\n"
     return "\n".join(t for t in (problem.get("test_setup_code"), tests) if t)
 
 # %% ../nbs/03a_tasks.ipynb #54851d74
@@ -592,15 +661,19 @@ def check_code(response: str, problem: dict, seconds: float = 5.0, memory_mb: in
     code = code_in(response, tests if isinstance(tests, str) else "")
     if code is None: return False, None, "no answer"
     outcome, detail = run_tests(code, tests, seconds, memory_mb)
-    return outcome == "match", code if outcome == "match" or not detail else f"{code.rstrip()}\n# {detail}", outcome
+    read = code if outcome == "match" or not detail else f"{code.rstrip()}\n# {detail}"
+    return outcome == "match", read, outcome
 
 def code_task(seconds: float = 5.0, memory_mb: int = 1024, name: str = "code", **changes) -> Task:
-    "A task whose response holds Python code that must pass the row's tests. Runs the model's code: no security boundary."
+    """A task whose response holds Python code that must pass the row's tests. Runs the model's code: no
+    security boundary."""
     plain = (seconds, memory_mb) == (5.0, 1024)
-    check = check_code if plain else lambda response, problem: check_code(response, problem, seconds, memory_mb)
+    check = check_code if plain else lambda response, problem: check_code(response, problem, seconds,
+            memory_mb)
     parts = dict(template="{question}\n\nAnswer with Python code in one ```python block.", timeout=None,
                  answer=("tests", "test", "test_list", "answer"), columns=("entry_point", "test_setup_code"),
-                 oracle_format="The response holds the whole program in one ```python block.", reference="Tests it must pass",
+                 oracle_format="The response holds the whole program in one ```python block.",
+                 reference="Tests it must pass",
                  missing="it holds no Python code", origin="code" if plain else "",
                  help="Python code that passes tests (runs the model's code; no security boundary)")
     return Task(name, check, **{**parts, **changes})
@@ -623,17 +696,21 @@ def calls_in(response: str) -> "list[dict]":
     return [c for c in map(_as_call, values) if c]
 
 def check_tool(response: str, problem: dict) -> tuple:
-    "Whether the response calls exactly the tools of `problem['answer']`, in any order, with the same arguments."
+    """Whether the response calls exactly the tools of `problem['answer']`, in any order, with the same
+    arguments."""
     want = json.loads(problem["answer"])
     want = [_as_call(w) for w in (want if isinstance(want, list) else [want])]
-    if None in want or not want: raise SpotError("task tool: the answer must be {\"name\": ..., \"arguments\": {...}}, or a list of such")
+    if None in want or not want:
+        raise SpotError("task tool: the answer must be {\"name\": ..., \"arguments\": {...}}, or a list of "
+                        "such")
     try: found = calls_in(response)
     except ValueError as e: return False, None, f"not JSON: {e}"
     if not found: return False, None, "no answer"
     read = json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False)
     left, wrong = list(found), ""
     for w in want:
-        hit = next((f for f in left if f["name"] == w["name"] and not same_json(f["arguments"], w["arguments"])), None)
+        hit = next((f for f in left if f["name"] == w["name"] and not same_json(f["arguments"],
+                w["arguments"])), None)
         if hit is not None: left.remove(hit)
         elif any(f["name"] == w["name"] for f in left): wrong = wrong or "other arguments"
         else: wrong = wrong or "other tool"
@@ -656,7 +733,8 @@ def load_module(path: "str | Path"):
     "The module of a Python file, which may import its neighbours. Raises what the file raises."
     import importlib.util
     path = Path(path).expanduser().resolve()
-    spec = importlib.util.spec_from_file_location(f"spot_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}", path)
+    name = f"spot_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module                      # dataclasses and pickle look a module up by its name
     if str(path.parent) not in sys.path: sys.path.append(str(path.parent))
@@ -665,16 +743,22 @@ def load_module(path: "str | Path"):
 
 def _task_of_file(path: str, name: str) -> Task:
     "The task in a file. Raises `SpotError` when the file is missing, fails, or has none or several."
-    if not Path(path).expanduser().is_file(): raise SpotError(f"--task {path}: there is no such file in {Path.cwd()}")
+    if not Path(path).expanduser().is_file():
+        raise SpotError(f"--task {path}: there is no such file in {Path.cwd()}")
     try: module = load_module(path)
-    except Exception as e: raise SpotError(f"--task {path} cannot be loaded ({type(e).__name__}: {e}): correct the file") from e
+    except Exception as e:
+        raise SpotError(f"--task {path} cannot be loaded ({type(e).__name__}: {e}): correct the file") from e
     found = {k: v for k, v in vars(module).items() if isinstance(v, Task)}
     own = {k: v for k, v in found.items() if v is not BUILT_IN.get(v.name)} or found
-    if name and name not in own: raise SpotError(f"--task {path}:{name}: the file has {', '.join(own) or 'no task'}")
-    if not own: raise SpotError(f"--task {path}: the file defines no Task; `spot new task my_task` writes an example")
-    if not name and len(own) > 1 and "task" not in own: raise SpotError(f"--task {path}: which of {', '.join(own)}? Write {path}:{next(iter(own))}")
+    if name and name not in own:
+        raise SpotError(f"--task {path}:{name}: the file has {', '.join(own) or 'no task'}")
+    if not own:
+        raise SpotError(f"--task {path}: the file defines no Task; `spot new task my_task` writes an example")
+    if not name and len(own) > 1 and "task" not in own:
+        raise SpotError(f"--task {path}: which of {', '.join(own)}? Write {path}:{next(iter(own))}")
     chosen = own[name or ("task" if "task" in own else next(iter(own)))]
-    if chosen.name in BUILT_IN: chosen = replace(chosen, name=name or re.sub(r"[^\w.-]", "_", Path(path).stem))
+    if chosen.name in BUILT_IN:
+        chosen = replace(chosen, name=name or re.sub(r"[^\w.-]", "_", Path(path).stem))
     return replace(chosen, origin=f"{path}:{name}" if name else path)
 
 # %% ../nbs/03a_tasks.ipynb #c259c356
@@ -685,20 +769,24 @@ def plug_ins() -> dict:
 
 def _task_of_plug_in(entry: Any) -> Task:
     try: found = entry.load()
-    except Exception as e: raise SpotError(f"the installed task {entry.name!r} ({entry.value}) fails to load ({type(e).__name__}: {e})") from e
+    except Exception as e:
+        raise SpotError(f"the installed task {entry.name!r} ({entry.value}) fails to load "
+                        f"({type(e).__name__}: {e})") from e
     found = found() if callable(found) and not isinstance(found, Task) else found
-    if not isinstance(found, Task): raise SpotError(f"the installed task {entry.name!r} ({entry.value}) is no Task")
+    if not isinstance(found, Task):
+        raise SpotError(f"the installed task {entry.name!r} ({entry.value}) is no Task")
     return replace(found, origin=entry.name)
 
 def find_task(spec: "str | Path | Task | None" = None) -> Task:
     """The task that `spec` names: a built-in or installed one, `FILE.py`, `FILE.py:NAME`; nothing is `math`.
 
-    Raises `SpotError` naming the tasks there are when there is none of that name, and when a file cannot be used."""
+    Raises `SpotError` naming the tasks there are when there is none of that name, and when a file cannot be
+    used."""
     if isinstance(spec, Task): return spec
     if not spec: return MATH
     text = str(spec)
-    file, name = re.fullmatch(r"(.*\.py)(?::(\w+))?", text).groups() if re.fullmatch(r".*\.py(:\w+)?", text) else ("", "")
-    if file: return _task_of_file(file, name or "")
+    file = re.fullmatch(r"(.*\.py)(?::(\w+))?", text)
+    if file: return _task_of_file(file[1], file[2] or "")
     if text in BUILT_IN: return BUILT_IN[text]
     installed = plug_ins()
     if text in installed: return _task_of_plug_in(installed[text])
@@ -709,7 +797,8 @@ def find_task(spec: "str | Path | Task | None" = None) -> Task:
     raise SpotError(f"there is no task {text!r}{hint} Tasks: {', '.join(known)}")
 
 # %% ../nbs/03a_tasks.ipynb #3249c407
-_NEW = {"{name}.py": "new_task.py.txt", "{name}.jsonl": "new_task_rows.jsonl.txt", "test_{name}.py": "new_task_test.py.txt"}
+_NEW = {"{name}.py": "new_task.py.txt", "{name}.jsonl": "new_task_rows.jsonl.txt",
+        "test_{name}.py": "new_task_test.py.txt"}
 
 def new_task(name: str, folder: "str | Path" = ".") -> "list[Path]":
     """Write `NAME.py`, `NAME.jsonl` and `test_NAME.py` in `folder`; returns their paths.
@@ -718,7 +807,8 @@ def new_task(name: str, folder: "str | Path" = ".") -> "list[Path]":
     from importlib.resources import files
     from spot_nb.records import write_text
     import keyword
-    if not name.isidentifier() or keyword.iskeyword(name): raise SpotError(f"a task's file needs a Python name such as my_task, not {name!r}")
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise SpotError(f"a task's file needs a Python name such as my_task, not {name!r}")
     if name in BUILT_IN: raise SpotError(f"there is a built-in task {name!r}: choose another name")
     paths = {Path(folder)/k.format(name=name): v for k, v in _NEW.items()}
     taken = next((p for p in paths if p.exists()), None)
@@ -730,7 +820,8 @@ def new_task(name: str, folder: "str | Path" = ".") -> "list[Path]":
 def cli(argv: "list[str]") -> int:
     "`spot new task NAME`: write a task to start from; `--list` lists the tasks there are."
     from spot_nb.options import Parser, last_line
-    p = Parser("spot new", "Write a commented task file, ten example rows and a test that passes.", config=False)
+    p = Parser("spot new", "Write a commented task file, ten example rows and a test that passes.",
+               config=False)
     p.add(".what", nargs="?", choices=("task",), help="what to write: `task`")
     p.add(".name", nargs="?", help="its name, which is the file's too")
     p.add("output", default=".", help="folder to write to")
@@ -742,15 +833,20 @@ def cli(argv: "list[str]") -> int:
         return 0
     if not a.what or not a.name: raise SpotError("write `spot new task NAME`, with a name such as my_task")
     made = new_task(a.name, a.output)
-    last_line(made, f"pytest {made[2]}, then spot elicit --model embedded --data {made[1]} --task {made[0]} --output runs/{a.name}")
+    last_line(made,
+              f"pytest {made[2]}, then spot elicit --model embedded --data {made[1]} --task {made[0]} "
+              f"--output runs/{a.name}")
     return 0
 
 # %% ../nbs/03a_tasks.ipynb #2dd1d55a
-def task_for(records: "Iterable[dict]", given: "str | Path | Task | None" = None, where: str = "the records") -> Task:
+def task_for(records: "Iterable[dict]", given: "str | Path | Task | None" = None,
+             where: str = "the records") -> Task:
     """The task of `records`: the one `given`, else the one their `task` key names, else `math`.
 
-    Raises `SpotError` when it was made by another task than `given`, by several, or by one that must be given as a file."""
-    names = dict.fromkeys((r.get("task") or {}).get("name", "math") for r in records if isinstance(r.get("task") or {}, dict))
+    Raises `SpotError` when it was made by another task than `given`, by several, or by one that must be
+    given as a file."""
+    names = dict.fromkeys((r.get("task") or {}).get("name", "math") for r in records
+                          if isinstance(r.get("task") or {}, dict))
     if len(names) > 1: raise SpotError(f"{where} mix the tasks {', '.join(names)}: split the file by task")
     name = next(iter(names), "math")
     if given:
@@ -759,7 +855,9 @@ def task_for(records: "Iterable[dict]", given: "str | Path | Task | None" = None
             raise SpotError(f"{where} belong to task {name!r}, and --task names {task.name!r}: give {name!r}")
         return task
     try: return find_task(name)
-    except SpotError: raise SpotError(f"{where} belong to task {name!r}, which is not installed: add --task FILE.py") from None
+    except SpotError:
+        raise SpotError(f"{where} belong to task {name!r}, which is not installed: "
+                        "add --task FILE.py") from None
 
 # %% ../nbs/03a_tasks.ipynb #c22170a5
 if __name__ == "__main__" and "__file__" in globals():   # the process that runs isolated checks
