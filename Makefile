@@ -53,6 +53,18 @@ export: $(VENV)/.dev  ## generate spot_nb/ and README.md from the notebooks, and
 docs: $(VENV)/.dev  ## the documentation site, in _docs/
 	$(BIN)/python .ci/docs.py
 
+# One environment for each Python and each end of the ranges; the Pythons that are not there are passed over.
+PYTHONS ?= python3.11 python3.12 python3.13
+MODES   ?= lowest newest
+install-test: $(VENV)/.dev  ## wheel and source distribution in empty environments (PYTHONS=..., MODES="lowest newest light")
+	@for p in $(PYTHONS); do \
+	  $$p -c '' 2>/dev/null || { echo "$$p is not here: passed over"; continue; }; \
+	  for m in $(MODES); do BIN=$(BIN) .ci/install-test $$p $$m || exit 1; done; \
+	done
+
+release: $(VENV)/.dev  ## check, build and check the distributions (ARGS=--tag also tags); it uploads nothing
+	BIN=$(BIN) .ci/release $(ARGS)
+
 lab: $(VENV)/.dev  ## explore the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
 
@@ -68,4 +80,4 @@ study: $(VENV)/.runtime  ## the study of the paper's claims: what is not done ye
 clean:  ## remove what builds and runs leave, the environment included
 	rm -rf $(VENV) build dist *.egg-info _docs _proc runs
 
-.PHONY: help install dev demo test test-slow test-gpu recipes test-vllm export docs lab bench demo-sweep study clean
+.PHONY: help install dev demo test test-slow test-gpu recipes test-vllm export docs lab bench demo-sweep study clean install-test release

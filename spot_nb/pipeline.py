@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PipelineConfig', 'Stages', 'say', 'curves_svg', 'histogram_svg', 'held_out_task', 'measure', 'load_split', 'slug',
-           'Run', 'run_pipeline', 'results_table', 'report_page', 'parse_config', 'cli', 'run_cli']
+           'set_aside', 'clear', 'Run', 'run_pipeline', 'check_settings', 'check_methods', 'check_oracle',
+           'check_student', 'check_disk', 'preflight', 'results_table', 'report_page', 'parse_config', 'cli', 'run_cli']
 
 # %% ../nbs/17_pipeline.ipynb #d66e3138
 import argparse, dataclasses, hashlib, html, io, json, re, shutil, time
@@ -32,6 +33,7 @@ class PipelineConfig:
     oracle_args: dict = field(default_factory=dict)   # further options of the Oracle, such as {model: gpt-5, base_url: ...}
     workers: int = 200                          # most Oracle calls at once
     attempts: int = 1                           # most replies asked for per error
+    price: str = ""                             # dollars per million tokens IN,OUT of the Oracle, or a JSON file
     max_cost_usd: "float | None" = None         # most dollars spent on the Oracle, earlier runs of this folder included
     overlap: bool = True                        # correct the first errors while the student still samples (Oracles behind a network)
     engine: str = "auto"                        # what `spot elicit --engine` takes
@@ -210,6 +212,28 @@ def slug(name: str) -> str:
     "A folder name for a method's name."
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("+", " plus ")).strip("_")
 
+def set_aside(folder: Path, holds: str) -> None:
+    "Move what an earlier setting made to `superseded/`, if it `holds` finished work; else remove it."
+    if not (folder/holds).is_file(): shutil.rmtree(folder, ignore_errors=True); return
+    old = folder.parent/"superseded"
+    old.mkdir(exist_ok=True)
+    place = next(p for k in range(1, 10**6) if not (p := old/f"{folder.name}-{k}").exists())
+    folder.rename(place)
+    say(f"  what other settings made was kept in {place}")
+
+def clear(out: Path) -> None:
+    "Remove a run, but for the corrections that cost money: they go to `superseded/`."
+    paid = [p for p in out.glob("pairs_raw*.jsonl") if any((r.get("usage") or {}).get("cost_usd") for r in read_jsonl(p))]
+    for p in out.iterdir():
+        if p in paid or p.name in ("superseded", ".spot_lock"): continue
+        if p.is_dir(): shutil.rmtree(p)
+        else: p.unlink()
+    if not paid: shutil.rmtree(out/"superseded", ignore_errors=True); return
+    old = next(p for k in range(1, 10**6) if not (p := out/"superseded"/f"paid-{k}").exists())
+    old.mkdir(parents=True)
+    for p in paid: p.rename(old/p.name)
+    say(f"corrections that were paid for are kept in {old}")
+
 class Run:
     "One pipeline run in `config.output_dir`; `run()` does what is not done yet and returns the results."
     def __init__(self, config: PipelineConfig, fresh: bool = False):
@@ -217,7 +241,7 @@ class Run:
         if fresh and self.out.exists():
             if not (self.out/"stages.json").is_file() and any(self.out.iterdir()):
                 raise SpotError(f"{self.out} holds files that no run made: choose another output_dir, or empty it yourself")
-            shutil.rmtree(self.out)
+            clear(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.stages = Stages(self.out)
         self.manifest()
@@ -231,8 +255,17 @@ class Run:
                                               "settings": dataclasses.asdict(self.config)})
 
     def run(self) -> dict:
+        with self.lock(): return self._run()
+
+    def lock(self):
+        "One process at a time in this folder."
+        from spot_nb.outputs import locked
+        return locked(self.out, "output_dir")
+
+    def _run(self) -> dict:
         c, do = self.config, self.stages.run
         from spot_nb.models import resolve_model
+        preflight(c, self.stages)
         base = resolve_model(c.model)
         sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed, enable_thinking=c.enable_thinking)
         do("problems", [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed, *([c.task] if c.task else [])], self.problems)
@@ -259,6 +292,7 @@ class Run:
         from spot_nb.elicit import elicit
         problems, folder, c = read_jsonl(self.out/"problems.jsonl"), self.out/"elicit", self.config
         with make_generator(base, c.engine, **c.engine_args) as generator:
+            if fresh: set_aside(folder, "all_results.jsonl")
             args = dict(resume=not fresh, task=c.task)
             if c.overlap and self.oracle().behind_network: s = self.both(problems, generator, Sampling(**sampling), args)
             else: s = elicit(problems, generator, folder, Sampling(**sampling), **args)
@@ -289,7 +323,8 @@ class Run:
 
     def rectify_args(self) -> dict:
         c = self.config
-        return dict(task=c.task, workers=c.workers, attempts=c.attempts, max_cost_usd=c.max_cost_usd)
+        return dict(task=c.task, workers=c.workers, attempts=c.attempts, max_cost_usd=c.max_cost_usd,
+                    prices=c.price or None, supersede=True)
 
     def keep_paid(self, errors: "list[dict]"):
         """Set aside corrections of an earlier setting that do not answer `errors`, in `pairs_raw.superseded.jsonl`; nothing paid is deleted.
@@ -307,10 +342,12 @@ class Run:
         write_jsonl(path, stay)
 
     def rectify(self, fresh: bool):
-        from spot_nb.rectify import rectify
+        from spot_nb.rectify import rectify, say_retry
         path, errors = self.out/"pairs_raw.jsonl", read_jsonl(self.out/"elicit"/"errors.jsonl")
         if fresh: self.keep_paid(errors)
         counts = rectify(errors, self.oracle(), path, **self.rectify_args())
+        if counts["reused"]: say(f"  {counts['reused']} corrections that were made before are used again")
+        say_retry(path)
         if counts["stopped"] == "budget":
             raise SpotError(f"the budget of {self.config.max_cost_usd:g} dollars is spent with {counts['left']} errors left: raise max_cost_usd, or "
                             f"train on what there is with `spot filter {path}`")
@@ -327,7 +364,7 @@ class Run:
     def train(self, method: dict, base: str, fresh: bool):
         from spot_nb.train import SPoTConfig, last_checkpoint, train
         folder = self.out/slug(method["name"])
-        if fresh: shutil.rmtree(folder, ignore_errors=True)
+        if fresh: set_aside(folder, "config.json")
         settings = {k: v for k, v in {**self.config.train, **method}.items() if k != "name"}
         config = SPoTConfig(model_name_or_path=base, output_dir=str(folder), data_path=str(self.out/"pairs.jsonl"), report_to="none", seed=self.config.seed,
                             enable_thinking=self.config.enable_thinking, resume_from_checkpoint="last" if last_checkpoint(folder) else None, **settings)
@@ -373,6 +410,108 @@ def run_pipeline(config: PipelineConfig, fresh: bool = False) -> dict:
         from spot_nb.rounds import run_rounds
         return run_rounds(config, fresh)
     return Run(config, fresh).run()
+
+# %% ../nbs/17_pipeline.ipynb #770d0615
+def _fail(text: str): raise SpotError(text)
+
+def check_settings(c: PipelineConfig) -> None:
+    "Raise `SpotError` for a setting of the wrong kind or outside its range; nothing is loaded for this."
+    whole = lambda v, low: isinstance(v, int) and not isinstance(v, bool) and v >= low
+    number = lambda v, low, high: isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high
+    for name, low in dict(n_train=1, n_test=1, max_tokens=1, workers=1, attempts=1, rounds=1, seed=0, watch=0).items():
+        if not whole(getattr(c, name), low): _fail(f"{name} must be a whole number of at least {low}, not {getattr(c, name)!r}")
+    for name, low, high in (("gamma", 0, 1), ("temperature", 0, 100), ("top_p", 1e-9, 1)):
+        if not number(getattr(c, name), low, high): _fail(f"{name} must be a number from {low:g} to {high}, not {getattr(c, name)!r}")
+    if c.max_cost_usd is not None and not number(c.max_cost_usd, 1e-12, float("inf")):
+        _fail(f"max_cost_usd must be more than 0 dollars, not {c.max_cost_usd!r}")
+    for name in ("oracle_args", "engine_args", "train"):
+        if not isinstance(getattr(c, name), dict): _fail(f"{name} must be a mapping of settings, not {getattr(c, name)!r}")
+    for name in ("model", "data_path", "oracle", "output_dir", "engine"):
+        if not isinstance(getattr(c, name), str) or not getattr(c, name): _fail(f"{name} must be a name or path, not {getattr(c, name)!r}")
+
+def check_methods(c: PipelineConfig) -> None:
+    "Raise `SpotError` for a training that could not begin: no name, an unknown loss or setting, or a value that it refuses."
+    from spot_nb.options import nearest
+    if not isinstance(c.methods, list) or not c.methods: _fail("methods must list at least one training, such as {name: SPoT, loss: spot_bco}")
+    seen = set()
+    for m in c.methods:
+        if not isinstance(m, dict) or not isinstance(m.get("name"), str): _fail(f"methods: each needs a name and a loss, unlike {m!r:.80}")
+        if not slug(m["name"]) or slug(m["name"]) in seen: _fail(f"methods: {m['name']!r} occurs twice, or names no folder: give each its own")
+        seen.add(slug(m["name"]))
+    from spot_nb.train import SPoTConfig
+    known = {f.name for f in dataclasses.fields(SPoTConfig) if f.init}
+    for m in c.methods:
+        settings = {k: v for k, v in {**c.train, **m}.items() if k != "name"}
+        for k in settings:
+            if k not in known:
+                _fail(f"methods, {m['name']}: `spot train` has no setting {k!r}{nearest(k, known) or ': see `spot train --help`'}")
+        try: SPoTConfig(output_dir=c.output_dir, report_to="none", **settings)
+        except (SpotError, ValueError, TypeError) as e: _fail(f"methods, {m['name']}: {' '.join(str(e).split())}")
+
+# %% ../nbs/17_pipeline.ipynb #04aa0964
+def check_oracle(c: PipelineConfig) -> None:
+    "Raise `SpotError` when the Oracle lacks a key, a price for its budget, a program, a sheet or a server that answers."
+    import inspect
+    from spot_nb.oracle import load_prices, make_oracle, price_for
+    from spot_nb.options import nearest
+    known = set(inspect.signature(make_oracle).parameters) - {"kind", "engine_options"}
+    unknown = [k for k in c.oracle_args if k not in known]
+    if unknown and c.oracle != "local": _fail(f"oracle_args: there is no setting {unknown[0]!r}{nearest(unknown[0], known)}")
+    prices = load_prices(c.price or None)
+    if c.oracle == "local":                                                  # its weights are loaded when its turn comes
+        from spot_nb.models import resolve_model
+        resolve_model(c.oracle_args.get("model") or _fail("oracle_args: a local Oracle needs a model"))
+        return
+    oracle = make_oracle(c.oracle, **c.oracle_args)
+    if c.oracle == "human" and not Path(oracle.sheet).is_file():
+        _fail(f"oracle_args: the sheet {oracle.sheet} does not exist: write it with `spot rectify --oracle human --export` from the errors")
+    if c.max_cost_usd is not None and price_for(oracle, prices) is None:
+        _fail(f"there is no price for {oracle.model!r}, so max_cost_usd cannot be kept: set price to IN,OUT (dollars per million tokens)")
+    if hasattr(oracle, "check"): oracle.check()
+
+def check_student(c: PipelineConfig) -> str:
+    "The folder or hub id of the student. Raises `SpotError` when its files, its tokenizer or its engine are not there."
+    import inspect
+    from spot_nb.generate import ENGINES, make_generator
+    from spot_nb.models import load_tokenizer, resolve_model
+    from spot_nb.options import nearest
+    if c.engine != "auto" and c.engine not in ENGINES: _fail(f"there is no engine {c.engine!r}: use auto, {', '.join(ENGINES)}")
+    kinds = [make_generator, *([ENGINES[c.engine]] if c.engine in ENGINES else ENGINES.values())]
+    known = {p for k in kinds for p in inspect.signature(k).parameters}
+    for k in c.engine_args:
+        if k not in known and c.engine in ("transformers", "openai"): _fail(f"engine_args: {c.engine} has no setting {k!r}{nearest(k, known)}")
+    base = resolve_model(c.model)
+    load_tokenizer(base)
+    if c.engine == "openai": make_generator(base, c.engine, **c.engine_args).check()
+    if c.engine in ("vllm", "ray"):
+        from spot_nb.outputs import need
+        need(c.engine, c.engine, f"engine: {c.engine}")
+    return base
+
+def check_disk(c: PipelineConfig, base: "str | Path") -> None:
+    "Raise `SpotError` when the trained models and one checkpoint with its optimizer would not fit on the disk."
+    folder, out = Path(base), Path(c.output_dir)
+    weights = sum(p.stat().st_size for p in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    todo = sum(not (out/slug(m["name"])/"train.json").is_file() for m in c.methods)
+    need = weights*todo + (3*weights if todo else 0)
+    there = next(p for p in (out, *out.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(there).free
+    if need > free: _fail(f"{out} needs about {need/1e9:.1f} GB for {todo} trainings, and {free/1e9:.1f} GB are free: make room, or train fewer")
+
+def preflight(c: PipelineConfig, stages: "Stages | None" = None) -> None:
+    """Check everything that a run needs, before anything is sampled or paid: settings, trainings, task, data, student, disk, Oracle.
+
+    An Oracle whose stage is done is not asked for. Raises `SpotError` for the first thing that is missing."""
+    from spot_nb.tasks import find_task
+    check_settings(c)
+    check_methods(c)
+    find_task(c.task)
+    if not (stages and stages.log.get("problems", {}).get("done")): load_split(c)
+    base = check_student(c)
+    check_disk(c, base)
+    if not (stages and stages.log.get("rectify", {}).get("done") and stages.log["rectify"].get("settings") == _told(c)): check_oracle(c)
+
+def _told(c: PipelineConfig) -> str: return json.dumps([c.oracle, c.oracle_args], sort_keys=True, default=str)
 
 # %% ../nbs/17_pipeline.ipynb #456e7ac8
 def results_table(results: dict) -> str:
@@ -446,10 +585,15 @@ def parse_config(argv: "list[str]", prog: str = "spot demo", about: str = "The w
         try: values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except FileNotFoundError: raise SpotError(f"{path} does not exist: check the path") from None
         except yaml.YAMLError as e: raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+        if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
         values = {_OTHER.get(k, k): v for k, v in values.items()}
         unknown = set(values) - {f.name for f in dataclasses.fields(PipelineConfig)}
-        if unknown: raise SpotError(f"{path}: unknown setting {sorted(unknown)[0]!r}: `{prog} --help` lists them")
-    return PipelineConfig(**{**values, **args}), argparse.Namespace(**own)
+        if unknown:
+            from spot_nb.options import nearest
+            word = sorted(map(str, unknown))[0]
+            near = nearest(word, [f.name for f in dataclasses.fields(PipelineConfig)]) or f": `{prog} --help` lists them"
+            raise SpotError(f"{path}: unknown setting {word!r}{near}")
+    return PipelineConfig(**{**values, **args}), argparse.Namespace(**own, given={*values, *args})
 
 def cli(argv: "list[str]") -> int:
     "`spot demo`: the loop on the embedded student, or on what the flags name."
@@ -460,9 +604,9 @@ def cli(argv: "list[str]") -> int:
 def run_cli(argv: "list[str]") -> int:
     "`spot run`: the same loop on your own model and data; they have no default here."
     config, own = parse_config(argv, "spot run", "The whole SPoT loop on your model, data and Oracle. A second call goes on where the first stopped.")
-    given = PipelineConfig()
-    if config.model == given.model or config.data_path == given.data_path or config.oracle == given.oracle:
-        raise SpotError("spot run needs model, data_path and oracle (in --config or as flags); `spot demo` runs the embedded ones")
-    if config.output_dir == given.output_dir: config.output_dir = "runs/run"
+    missing = [k for k in ("model", "data_path", "oracle") if k not in own.given]
+    if missing:
+        raise SpotError(f"spot run needs {', '.join(missing)} as well (in --config or as flags); `spot demo` runs the embedded ones")
+    if "output_dir" not in own.given: config.output_dir = "runs/run"
     run_pipeline(config, own.fresh)
     return 0
