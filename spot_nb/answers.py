@@ -12,18 +12,21 @@ from typing import Any
 
 from .records import SpotError
 
-# %% ../nbs/01_answers.ipynb #4743d916
-THINKING = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), ("<reasoning>", "</reasoning>"),
-            ("<thoughts>", "</thoughts>"), ("<scratchpad>", "</scratchpad>"), ("<reflection>", "</reflection>"),
-            ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<|begin_of_thought|>", "<|end_of_thought|>"),
-            ("<|START_THINKING|>", "<|END_THINKING|>"), ("<unused94>thought", "<unused95>"))
+# %% ../nbs/01_answers.ipynb #2e4f930f
+THINKING = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), (
+                  "<reasoning>", "</reasoning>"), ("<thoughts>", "</thoughts>"), ("<scratchpad>",
+                  "</scratchpad>"), ("<reflection>", "</reflection>"), ("<seed:think>", "</seed:think>"), (
+                  "[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<|begin_of_thought|>",
+                  "<|end_of_thought|>"), ("<|START_THINKING|>", "<|END_THINKING|>"), ("<unused94>thought",
+                  "<unused95>"))
 _OPENS = re.compile("|".join(re.escape(a) for a, _ in THINKING), re.I)
 _CLOSES = re.compile("|".join(re.escape(b) for _, b in THINKING), re.I)
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>")
 
 def strip_thinking(text: str) -> str:
-    """What follows the thinking of a response: after the last closing marker of `THINKING`, or harmony's `final` channel.
+    """What follows the thinking of a response: after the last closing marker of `THINKING`, or harmony's
+    `final` channel.
 
     Thinking that never ends leaves what stood before it. Linear in the length of `text`."""
     if "<|channel|>" in text: return _final_channel(text)
@@ -39,7 +42,7 @@ def _final_channel(text: str) -> str:
     for last in (m for m in _CHANNEL.finditer(text) if m[1] == "final"): pass
     return _CHANNEL_END.split(text[last.end():], maxsplit=1)[0] if last else ""
 
-# %% ../nbs/01_answers.ipynb #fcdd75a7
+# %% ../nbs/01_answers.ipynb #6e43e397
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
 _BRACE = re.compile(r"[\\{}]")
 _BOX_WORD = re.compile(r"\\?[^\s\\{}$.,;]+")
@@ -57,7 +60,8 @@ def closing(text: str, at: int) -> "int | None":
     return None
 
 def boxed(text: str) -> "tuple[list[tuple[int, int, str]], bool]":
-    "The outermost boxes of `text` as `(start, end, content)`, and whether it ends inside an open one. Linear in the length of `text`."
+    """The outermost boxes of `text` as `(start, end, content)`, and whether it ends inside an open one.
+    Linear in the length of `text`."""
     out, at = [], 0
     while (m := _BOX.search(text, at)):
         start = m.end()
@@ -72,12 +76,15 @@ def boxed(text: str) -> "tuple[list[tuple[int, int, str]], bool]":
         at = end + 1
     return out, False
 
-# %% ../nbs/01_answers.ipynb #06948666
+# %% ../nbs/01_answers.ipynb #02ddd098
 _TEXT_AND = r"\\text\s*\{[\s,;.]*(?:and|or)[\s,;]*\}"
 _NAME = r"(?:(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?|')*(?:\([^()\n]{0,12}\))?\s*&?=)"
-_JOINT = re.compile(rf"(?:[\s,;$&~.*•]|\\\(|\\\)|\\[,;:! ]|\\\\|\\q?quad(?![A-Za-z])|\\\[|\\\]|{_TEXT_AND}|\band\b|\bor\b|\beither\b"
-                    rf"|\n\s*(?:[-*•+]|\(?\w[.)])\s|\(?\b(?:[a-h]|i{{1,3}}|[1-9])\)\s|{_NAME})*", re.I)
-_TURN = re.compile(r"(?i)\b(?:no|not|wait|but|wrong|actually|instead|however|correct(?:ion|ed)?|hmm|check|rather|then|hence|therefore|thus|so we|because|since|step)\b|[.!?]\s|\n\s*\n")
+_JOINT = re.compile(rf"(?:[\s,;$&~.*•]|\\\(|\\\)|\\[,;:! ]|\\\\|\\q?quad(?![A-Za-z])|\\\[|\\\]|"
+                  rf"{_TEXT_AND}|\band\b|\bor\b|\beither\b"
+                  rf"|\n\s*(?:[-*•+]|\(?\w[.)])\s|\(?\b(?:[a-h]|i{{1,3}}|[1-9])\)\s|{_NAME})*", re.I)
+_TURN = re.compile(r"(?i)\b(?:no|not|wait|but|wrong|actually|instead|however|correct(?:ion|ed)?|hmm|"
+                  r"check|rather|then|hence|therefore|thus|so we|because|since|step)\b|[.!?]\s|"
+                  r"\n\s*\n")
 _HEDGE = re.compile(r"(?i)\bor\b|\beither\b|\bmaybe\b|\bperhaps\b|\bpossibly\b")
 
 def _answers_in_boxes(text: str, boxes: list) -> "list[str]":
@@ -97,19 +104,26 @@ def _answers_in_boxes(text: str, boxes: list) -> "list[str]":
     together = ", ".join(dict.fromkeys(b[2] for b in run))
     return [together] if not alone else [last[2], together]
 
-# %% ../nbs/01_answers.ipynb #7f1014bd
-_LEADS = [
-    r"\banswers?\b(?:[^\n.:=;,?]|\.(?=\d)){0,40}?(?:(?:\bis\b|\bare\b|\bwas\b|\bbe\b|'s\b|\bto\b(?!\s+(?:the|this|that|your|our)\b)|=)[ \t]*:?|[:：])",
-    r"\banswer's\b", r"\b(?:final |correct |right |best )?(?:option|choice)\b[^\n.:=;,?]{0,20}?(?:\bis\b|:)",
-    r"\b(?:the )?solutions? (?:is|are)\b", r"(?m:^[ \t*#_]*(?:final )?(?:result|solution|answer)s?[ \t*_]*[:：])", r"(?m:^[ \t*#_]*final answers?[ \t*_]*$)",
-    r"####", r"(?:答案|答え|故选|故選|应选|應選|选择|정답|답)(?:应该|應該|就)?(?:为|為|是|は|은|는|：|:)*",
-    r"\br[ée]ponse(?: finale)?(?: est|\s*[:=])", r"\brespuesta(?: final| correcta)?(?: es|\s*[:=])", r"\b(?:Antwort|Lösung|Ergebnis)(?: ist| lautet|\s*[:=])",
-    r"\bresposta(?: final)?(?: é|\s*[:=])", r"\brisposta(?: finale)?(?: è|\s*[:=])", r"\bantwoord(?: is|\s*[:=])", r"ответ(?:\s+равен|\s*[:—-])", r"उत्तर(?: है)?\s*[:：]?", r"الجواب(?: هو)?\s*[:：]?"]
+# %% ../nbs/01_answers.ipynb #1b27e36c
+_LEADS = [r"\banswers?\b(?:[^\n.:=;,?]|\.(?=\d)){0,40}?(?:(?:\bis\b|\bare\b|\bwas\b|\bbe\b|"
+          r"'s\b|\bto\b(?!\s+(?:the|this|that|your|our)\b)|=)[ \t]*:?|[:：])", r"\banswer's\b",
+          r"\b(?:final |correct |right |best )?(?:option|choice)\b[^\n.:=;,?]{0,"
+          r"20}?(?:\bis\b|:)", r"\b(?:the )?solutions? (?:is|are)\b",
+          r"(?m:^[ \t*#_]*(?:final )?(?:result|solution|answer)s?[ \t*_]*[:：])",
+          r"(?m:^[ \t*#_]*final answers?[ \t*_]*$)", r"####",
+          r"(?:答案|答え|故选|故選|应选|應選|选择|정답|답)(?:应该|應該|就)?(?:为|為|是|は|은|는|：|:)*",
+          r"\br[ée]ponse(?: finale)?(?: est|\s*[:=])", r"\brespuesta(?: final| correcta)?(?: es|\s*[:=])",
+          r"\b(?:Antwort|Lösung|Ergebnis)(?: ist| lautet|\s*[:=])", r"\bresposta(?: final)?(?: é|\s*[:=])",
+          r"\brisposta(?: finale)?(?: è|\s*[:=])", r"\bantwoord(?: is|\s*[:=])",
+          r"ответ(?:\s+равен|\s*[:—-])", r"उत्तर(?: है)?\s*[:：]?", r"الجواب(?: هو)?\s*[:：]?"]
 _SAID = re.compile("(?i)(?:" + "|".join(_LEADS) + r")[ \t*_]*[:：]?[ \t]*([^\n]*)")
-_ANSWER_LINE = re.compile(r"(?im)^[ \t*#_]*(?:the )?(?:final |correct )?answer(?: is)?[ \t*_]*[:：][ \t*_]*(\S[^\n]*)")
+_ANSWER_LINE = re.compile(r"(?im)^[ \t*#_]*(?:the )?(?:final |correct )?answer(?: is)?[ \t*_]*[:：][ "
+                  r"\t*_]*(\S[^\n]*)")
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.S | re.I)
-MATH = re.compile(r"(?<!\\)\$\$((?:[^$\\]|\\.)+)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+)\$|\\\(((?:[^\\]|\\(?!\)))*)\\\)|\\\[((?:[^\\]|\\(?!\]))*)\\\]", re.S)
-NUMBER = re.compile(r"(?<![\w.\\^{])[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)\.\d+|(?<![\d.])\.\d+)?(?<=\d)(?: \d+/\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\\?%)?")
+MATH = re.compile(r"(?<!\\)\$\$((?:[^$\\]|\\.)+)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+)\$|\\\(((?:[^\\]|"
+                  r"\\(?!\)))*)\\\)|\\\[((?:[^\\]|\\(?!\]))*)\\\]", re.S)
+NUMBER = re.compile(r"(?<![\w.\\^{])[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)\.\d+|"
+                  r"(?<![\d.])\.\d+)?(?<=\d)(?: \d+/\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\\?%)?")
 
 def _inside(m) -> str: return next((g for g in m.groups() if g is not None), "").strip()
 
@@ -124,15 +138,27 @@ def _said_at(text: str, m) -> str:
     if opened and (formula := MATH.match(text[m.end() - 2:][:600])): return line[:opened.start()] + formula[0]
     return line
 
-# %% ../nbs/01_answers.ipynb #bf823b50
-_FILLER = re.compile(r"(?i)^(?:[\s*_\"'“”‘’>]|(?:therefore|thus|hence|just|only|simply|exactly|then|now|equal to|indeed|definitely|clearly|approximately|about|roughly|around|that|known|given by|"
-                     r"equals|also|precisely|certainly|obviously|there (?:is|are)|the (?:number|value|answer is|final answer is|correct answer is|correct (?:option|choice) is)|option|choice|comes out to|"
-                     r"should be|would be|must be|it is|is)\b[:,]?)+")
-_TAIL = re.compile(r"(?i)(?:\s|,)+(?:not|rather than|instead of|because|since|which|so|as|where|and I(?:'m| am)|but|though|although|if|when|for)\b.*|\s+\((?!\s*[-\d.,\\a-zA-Z]+\s*,).*?\)\s*$|[.。](?:\s|$).*|[。！].*", re.S)
-UNSURE = re.compile(r"(?i)不|\b(?:not|no|never|cannot|or|either|between|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other|bigger|higher|lower) than|over|under|up to|unknown|"
-                    r"wrong|incorrect|none|minimum of|maximum of|within|above|below|exceeds?|almost|nearly|neither|nor|false)\b|n't\b|(?<=\d)\s*(?:and (?:more|up|above)|or (?:more|less|so))|≥|≤|<|>")
-SCALING = re.compile(r"(?i)\b(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|scores?|percent|squared|cubed|factorial|times|plus|minus|divided|multiplied|mod|modulo|base|choose|"
-                     r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?|raised|root|pi|twice|double|triple)\b")
+# %% ../nbs/01_answers.ipynb #c0d614d8
+_FILLER = re.compile(r"(?i)^(?:[\s*_\"'“”‘’>]|(?:therefore|thus|hence|just|only|simply|exactly|then|"
+                  r"now|equal to|indeed|definitely|clearly|approximately|about|roughly|around|that|"
+                  r"known|given by|"
+                  r"equals|also|precisely|certainly|obviously|there (?:is|are)|the (?:number|value|"
+                  r"answer is|final answer is|correct answer is|correct (?:option|choice) is)|"
+                  r"option|choice|comes out to|" r"should be|would be|must be|it is|is)\b[:,]?)+")
+_TAIL = re.compile(r"(?i)(?:\s|,)+(?:not|rather than|instead of|because|since|which|so|as|where|and "
+                  r"I(?:'m| am)|but|though|although|if|when|for)\b.*|\s+\((?!\s*[-\d.,\\a-zA-Z]+\s*,"
+                  r").*?\)\s*$|[.。](?:\s|$).*|[。！].*", re.S)
+UNSURE = re.compile(r"(?i)不|\b(?:not|no|never|cannot|or|either|between|at (?:least|most)|(?:more|less|"
+                  r"greater|fewer|larger|smaller|other|bigger|higher|lower) than|over|under|up to|"
+                  r"unknown|"
+                  r"wrong|incorrect|none|and counting|minimum of|maximum of|within|above|below|"
+                  r"exceeds?|almost|nearly|neither|nor|false)\b|n't\b|(?<=\d)\s*(?:and (?:more|up|"
+                  r"above)|or (?:more|less|so))|≥|≤|<|>")
+SCALING = re.compile(r"(?i)\b(?:tens|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|"
+                  r"scores?|percent|squared|cubed|factorial|times|plus|minus|divided|multiplied|mod|"
+                  r"modulo|base|choose|"
+                  r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|"
+                  r"ninths?|tenths?|hundredths?|thousandths?|raised|root|pi|twice|double|triple)\b")
 
 def plain_sentence(words: str) -> "str | None":
     "The one number of a sentence in which no word changes it, else None."
@@ -142,6 +168,7 @@ def plain_sentence(words: str) -> "str | None":
     if len(found) != 1 or re.search(r"[\\^_{}=+]|\d[A-Za-z]", letters): return None
     return found[0][0]
 
+# %% ../nbs/01_answers.ipynb #61bce2af
 def _sentence(line: str) -> "list[str]":
     "The candidate answers in what follows `answer is`, the likeliest first."
     line = re.sub(r"\*\*|__|`", " ", line).strip()
@@ -149,24 +176,36 @@ def _sentence(line: str) -> "list[str]":
     formulas = [m for m in MATH.finditer(line)]
     if formulas and not line[:formulas[0].start()].strip(" :*"):
         tail = line[formulas[0].end():].strip()
-        if not re.match(r"(?:,\s*\$|,?\s*(?:and|or)\b\s*(?:[$\\\d-]|\w\s*=|(?:a|an|one|some|maybe|perhaps|more|less)\b)|\\%|%)", tail) and not _units_follow(tail): return [_inside(formulas[0])]
+        if not re.match(r"(?:,\s*\$|,?\s*(?:and|or)\b\s*(?:[$\\\d-]|\w\s*=|(?:a|an|one|some|maybe|perhaps|"
+                        r"more|less)\b)|\\%|%)", tail) and not _units_follow(tail):
+            return [_inside(formulas[0])]
     body = _TAIL.sub("", line, count=1).strip().rstrip("!.,;: \"'”’")
-    if len(formulas) == 1 and re.search(r"[A-Za-z]{2}", line[:formulas[0].start()]) and not UNSURE.search(MATH.sub("", line)): return [_inside(formulas[0]), body]
-    if (letter := re.match(r"\(?([A-J])\)?(?=$|[.,;:)*\s]+(?![a-z]+ [a-z])|[.:)]\s)", body)) and not re.match(r"[A-J] (?:and|or)\b", body): return [body if len(body) > 3 and not UNSURE.search(body) else letter[1], letter[1]]
+    if len(formulas) == 1 and re.search(r"[A-Za-z]{2}", line[:formulas[0].start()]) and not UNSURE.search(
+                      MATH.sub("", line)):
+        return [_inside(formulas[0]), body]
+    if (letter := re.match(r"\(?([A-J])\)?(?=$|[.,;:)*\s]+(?![a-z]+ [a-z])|[.:)]\s)", body)) and not re.match(
+                      r"[A-J] (?:and|or)\b", body):
+        return [body if len(body) > 3 and not UNSURE.search(body) else letter[1], letter[1]]
     first = re.split(r",\s+(?![-\d$\\(\[])", body, maxsplit=1)[0].strip()
     alone = plain_sentence(body)
     return [x for x in dict.fromkeys([first, *([alone] if alone else [])]) if x]
 
-def _units_follow(tail: str) -> bool: return re.match(r"(?:hundred|thousand|million|billion|trillion|dozen)\b", tail) is not None
+def _units_follow(tail: str) -> bool:
+    return re.match(r"(?:hundred|thousand|million|billion|trillion|dozen)\b", tail) is not None
 
-# %% ../nbs/01_answers.ipynb #9fe94dce
-_REMARK = re.compile(r"(?i)^(?:in\b|simplest|correct\b|reasonable|consistent|the same|expected|given (?:in|to|as)|valid|rounded|expressed|already|supposed|required|wrong|incorrect|verified|confirmed|right\b|also|unique|checked|clear)")
+# %% ../nbs/01_answers.ipynb #1f2f4255
+_REMARK = re.compile(r"(?i)^(?:in\b|simplest|correct\b|reasonable|consistent|the same|expected|given "
+                  r"(?:in|to|as)|valid|rounded|expressed|already|supposed|required|wrong|incorrect|"
+                  r"verified|confirmed|right\b|also|unique|checked|clear)")
 
-_PICK = re.compile(r"(?:\b[Oo]ption|\b[Cc]hoice|\b[Aa]nswer|,)\s*\**\(?([A-J])\)?\**\s+is\s+(?:the\s+|our\s+)?(?:only\s+)?(?:correct|right|best|true|answer)\b|\(([A-J])\)\**\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b")
+_PICK = re.compile(r"(?:\b[Oo]ption|\b[Cc]hoice|\b[Aa]nswer|,)\s*\**\(?([A-J])\)?\**\s+is\s+(?:the\s+"
+                  r"|our\s+)?(?:only\s+)?(?:correct|right|best|true|answer)\b|"
+                  r"\(([A-J])\)\**\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b")
 _DENIED = re.compile(r"(?i)n't\b|\bnot\b|\bcannot\b|\bnever\b|\bwhether\b")
 
 def _stated(text: str) -> "tuple[list[str], int]":
-    "The candidates of the last phrase that gives an answer, and where the phrase ends; `([], -1)` when there is none."
+    """The candidates of the last phrase that gives an answer, and where the phrase ends; `([], -1)`
+    when there is none."""
     fallback, pick = ([], -1), None
     for pick in _PICK.finditer(text): pass
     for m in reversed(list(_SAID.finditer(text))[-40:]):
@@ -179,12 +218,14 @@ def _stated(text: str) -> "tuple[list[str], int]":
         if not fallback[0] and not _REMARK.match(found[0]): fallback = (found, m.end())
     return ([pick[1] or pick[2]], pick.end()) if pick and not fallback[0] else fallback
 
-# %% ../nbs/01_answers.ipynb #d3bf7957
-_SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|\[(?:/?INST|EOS)\]")
+# %% ../nbs/01_answers.ipynb #ddf5d821
+_SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|"
+                  r"\[(?:/?INST|EOS)\]")
 MAX_ANSWER = 2000
 
 def extract_candidates(response: Any, finish_reason: "str | None" = None) -> "tuple[list[str], str]":
-    """The strings that may be the final answer, the likeliest first, and the reason when there is none (`no answer` or `truncated`).
+    """The strings that may be the final answer, the likeliest first, and the reason when there is none
+    (`no answer` or `truncated`).
 
     With `finish_reason="length"` only an answer that is marked as one (a box, "answer is") counts."""
     raw = "" if response is None else str(response)
@@ -199,7 +240,8 @@ def extract_candidates(response: Any, finish_reason: "str | None" = None) -> "tu
         return _answers_in_boxes(text, boxes), ""
     found, end = _stated(text)
     if found and not (cut and end == len(text)): return found, ""
-    if cut or (not text.strip() and raw.strip()): return [], "truncated" if cut or _OPENS.search(raw) else "no answer"
+    if cut or (not text.strip() and raw.strip()):
+        return [], "truncated" if cut or _OPENS.search(raw) else "no answer"
     return _unmarked(text), "no answer"
 
 def _in_tag(inside: str, cut: bool) -> "tuple[list[str], str]":
@@ -219,21 +261,29 @@ def _line_after(text: str, at: int) -> "list[str]":
     found = _sentence(last[1]) if last else []
     return found if found and re.search(r"\d|\\|^\(?[A-J]\)?(?:$|[.:)])", found[0]) else []
 
-_OPEN_END = re.compile(r"(?i)\b(?:let me|let's|wait|hmm|double[- ]check|i should|i need to)\b[^.!?\n]*$|\b(?:is|are|was|could|can|should|must|does|do)(?:\s?not|n't|'t)\b[^.!?\n]*(?:[.!?]\s*)?$|\?\s*No\b|\bnot (?:the|an?|our) (?:answer|solution|result)\b")
+# %% ../nbs/01_answers.ipynb #fed1a268
+_OPEN_END = re.compile(r"(?i)\b(?:let me|let's|wait|hmm|double[- ]check|i should|i need to)\b[^.!?\n]*$|"
+                  r"\b(?:is|are|was|could|can|should|must|does|do)(?:\s?not|n't|"
+                  r"'t)\b[^.!?\n]*(?:[.!?]\s*)?$|\?\s*No\b|\bnot (?:the|an?|our) (?:answer|solution|"
+                  r"result)\b")
 
 def _unmarked(text: str) -> "list[str]":
-    "The candidates of a text that marks no answer: all of a short one, else its last formula or number; none when it ends in a doubt or a denial."
+    """The candidates of a text that marks no answer: all of a short one, else its last formula or
+    number; none when it ends in a doubt or a denial."""
     if _OPEN_END.search(text[-300:]): return []
     whole, tail, out, math, number = text.strip(), text[-4000:], [], None, None
-    if whole and len(whole) <= 200 and "\n" not in whole and (len(whole.split()) <= 3 or re.search(r"[\d\\=]", whole)): out.append(whole)
+    if whole and len(whole) <= 200 and "\n" not in whole and (len(whole.split()) <= 3 or re.search(
+                      r"[\d\\=]", whole)):
+        out.append(whole)
     for math in MATH.finditer(tail): pass
     for number in (m for m in NUMBER.finditer(tail) if m[0]): pass
     if math and not (number and number.start() >= math.end()): out.append(_inside(math))
     elif number: out.append(number[0])
     return [o for o in dict.fromkeys(out) if o]
 
-# %% ../nbs/01_answers.ipynb #2f202138
-GOLD = ("final_answer", "answer", "ground_truth", "gold", "expected_answer", "reference_answer", "correct_answer", "target", "answers", "solution", "label", "correct", "rationale")
+# %% ../nbs/01_answers.ipynb #166c2572
+GOLD = ("final_answer", "answer", "ground_truth", "gold", "expected_answer", "reference_answer",
+        "correct_answer", "target", "answers", "solution", "label", "correct", "rationale")
 _MINED = re.compile("(?i)(?:" + "|".join(_LEADS[:2] + _LEADS[3:8]) + r")[ \t*_]*[:：]?[ \t]*([^\n]*)")
 
 def _gold_text(value: Any) -> str:
@@ -244,15 +294,20 @@ def _gold_text(value: Any) -> str:
 def is_rationale(text: str) -> bool:
     "Whether a gold text is a worked solution rather than a bare answer: sentences or lines of them."
     text = text.strip()
-    if "####" in text or (len(text) > 40 and boxed(text)[0] and not re.fullmatch(r"\$*\\boxed.*\$*", text, re.S)): return True
+    if "####" in text or (len(text) > 40 and boxed(text)[0] and not re.fullmatch(r"\$*\\boxed.*\$*", text,
+                      re.S)):
+        return True
     plain = MATH.sub(" m ", text)
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+", " ", plain))
-    return len(text) > 400 or len(words) > 12 or ("\n" in text and len(words) > 4) or re.search(r"(?i)\banswers?\b.{0,20}(?:\bis\b|:)", text) is not None
+    return len(text) > 400 or len(words) > 12 or ("\n" in text and len(words) > 4) or re.search(
+                      r"(?i)\banswers?\b.{0,20}(?:\bis\b|:)", text) is not None
 
 def gold_answer(text: str) -> str:
-    """The answer that a gold text names: the boxes of its end (all that are joined), `#### 42`, `answer is`, or the text itself.
+    """The answer that a gold text names: the boxes of its end (all that are joined), `#### 42`, `answer
+    is`, or the text itself.
 
-    A rationale without any of these gives its last formula or number; see `gold_of` for the choice of the column."""
+    A rationale without any of these gives its last formula or number; see `gold_of` for the choice of the
+    column."""
     text = text.strip()
     boxes = [b for b in boxed(text)[0] if b[2]]
     if boxes: return _gold_boxes(text, boxes)
@@ -261,19 +316,22 @@ def gold_answer(text: str) -> str:
     found = _stated(text)[0]
     return (found or _unmarked(text) or [text])[0]
 
-# %% ../nbs/01_answers.ipynb #1f0e58f7
+# %% ../nbs/01_answers.ipynb #93c59434
 def _gold_boxes(text: str, boxes: list) -> str:
     "The boxes of a solution: those of its end that are parts of one answer, of its end alone otherwise."
     candidates = _answers_in_boxes(text, boxes)
     return candidates[-1]
 
 def gold_of(row: dict, names: "tuple[str, ...]" = GOLD) -> "tuple[str, str] | None":
-    """The gold answer of a data set's row and the column it comes from, or None when no column of `names` holds anything.
+    """The gold answer of a data set's row and the column it comes from, or None when no column of `names`
+    holds anything.
 
-    Bare answers come before rationales, and among equals the order of `names` decides. `reward_model.ground_truth` (verl) counts as a column."""
+    Bare answers come before rationales, and among equals the order of `names` decides.
+    `reward_model.ground_truth` (verl) counts as a column."""
     reward = row.get("reward_model")
     columns = [(n, row[n]) for n in names if row.get(n) not in (None, "", [], ())]
-    if isinstance(reward, dict) and reward.get("ground_truth") not in (None, ""): columns.append(("reward_model.ground_truth", reward["ground_truth"]))
+    if isinstance(reward, dict) and reward.get("ground_truth") not in (None, ""):
+        columns.append(("reward_model.ground_truth", reward["ground_truth"]))
     columns = [(n, _gold_text(v)) for n, v in columns if not isinstance(v, (dict, bool))]
     columns = [(n, t) for n, t in columns if t]
     if not columns: return None

@@ -6,7 +6,7 @@
 __all__ = ['Number', 'ROUNDING', 'Piece', 'RULES', 'clean', 'split_top', 'number', 'Rounding', 'same_number', 'split_unit',
            'unit_factor', 'choice', 'by_choice', 'by_colon', 'words_of', 'by_words', 'by_base', 'as_set', 'by_set',
            'pairs_off', 'sides', 'by_equation', 'elements', 'by_list', 'by_approximation', 'by_remark', 'by_quantity',
-           'by_dots', 'equivalent', 'decide']
+           'equivalent', 'decide']
 
 # %% ../nbs/01_compare.ipynb #46b0b4f1
 import re, unicodedata
@@ -18,13 +18,19 @@ from typing import Callable
 
 from .answers import MAX_ANSWER, SCALING, UNSURE, boxed, closing
 
-# %% ../nbs/01_compare.ipynb #f59cd00a
-_SIGNS = {"−": "-", "–": "-", "—": "-", "‐": "-", "π": r"\pi ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "≤": r"\le ", "≥": r"\ge ",
-          "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
-          "±": r"\pm ", "≈": r"\approx ", "÷": r"\div ", "∠": r"\angle ", "°": "°", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "→": r"\to ", "⇒": r"\Rightarrow ", "∖": r"\setminus ",
-          "✓": "", "✔": "", "✅": "", "☑": "", "∴": "", "，": ", ", "、": ", ", "；": "; ", "：": ":", "。": "", "⟨": "(", "⟩": ")", "〈": "(", "〉": ")", "…": r"\ldots ", "⋯": r"\cdots ",
-          "℃": "°C", "º": "°", "∣": "|", "µ": r"\mu ", "Ω": r"\Omega ", "Ω": r"\Omega ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
-          "γ": r"\gamma ", "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "ω": r"\omega ", "φ": r"\phi ", "ρ": r"\rho ", "Δ": r"\Delta ", "δ": r"\delta ", "ε": r"\epsilon ", "τ": r"\tau "}
+# %% ../nbs/01_compare.ipynb #9675c90a
+_SIGNS = {"−": "-", "–": "-", "—": "-", "‐": "-", "π": r"\pi ", "×": r"\times ", "·": r"\cdot ",
+          "⋅": r"\cdot ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "≤": r"\le ", "≥": r"\ge ",
+          "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}",
+          "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "±": r"\pm ",
+          "≈": r"\approx ", "÷": r"\div ", "∠": r"\angle ", "°": "°", "′": "'", "’": "'", "‘": "'",
+          "“": '"', "”": '"', "→": r"\to ", "⇒": r"\Rightarrow ", "∖": r"\setminus ", "✓": "", "✔": "",
+          "✅": "", "☑": "", "∴": "", "，": ", ", "、": ", ", "；": "; ", "：": ":", "。": "", "⟨": "(",
+          "⟩": ")", "〈": "(", "〉": ")", "…": r"\ldots ", "⋯": r"\cdots ", "℃": "°C", "º": "°", "∣": "|",
+          "µ": r"\mu ", "Ω": r"\Omega ", "Ω": r"\Omega ", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
+          "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ",
+          "μ": r"\mu ", "σ": r"\sigma ", "ω": r"\omega ", "φ": r"\phi ", "ρ": r"\rho ", "Δ": r"\Delta ",
+          "δ": r"\delta ", "ε": r"\epsilon ", "τ": r"\tau "}
 _SUPER, _SUB = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₒₓₙₖₘₚᵢⱼ]+")
 
 def _ascii(s: str) -> str:
@@ -45,14 +51,21 @@ def _sign(c: str) -> str:
     if "⁄" in flat: return r"\frac{%s}{%s}" % tuple(flat.split("⁄"))
     return flat
 
-# %% ../nbs/01_compare.ipynb #55db268e
-_DRESS = {"boldsymbol", "bm", "mathbf", "mathit", "mathsf", "mathtt", "pmb", "underline", "uline", "ensuremath", "mathstrut", "emph", "fbox", "boxed", "mathop", "mathord", "mathclose", "mathopen", "mathrel",
-          "framebox", "displaylines", "smash", "overbrace", "underbrace", "cancel", "mathnormal", "widehat", "Large", "large", "huge", "Huge", "small"}
-_WORDS = {"text", "textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "textup", "textsc", "textsl", "mathrm", "operatorname", "mbox", "hbox", "rm", "mathregular", "uppercase", "tt", "it", "bf"}
-_VOID = {"tag", "label", "hspace", "vspace", "phantom", "hphantom", "vphantom", "color", "colorbox", "fontsize", "kern", "definecolor", "textcolor", "mathcolor"}
-_COMMAND = re.compile(r"\\(%s)\*?\s*(?:\[[^\]]*\]\s*)?(?=\{)" % "|".join(sorted(_DRESS | _WORDS | _VOID, key=len, reverse=True)))
+# %% ../nbs/01_compare.ipynb #e3fd5f0e
+_DRESS = {"boldsymbol", "bm", "mathbf", "mathit", "mathsf", "mathtt", "pmb", "underline", "uline",
+          "ensuremath", "mathstrut", "emph", "fbox", "boxed", "mathop", "mathord", "mathclose", "mathopen",
+          "mathrel", "framebox", "displaylines", "smash", "overbrace", "underbrace", "cancel",
+          "mathnormal", "widehat", "Large", "large", "huge", "Huge", "small"}
+_WORDS = {"text", "textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "textup", "textsc",
+          "textsl", "mathrm", "operatorname", "mbox", "hbox", "rm", "mathregular", "uppercase", "tt", "it",
+          "bf"}
+_VOID = {"tag", "label", "hspace", "vspace", "phantom", "hphantom", "vphantom", "color", "colorbox",
+         "fontsize", "kern", "definecolor", "textcolor", "mathcolor"}
+_COMMAND = re.compile(r"\\(%s)\*?\s*(?:\[[^\]]*\]\s*)?(?=\{)" % "|".join(sorted(_DRESS | _WORDS | _VOID,
+                  key=len, reverse=True)))
 _UNIT_LETTERS = set("mgshJNWVAKLlCFTcP")
-_FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|exp|sqrt|max|min|gcd|lcm|pi|mod|det|lim|inf|sup|deg")
+_FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|exp|sqrt|max|min|gcd|lcm|pi|mod|"
+                  r"det|lim|inf|sup|deg")
 
 def _undress(s: str) -> str:
     "`s` without commands of dress; every command that holds words is written `\\text{...}`."
@@ -62,24 +75,37 @@ def _undress(s: str) -> str:
         if end is None: break
         inside = s[m.end() + 1:end]
         out.append(s[at:m.start()])
-        if m[1] in _WORDS: out.append(_wording(_undress(inside) if "\\" in inside else inside, re.search(r"\d\s*$", out[-1]) is not None))
-        elif m[1] in _DRESS: out.append(" " + _undress(inside) if out[-1][-1:].isdigit() or out[-1][-1:].isalpha() else _undress(inside))
+        if m[1] in _WORDS:
+            out.append(_wording(_undress(inside) if "\\" in inside else inside, re.search(r"\d\s*$",
+                              out[-1]) is not None))
+        elif m[1] in _DRESS:
+            out.append(" " + _undress(inside) if out[-1][-1:].isdigit() or out[-1][-1:].isalpha()
+                       else _undress(inside))
         at = end + 1
     return "".join(out) + s[at:]
 
+# %% ../nbs/01_compare.ipynb #d56cf934
 def _wording(inside: str, after_number: bool = False) -> str:
     "What `\\text{inside}` stands for: letters and signs that are mathematics stay so, words stay words."
-    c = inside.replace("~", " ").strip()
+    inside = re.sub(r"~|\\(?:[ ,;:]|quad)", " ", re.sub(r"\^\{(-?\d+)\}", r"^\1", inside))
+    c = inside.strip()
     if c.startswith("$") and c.endswith("$") and len(c) > 1: return " " + c.strip("$") + " "
     if not c: return " "
-    if (m := re.fullmatch(r"([-+]?[\d.,]+(?:\s?/\s?\d+)?)\s+([A-Za-z][^\d]*)", c)): return m[1] + "\\text{ " + m[2] + "}"
-    if re.fullmatch(r"[-\d\s.,+*/=()^%<>:!]+|\\(?!text).*", c) or (len(c) == 1 and c.isalpha() and c not in _UNIT_LETTERS and not c.isupper()): return f" {c} " if c[-1:].isalpha() else c
+    if (m := re.fullmatch(r"([-+]?[\d.,]+(?:\s?/\s?\d+)?)\s+([A-Za-z][^\d]*)", c)):
+        return m[1] + "\\text{ " + m[2] + "}"
+    if re.fullmatch(r"[-\d\s.,+*/=()^%<>:!]+|\\(?!text).*", c) or (len(c) == 1 and c.isalpha()
+                      and c not in _UNIT_LETTERS and not c.isupper()):
+        return f" {c} " if c[-1:].isalpha() else c
     if c == "pi": return r"\pi "
     if c.lower() == "infinity": return r"\infty "
-    if not after_number and c in ("lim", "log", "ln", "exp", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "gcd", "det"): return f"\\{c} "
-    return "\\text{" + re.sub(r"\s+", " ", inside.replace("~", " ")) + "}"
+    if not after_number and c in ("lim", "log", "ln", "exp", "sin", "cos", "tan", "cot", "sec", "csc",
+                      "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "gcd", "det"):
+        return f"\\{c} "
+    return "\\text{" + re.sub(r"\s+", " ", inside) + "}"
 
-_ROWS = re.compile(r"\\begin\{(aligned|align|gathered|gather|split|cases|dcases|rcases|array|eqnarray|equation|multline|alignat|flalign|center)\*?\}(\s*\{[^{}]*\})?(.*?)\\end\{\1\*?\}", re.S)
+_ROWS = re.compile(r"\\begin\{(aligned|align|gathered|gather|split|cases|dcases|rcases|array|"
+                  r"eqnarray|equation|multline|alignat|flalign|"
+                  r"center)\*?\}(\s*\{[^{}]*\})?(.*?)\\end\{\1\*?\}", re.S)
 
 def _rows(m) -> str:
     "The rows of a display environment as a list; an array of several columns is a matrix."
@@ -93,38 +119,68 @@ def _rows(m) -> str:
         else: joined.append(r)
     return ", ".join(joined)
 
-# %% ../nbs/01_compare.ipynb #12862578
-_SPELL = [(re.compile(p), r) for p, r in [
-    (r",\\!\s*|\{,\}", ","), (r"(?<=\d)\\[,:; ](?=\d{3}(?!\d))", ""), (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac"), (r"\\(?:dbinom|tbinom)(?![A-Za-z])", r"\\binom"),
-    (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|rm|bf|it|sf|tt|large|Large|LARGE|huge|Huge|small|normalsize|bfseries|centering|checkmark|therefore|because|square|blacksquare|mathstrut|nonumber|notag|hfill|noindent)(?![A-Za-z])\.?", " "),
-    (r"\\(?:[lr]vert|vert|mid)(?![A-Za-z])", "|"), (r"\\[lr]Vert(?![A-Za-z])", r"\\|"), (r"\\langle(?![A-Za-z])", "("), (r"\\rangle(?![A-Za-z])", ")"), (r"\\(?:lbrack)(?![A-Za-z])", "["), (r"\\(?:rbrack)(?![A-Za-z])", "]"),
-    (r"\\lbrace(?![A-Za-z])", r"\\{"), (r"\\rbrace(?![A-Za-z])", r"\\}"), (r"\\(?:leq|leqslant)(?![A-Za-z])", r"\\le"), (r"\\(?:geq|geqslant)(?![A-Za-z])", r"\\ge"), (r"\\neq(?![A-Za-z])|\\not\s*=|!=", r"\\ne"),
-    (r"<=", r"\\le "), (r">=", r"\\ge "), (r"\\lt(?![A-Za-z])", "<"), (r"\\gt(?![A-Za-z])", ">"), (r"\\(?:varnothing|empty)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "), (r"\\(?:simeq|doteq|thickapprox)(?![A-Za-z])", r"\\approx"),
-    (r"\\(?:Bbb|mathds)(?![A-Za-z])", r"\\mathbb"), (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"), (r"\\(?:backslash)(?![A-Za-z])", r"\\setminus "), (r"\\(?:implies|Longrightarrow|Leftrightarrow|iff)(?![A-Za-z])", r"\\Rightarrow"),
-    (r"(?<!\\)(?:\\(?:thinspace|medspace|enspace|,|!|;|:|>| )|~)", " "), (r"\\q?quad(?![A-Za-z])", r" \\quad "),
-    (r"\^\s*\{?\s*(?:\\circ|\\degree|°)\s*\}?|\\(?:degree|textdegree)(?![A-Za-z])", "°"), (r"\^\s*\{?\s*\\prime\s*\}?", "'"), (r"\^\s*\{\s*\\prime\s*\\prime\s*\}", "''"),
-    (r"\\\(|\\\)|\\\[|\\\]", ""), (r"\*\*(?=[^*]*\*\*)([^*]*)\*\*", r"\1"), (r"`|\"", ""),
-    (r"(?<=[\w)}])\s*\*\*\s*\(([^()]*)\)", r"^{\1}"), (r"(?<=[\w)}])\s*\*\*\s*(-?\w+)", r"^{\1}"), (r"\^\s*\(([^()]*)\)", r"^{\1}"), (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-    (r"(?<![\\A-Za-z])exp\s*\(([^()]*)\)", r"e^{\1}"), (r"\\exp\s*\(([^()]*)\)", r"e^{\1}"), (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "), (r"(?<![*])\*(?![*])", r" \\cdot "),
-    (r"(?<![\\A-Za-z])(sin|cos|tan|log|ln)(?=\s*[(\d])", r"\\\1 "), (r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
-    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"), (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"), (r"\\frac\s*(\{[^{}]*\})\s*(\d)", r"\\frac\1{\2}"), (r"\\sqrt\s*(\d)", r"\\sqrt{\1}"), (r"\\binom\s*(\d)\s*(\d)", r"\\binom{\1}{\2}"), (r"^'([^']*)'$", r"\1"),
-    (r"\\div(?![A-Za-z])", "/"), (r"\+\s*-", "-"), (r"(\d)\s*\^\s*\{?\s*(?:\\text\{)?(?:st|nd|rd|th)\}?\}?(?![A-Za-z])", r"\1"), (r"(?<=\d)(?:st|nd|rd|th)(?![A-Za-z])", ""), (r"\s+", " "), (r"(?<=[{(]) | (?=[})])", "")]]
-_EDGE = re.compile(r"^(?:[\s*;:,]|\\(?:Rightarrow|to)(?![A-Za-z])|\\quad|\\\\|&|=(?!=)|\{\})+|(?:[\s*;:,]|(?<!\.)\.(?!\.)|\\quad|(?<!\\)\\\\?|&)+$")
+# %% ../nbs/01_compare.ipynb #dd6e54ea
+_SPELL = [(re.compile(p), r) for p, r in [(r",\\!\s*|\{,\}", ","), (r"(?<=\d)\\[,:; ](?=\d{3}(?!\d))", ""),
+                  (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac"), (r"\\(?:dbinom|tbinom)(?![A-Za-z])",
+                  r"\\binom"), (
+                  r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|rm|"
+                  r"bf|it|sf|tt|large|Large|LARGE|huge|Huge|small|normalsize|bfseries|centering|"
+                  r"checkmark|therefore|because|square|blacksquare|mathstrut|nonumber|notag|hfill|"
+                  r"noindent)(?![A-Za-z])\.?", " "), (r"\\(?:[lr]vert|vert|mid)(?![A-Za-z])", "|"), (
+                  r"\\[lr]Vert(?![A-Za-z])", r"\\|"), (r"\\langle(?![A-Za-z])", "("), (
+                  r"\\rangle(?![A-Za-z])", ")"), (r"\\(?:lbrack)(?![A-Za-z])", "["), (
+                  r"\\(?:rbrack)(?![A-Za-z])", "]"), (r"\\lbrace(?![A-Za-z])", r"\\{"), (
+                  r"\\rbrace(?![A-Za-z])", r"\\}"), (r"\\(?:leq|leqslant)(?![A-Za-z])", r"\\le"), (
+                  r"\\(?:geq|geqslant)(?![A-Za-z])", r"\\ge"), (r"\\neq(?![A-Za-z])|\\not\s*=|!=", r"\\ne"),
+                  (r"<=", r"\\le "), (r">=", r"\\ge "), (r"\\lt(?![A-Za-z])", "<"), (r"\\gt(?![A-Za-z])",
+                  ">"), (r"\\(?:varnothing|empty)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "), (
+                  r"\\(?:simeq|doteq|thickapprox)(?![A-Za-z])", r"\\approx"), (
+                  r"\\(?:Bbb|mathds)(?![A-Za-z])", r"\\mathbb"), (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+                  (r"\\(?:backslash)(?![A-Za-z])", r"\\setminus "), (
+                  r"\\(?:implies|Longrightarrow|Leftrightarrow|iff)(?![A-Za-z])", r"\\Rightarrow"), (
+                  r"(?<!\\)(?:\\(?:thinspace|medspace|enspace|,|!|;|:|>| )|~)", " "), (
+                  r"\\q?quad(?![A-Za-z])", r" \\quad "), (
+                  r"\^\s*\{?\s*(?:\\circ|\\degree|°)\s*\}?|\\(?:degree|textdegree)(?![A-Za-z])", "°"), (
+                  r"\^\s*\{?\s*\\prime\s*\}?", "'"), (r"\^\s*\{\s*\\prime\s*\\prime\s*\}", "''"), (
+                  r"\\\(|\\\)|\\\[|\\\]", ""), (r"\*\*(?=[^*]*\*\*)([^*]*)\*\*", r"\1"), (r"`|\"", ""), (
+                  r"(?<=[\w)}])\s*\*\*\s*\(([^()]*)\)", r"^{\1}"), (r"(?<=[\w)}])\s*\*\*\s*(-?\w+)",
+                  r"^{\1}"), (r"\^\s*\(([^()]*)\)", r"^{\1}"), (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)",
+                  r"\\sqrt{\1}"), (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (
+                  r"(?<![\\A-Za-z])exp\s*\(([^()]*)\)", r"e^{\1}"), (r"\\exp\s*\(([^()]*)\)", r"e^{\1}"), (
+                  r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "), (r"(?<![*])\*(?![*])", r" \\cdot "), (
+                  r"(?<![\\A-Za-z])(sin|cos|tan|log|ln)(?=\s*[(\d])", r"\\\1 "), (
+                  r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "), (r"\\frac\s*(\d)\s*(\d)",
+                  r"\\frac{\1}{\2}"), (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"), (
+                  r"\\frac\s*(\{[^{}]*\})\s*(\d)", r"\\frac\1{\2}"), (r"\\sqrt\s*(\d)", r"\\sqrt{\1}"), (
+                  r"\\binom\s*(\d)\s*(\d)", r"\\binom{\1}{\2}"), (r"^'([^']*)'$", r"\1"), (
+                  r"\\div(?![A-Za-z])", "/"), (r"\+\s*-", "-"), (
+                  r"(\d)\s*\^\s*\{?\s*(?:\\text\{)?(?:st|nd|rd|th)\}?\}?(?![A-Za-z])", r"\1"), (
+                  r"(?<=\d)(?:st|nd|rd|th)(?![A-Za-z])", ""), (
+                  r"\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}(\^\{?\d\}?)?\s*\}",
+                  r"\\text{\1/\2\3}"), (r"\{?(\b\w+)\s*\\choose\s*(\w+)\}?", r"\\binom{\1}{\2}"), (r"\s+",
+                  " "), (r"(?<=[{(]) | (?=[})])", "")]]
+_EDGE = re.compile(r"^(?:[\s*;:,]|\\(?:Rightarrow|to)(?![A-Za-z])|\\quad|\\\\|&|=(?!=)|\{\})+|"
+                  r"(?:[\s*;:,]|(?<!\.)\.(?!\.)|\\quad|(?<!\\)\\\\?|&)+$")
 
+# %% ../nbs/01_compare.ipynb #3c27b633
 @lru_cache(4096)
 def clean(answer: str) -> str:
     "`answer` in one spelling, without delimiters, sizing, spacing, dress or a full stop. Its unit stays."
     s = str(answer).strip()
     if len(s) > MAX_ANSWER: return s
     s = _ascii(s)
-    s = s.replace("\\\\boxed", "\\boxed").replace("\\\\text", "\\text").replace("\\\\frac", "\\frac") if "\\\\" in s else s
+    s = (s.replace("\\\\boxed", "\\boxed").replace("\\\\text", "\\text").replace("\\\\frac", "\\frac")
+         if "\\\\" in s else s)
     while "\\begin" in s and (t := _ROWS.sub(_rows, s)) != s: s = t
     while (b := boxed(s)[0]) and b[0][0] == 0 and b[0][1] == len(s): s = b[0][2].strip()
     if "\\fcolorbox" in s: s = re.sub(r"\\fcolorbox\s*\{[^{}]*\}", r"\\colorbox", s)
     s = _money(_undress(s))
-    if "\\begin" not in s: s = re.sub(r"(?<!&)&(?!&)", " ", re.sub(r"(?<!\\)\\\\(?:\[[^\]]*\])?\s*(?=\S)", ", ", s))
+    if "\\begin" not in s:
+        s = re.sub(r"(?<!&)&(?!&)", " ", re.sub(r"(?<!\\)\\\\(?:\[[^\]]*\])?\s*(?=\S)", ", ", s))
     for pattern, to in _SPELL: s = pattern.sub(to, s)
     while (t := _EDGE.sub("", s)) != s: s = t
+    if s.startswith("\\{") and "\\}" not in s:
+        s = s[2:].strip()              # the brace of a system of equations
     return _bare(s)
 
 def _money(s: str) -> str:
@@ -138,11 +194,12 @@ def _bare(s: str) -> str:
     while s.startswith("{") and s.endswith("}") and closing(s, 0) == len(s) - 1: s = s[1:-1].strip()
     return s
 
-# %% ../nbs/01_compare.ipynb #2401e5c7
+# %% ../nbs/01_compare.ipynb #31a59406
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 def _key(s: str) -> str:
-    "For string equality: no spaces (but between a whole number and its fraction), no \\text, brackets around single tokens dropped."
+    """For string equality: no spaces (but between a whole number and its fraction), no \\text, brackets
+    around single tokens dropped."""
     s = _TEXT.sub(r"\1", s)
     s = re.sub(r"(?<=\d) (?=\d{3}(?:\D|$)(?!\s*/))", "", s)
     s = re.sub(r"([_^])\{(\w)\}", r"\1\2", s)
@@ -159,12 +216,13 @@ def _wraps(s: str) -> bool:
             if depth == 0: return m.end() == len(s)
     return False
 
-_TOP = r"(?P<open>\\\{|[({{\[]|\\begin\b)|(?P<close>\\\}}|[)}}\]]|\\end\b)|(?P<sep>%s)|\\[A-Za-z]+|\\."
-
 @lru_cache(64)
-def _splitter(at: str): return re.compile(r"(?P<open>\\\{|[({\[]|\\begin\b)|(?P<close>\\\}|[)}\]]|\\end\b)|(?P<sep>" + at + r")|\\[A-Za-z]+|\\.")
+def _splitter(at: str) -> "re.Pattern":
+    brackets = r"(?P<open>\\\{|[({\[]|\\begin\b)|(?P<close>\\\}|[)}\]]|\\end\b)"
+    return re.compile(brackets + "|(?P<sep>" + at + r")|\\[A-Za-z]+|\\.")
 
-_COMMA = r",|;|\\text\{[\s,;]*(?:and|or)[\s,;]*\}|\band\b|\bor\b|\\quad\b|\\Rightarrow(?![A-Za-z])|\\(?:wedge|vee|land|lor)(?![A-Za-z])"
+_COMMA = (r",|;|\\text\{[\s,;]*(?:and|or)[\s,;]*\}|\band\b|\bor\b|\\quad\b|"
+          r"\\Rightarrow(?![A-Za-z])|\\(?:wedge|vee|land|lor)(?![A-Za-z])")
 
 def split_top(s: str, at: str = _COMMA) -> "list[str]":
     "Split at top-level separators, outside any bracket; empty parts go."
@@ -176,8 +234,8 @@ def split_top(s: str, at: str = _COMMA) -> "list[str]":
     out.append(s[start:])
     return [x.strip() for x in out if x.strip()] if len(out) > 1 else [s.strip()]
 
-# %% ../nbs/01_compare.ipynb #fdc41284
-Number = namedtuple("Number", "value ulp digits percent")   # ulp: half a unit in the last place shown (0 when exact)
+# %% ../nbs/01_compare.ipynb #bf18c21d
+Number = namedtuple("Number", "value ulp digits percent")   # ulp: half a unit in the last place, 0 if exact
 _DEC = r"[-+]?\s*(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
 _PLAIN = re.compile(rf"({_DEC})(?:\s*[eE]\s*([-+]?\d+))?")
 _SCI = re.compile(rf"({_DEC})\s*(?:\\times|\\cdot|x)\s*10\s*\^\s*(?:\{{\s*([-+]?\s*\d+)\s*\}}|([-+]?\d+))")
@@ -185,10 +243,12 @@ _TEN = re.compile(r"([-+]?)\s*10\s*\^\s*(?:\{\s*([-+]?\s*\d+)\s*\}|([-+]?\d+))")
 _FRAC = re.compile(r"([-+]?)\s*(?:(\d+)\s*)?\\frac\s*\{\s*([-+]?\s*\d+)\s*\}\s*\{\s*([-+]?\s*\d+)\s*\}")
 _SLASH = re.compile(r"([-+]?)\s*\(?\s*([-+]?\d+)\s*/\s*(\d+)\s*\)?")
 _MIXED = re.compile(r"([-+]?)\s*(\d+)(?: and | )(\d+)\s?/\s?(\d+)")
-_REPEAT = re.compile(r"([-+]?)(\d*)\.(\d*)(?:\\(?:overline|bar|overbar)\s*\{?\s*(\d+)\s*\}?|((?:\\dot\s*\{?\d\}?|\d)*\\dot\s*\{?\d\}?)|\((\d+)\))(?:\s*\\[lc]?dots|\.\.\.)?")
+_REPEAT = re.compile(r"([-+]?)(\d*)\.(\d*)(?:\\(?:overline|bar|overbar)\s*\{?\s*(\d+)\s*\}?|"
+                  r"((?:\\dot\s*\{?\d\}?|\d)*\\dot\s*\{?\d\}?)|\((\d+)\))(?:\s*\\[lc]?dots|\.\.\.)?")
 _DOTS = re.compile(r"([-+]?)(\d*)\.(\d*?)(\d+?)\4\4?(?:\4)*\s*(?:\\[lc]?dots|\.\.\.+)")
 _SCALE = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_SCALED = re.compile(r"(.*\d\}?)\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion|dozen)s?(?:\s*\})?")
+_SCALED = re.compile(r"(.*\d\}?)\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion|"
+                  r"dozen)s?(?:\s*\})?")
 
 def _decimal(text: str, exponent: "str | None") -> "Number | None":
     text = re.sub(r"[,\s]", "", text)
@@ -198,7 +258,8 @@ def _decimal(text: str, exponent: "str | None") -> "Number | None":
     places = len(body.partition(".")[2])
     inexact = "." in body or exponent is not None
     value = Fraction(body)*Fraction(10)**e*(-1 if text.startswith("-") else 1)
-    return Number(value, Fraction(10)**(e - places)/2 if inexact else Fraction(0), len(body.replace(".", "").lstrip("0")), False)
+    return Number(value, Fraction(10)**(e - places)/2 if inexact else Fraction(0), len(body.replace(".",
+                      "").lstrip("0")), False)
 
 def _repeating(t: str) -> "Number | None":
     r"`0.\overline{36}`, `0.(36)`, `0.\dot3`, `0.363636...` as a fraction."
@@ -215,30 +276,36 @@ def _fraction(m) -> "Number | None":
     g = [x.replace(" ", "") if x else x for x in m.groups()]
     sign, whole, a, b = g if len(g) == 4 else (g[0], None, *g[1:])
     if not int(b) or max(map(len, (a, b))) > 400: return None
-    return Number((-1 if sign == "-" else 1)*(int(whole or 0) + Fraction(int(a), int(b))), Fraction(0), 99, False)
+    return Number((-1 if sign == "-" else 1)*(int(whole or 0) + Fraction(int(a), int(b))), Fraction(0), 99,
+                  False)
 
+# %% ../nbs/01_compare.ipynb #93e24713
 @lru_cache(4096)
 def number(s: str) -> "Number | None":
-    "`s` (cleaned) as a number, if it is a plain one: integer, decimal, scientific, fraction, mixed number, repeating, scaled, percentage."
+    """`s` (cleaned) as a number, if it is a plain one: integer, decimal, scientific, fraction, mixed
+    number, repeating, scaled, percentage."""
     if len(s) > 450 or not any(c.isdigit() for c in s): return None
     if (m := _SCALED.fullmatch(s)):
         x, ten = number(m[1]), 12 if m[2] == "dozen" else 10**_SCALE[m[2]]
         return x and not x.percent and x._replace(value=x.value*ten, ulp=x.ulp*ten) or None
     t, percent = re.subn(r"\s*(?:\\?%|(?:\\text\{)?\s*\bper\s?cent\b\s*\}?)$", "", s)
-    t = re.sub(r"^\+?\((.*)\)$", r"\1", t.strip()) if not re.search(r"[(\[,].*[,)\]].*,", t) and t.startswith("(") and t.count("(") == 1 and "," not in t else t.strip()
+    t = re.sub(r"^\+?\((.*)\)$", r"\1", t.strip()) if not re.search(r"[(\[,].*[,)\]].*,", t) and t.startswith(
+                      "(") and t.count("(") == 1 and "," not in t else t.strip()
     t = re.sub(r"^(-?\s*)\{?\((\d+)\)\}?(?=\s*/)|", r"\1\2", t) if "(" in t else t
     out = None
     if (m := _PLAIN.fullmatch(t)) and re.search(r"\d", m[1]): out = _decimal(m[1], m[2])
     elif (m := _SCI.fullmatch(t)) and re.search(r"\d", m[1]): out = _decimal(m[1], m[2] or m[3])
     elif (m := _TEN.fullmatch(t)): out = _decimal(m[1] + "1", m[2] or m[3])
-    elif (m := _FRAC.fullmatch(t)) or (m := _SLASH.fullmatch(t)) or (m := _MIXED.fullmatch(t)): out = _fraction(m)
+    elif (m := _FRAC.fullmatch(t)) or (m := _SLASH.fullmatch(t)) or (m := _MIXED.fullmatch(t)):
+        out = _fraction(m)
     elif "." in t: out = _repeating(t)
     return out and out._replace(percent=bool(percent))
 
-# %% ../nbs/01_compare.ipynb #86d000e4
+# %% ../nbs/01_compare.ipynb #5ce05116
 @dataclass(frozen=True)
 class Rounding:
-    "When a decimal equals an exact value: significant digits a response or a gold answer must show, and a relative tolerance around decimal gold."
+    """When a decimal equals an exact value: significant digits a response or a gold answer must show,
+    and a relative tolerance around decimal gold."""
     response_digits: int = 6
     gold_digits: int = 4
     tolerance: Fraction = Fraction(0)
@@ -249,39 +316,58 @@ def _rounds_to(exact: Fraction, shown: Number, digits: int) -> bool:
     return shown.ulp > 0 and shown.digits >= digits and abs(exact - shown.value) <= shown.ulp
 
 def same_number(gold: Number, pred: Number, rounding: Rounding = ROUNDING["strict"]) -> bool:
-    "Equal exactly, or one a faithful rounding of the other under `rounding`; a percentage may be written either way."
+    """Equal exactly, or one a faithful rounding of the other under `rounding`; a percentage may be
+    written either way."""
     def same(g, p):
-        if g.value == p.value or _rounds_to(g.value, p, rounding.response_digits) or _rounds_to(p.value, g, rounding.gold_digits): return True
-        return bool(rounding.tolerance and g.ulp and abs(g.value - p.value) <= rounding.tolerance*abs(g.value))
+        if g.value == p.value or _rounds_to(g.value, p, rounding.response_digits) or _rounds_to(p.value, g,
+                          rounding.gold_digits):
+            return True
+        return bool(rounding.tolerance and g.ulp
+                    and abs(g.value - p.value) <= rounding.tolerance*abs(g.value))
     def hundredth(x): return x._replace(value=x.value/100, ulp=x.ulp/100)
     if same(gold, pred): return True
     if gold.percent == pred.percent: return False
     return same(hundredth(gold), pred) if gold.percent else same(gold, hundredth(pred))
 
-# %% ../nbs/01_compare.ipynb #7021806c
-_KNOWN = (r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:degrees?|deg|radians?|rad|meters?|metres?|miles?|feet|foot|ft|inch(?:es)?|in|yards?|yds?|(?:kilo|centi|milli|micro|nano|deci|hecto)?(?:met(?:er|re)|gram|lit(?:er|re)|watt|joule|volt|newton|amp(?:ere)?|pascal|hertz)s?|"
-          r"[kcmdnhµ]m|[km]?g|[km]J|k[NWVP]|[mM][NWVJ]|kWh|kPa|MPa|seconds?|secs?|ms|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|yrs?|mph|kph|dollars?|cents?|euros?|pounds?|lbs?|ounces?|oz|tons?|units?|points?|people|students?|ways|"
-          r"[kMG]?Hz|[kMG]?eV|ergs?|AU|pc|m[Ll]|[dc][Ll]|mol|Pa|cups?|gallons?|quarts?|pints?|rupees?|USD|dB|cal|kcal|ohms?|Angstroms?|\\Omega)")
-_SYMBOL = r"(?:[kcmnM]?m|[mk]?g|m?s|h|hr|min|[kM]?J|[kM]?N|[kM]?W|[km]?V|A|K|mol|[mk]?L|Pa|T|C|ft|mi|rad|day|km|kg|cm)"
+# %% ../nbs/01_compare.ipynb #07fe91ea
+_KNOWN = (r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:degrees?|deg|radians?|rad|meters?|"
+          r"metres?|miles?|feet|foot|ft|inch(?:es)?|in|yards?|yds?|(?:kilo|centi|milli|"
+          r"micro|nano|deci|hecto)?(?:met(?:er|re)|gram|lit(?:er|re)|watt|joule|volt|newton|"
+          r"amp(?:ere)?|pascal|hertz)s?|"
+          r"[kcmdnhµ]m|[km]?g|[km]J|k[NWVP]|[mM][NWVJ]|kWh|kPa|MPa|seconds?|secs?|ms|"
+          r"minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|yrs?|mph|kph|dollars?|"
+          r"cents?|euros?|pounds?|lbs?|ounces?|oz|tons?|units?|points?|people|students?|"
+          r"ways|" r"[kMG]?Hz|[kMG]?eV|ergs?|AU|pc|m[Ll]|[dc][Ll]|mol|Pa|cups?|gallons?|quarts?|"
+          r"pints?|rupees?|USD|dB|cal|kcal|ohms?|Angstroms?|\\Omega)")
+_SYMBOL = (r"(?:[kcmnM]?m|[mk]?g|m?s|h|hr|min|[kM]?J|[kM]?N|[kM]?W|[km]?V|A|K|mol|[mk]?L|Pa|"
+           r"T|C|ft|mi|rad|day|km|kg|cm)")
 _POWER = r"(?:\s*\^\s*\{?-?\d\}?)?"
 _PER = rf"(?:\s*/\s*\(?{_SYMBOL}{_POWER}\)?|\s+per\s+\w+)*"
-_BARE_UNIT = re.compile(rf"(?<=[\d}})a-z])\s*((?<=[\d}})])(?:\s*){_KNOWN}{_POWER}{_PER}|(?<=[\d}})])\s*{_SYMBOL}{_POWER}(?:\s*/\s*\(?{_SYMBOL}{_POWER}\)?)+|(?<=\s)m\s*\^\s*\{{?[23]\}}?|(?<=\s){_KNOWN}{_POWER}{_PER})\s*$")
-_TEXT_UNIT = re.compile(rf"\s*((?:\(?\s*\\text\{{[^{{}}]*\}}\s*\)?{_POWER}\s*(?:/|\\cdot)?\s*)+(?:{_SYMBOL}{_POWER})?)\s*$")
+_BARE_UNIT = re.compile(rf"(?<=[\d}})a-z])\s*((?<=[\d}})])(?:\s*){_KNOWN}{_POWER}{_PER}|"
+                  rf"(?<=[\d}})])\s*{_SYMBOL}{_POWER}(?:\s*/\s*\(?{_SYMBOL}{_POWER}\)?)+|"
+                  rf"(?<=\s)m\s*\^\s*\{{?[23]\}}?|(?<=\s){_KNOWN}{_POWER}{_PER})\s*$")
+_TEXT_UNIT = re.compile(rf"\s*((?:\(?\s*\\text\{{[^{{}}]*\}}\s*\)?{_POWER}\s*(?:/|"
+                  rf"\\cdot)?\s*)+(?:{_SYMBOL}{_POWER})?)\s*$")
 _NOUN_UNIT = re.compile(r"\s+(\(?[A-Za-z]{3,}(?:[ -][A-Za-z]{2,}){0,5}\)?)\s*$")
 _MONEY_SIGN = {"¤": "dollar", "£": "pound_sterling", "€": "euro", "₹": "rupee", "¥": "yen"}
 _MONEY_WORD = re.compile(r"^(?:USD|US¤|Rs\.?|INR|EUR|GBP)\s*(?=[\d.])")
 _TRIG = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?(?![A-Za-z])")
 _DEGREE = re.compile(r"\s*°\s*([CFK]|\\text\{\s*[CFK]\s*\})?$")
-_NOT_UNIT = re.compile(r"(?i)\b(?:is|are|was|if|else|and|not|than|for|mod|[ap]\.?m|base|to|by|when|where|only|plus|pi|BC|AD|I{1,3}|IV)\b|=|\d{2}")
+_NOT_UNIT = re.compile(r"(?i)\b(?:is|are|was|if|else|and|not|than|for|mod|[ap]\.?m|base|to|by|when|where|"
+                  r"only|plus|pi|BC|AD|I{1,3}|IV)\b|=|\d{2}")
 
+# %% ../nbs/01_compare.ipynb #6f792007
 @lru_cache(4096)
 def split_unit(s: str) -> "tuple[str, str]":
-    "`(value, unit)` of a cleaned answer; the unit is `''` when there is none. Words that change the value are no unit."
+    """`(value, unit)` of a cleaned answer; the unit is `''` when there is none. Words that change the
+    value are no unit."""
     sign = re.match(r"(-?\s*)([¤£€₹¥])\s*(?=[-\d.\\(])", s)
     if sign: return _scale_out(sign[1] + s[sign.end():], _MONEY_SIGN[sign[2]])
     if s[-1:] in _MONEY_SIGN: return s[:-1].strip(), _MONEY_SIGN[s[-1]]
-    if (m := _MONEY_WORD.match(s)): return s[m.end():].strip(), {"U": "dollar", "E": "euro", "G": "pound_sterling"}.get(m[0][0], "rupee")
-    if (m := _DEGREE.search(s)) and m.start() and not _TRIG.search(s): return s[:m.start()].strip(), "degree" if not m[1] else "deg" + re.sub(r"\W|text", "", m[1])
+    if (m := _MONEY_WORD.match(s)):
+        return s[m.end():].strip(), {"U": "dollar", "E": "euro", "G": "pound_sterling"}.get(m[0][0], "rupee")
+    if (m := _DEGREE.search(s)) and m.start() and not _TRIG.search(s):
+        return s[:m.start()].strip(), "degree" if not m[1] else "deg" + re.sub(r"\W|text", "", m[1])
     for pattern in (_TEXT_UNIT, _BARE_UNIT, _NOUN_UNIT):
         m = pattern.search(s)
         if not m or not s[:m.start()].strip(): continue
@@ -296,18 +382,23 @@ def _may_drop(words: str) -> bool:
     scale = re.match(r"(?i)\s*(?:hundred|thousand|million|billion|trillion)s?\b", words)
     rest = words[scale.end():] if scale else words
     if not rest.strip() or re.fullmatch(r"(?i)\s*(?:squared|cubed)\s*", rest): return False
-    return not (UNSURE.search(rest) or _NOT_UNIT.search(re.sub(r"\^\s*\{?-?\d\}?", "", rest)) or SCALING.search(re.sub(r"(?i)squared|cubed|percent(?= )", "", rest)))
+    return not (UNSURE.search(rest) or _NOT_UNIT.search(re.sub(r"\^\s*\{?-?\d\}?", "", rest))
+                or SCALING.search(re.sub(r"(?i)squared|cubed|percent(?= )", "", rest)))
 
 def _scale_out(value: str, words: str) -> "tuple[str, str]":
     "Move a scale word from the unit to the value: `4`, `million dollars` is `4 million`, `dollars`."
     m = re.match(r"(?i)\s*(hundred|thousand|million|billion|trillion)s?\b\s*", words)
     return (f"{value} \\text{{{m[1].lower()}}}", words[m.end():].strip()) if m else (value, words.strip())
 
-# %% ../nbs/01_compare.ipynb #e2788aa5
-_ALIAS = {"cents": "cent", "hrs": "hour", "yrs": "year", "yr": "year", "secs": "second", "sec": "second", "mins": "minute", "m": "meter", "h": "hour", "in": "inch", "sq": "square",
-          "kmph": "kph", "\\Omega": "ohm", "dollars": "dollar", "usd": "dollar", "euros": "euro", "rupees": "rupee", "deg": "degree", "degrees": "degree", "pc": "parsec", "au": "astronomical_unit", "AU": "astronomical_unit",
-          "degC": "degC", "degF": "degF", "L": "liter", "l": "liter", "a": "a?", "d": "d?"}
-_NEUTRAL = {"unit", "units", "total", "intotal", "altogether", "inall", "points", "point", "of", "the", "people", "ways", "each"}
+# %% ../nbs/01_compare.ipynb #fa092022
+_ALIAS = {"cents": "cent", "hrs": "hour", "yrs": "year", "yr": "year", "secs": "second", "sec": "second",
+          "mins": "minute", "m": "meter", "h": "hour", "in": "inch", "sq": "square", "kmph": "kph",
+          "\\Omega": "ohm", "dollars": "dollar", "usd": "dollar", "euros": "euro", "rupees": "rupee",
+          "deg": "degree", "degrees": "degree", "pc": "parsec", "au": "astronomical_unit",
+          "AU": "astronomical_unit", "degC": "degC", "degF": "degF", "L": "liter", "l": "liter", "a": "a?",
+          "d": "d?"}
+_NEUTRAL = {"unit", "units", "total", "intotal", "altogether", "inall", "points", "point", "of", "the",
+            "people", "ways", "each"}
 _registry = None
 
 def _units():
@@ -316,14 +407,17 @@ def _units():
     if _registry is None:
         import pint
         r = pint.UnitRegistry(cache_folder=None)
-        for line in ("dollar = [dollars]", "cent = 0.01 dollar", "euro = [euros]", "pound_sterling = [sterling]", "rupee = [rupees]", "yen = [yens]"): r.define(line)
+        for line in ("dollar = [dollars]", "cent = 0.01 dollar", "euro = [euros]",
+                     "pound_sterling = [sterling]", "rupee = [rupees]", "yen = [yens]"):
+            r.define(line)
         _registry = r
     return _registry
 
 @lru_cache(1024)
 def _as_unit(words: str):
     "`words` as a unit of the registry, or None for counted things."
-    w = re.sub(r"(?i)\s+(?:old|long|tall|wide|high|deep|away|apart|each|left|total|altogether|in total|in all)$", "", words.strip(" ."))
+    w = re.sub(r"(?i)\s+(?:old|long|tall|wide|high|deep|away|apart|each|left|total|altogether|in "
+               r"total|in all)$", "", words.strip(" ."))
     w = re.sub(r"\\cdot|\\times|·|\*", "*", w)
     w = re.sub(r"(?i)\bper\b", "/", re.sub(r"\{|\}", "", w))
     w = re.sub(r"(?i)\b(square|sq\.?)\s+([A-Za-z]+)", r"\2^2", w)
@@ -337,32 +431,41 @@ def _as_unit(words: str):
         except Exception: continue
     return None
 
+# %% ../nbs/01_compare.ipynb #6e0f8328
 @lru_cache(1024)
 def unit_factor(gold: str, pred: str) -> "Fraction | str | None":
-    "What a number with the unit `pred` is multiplied by to be in the unit `gold`; `'rad'`/`'deg'` for angles; None when they measure different things."
-    if re.sub(r"\W|s\b", "", gold.lower()) == re.sub(r"\W|s\b", "", pred.lower()) and gold.islower() and pred.islower(): return Fraction(1)
+    """What a number with the unit `pred` is multiplied by to be in the unit `gold`; `'rad'`/`'deg'` for
+    angles; None when they measure different things."""
+    singular = [re.sub(r"\W|s\b", "", x.lower()) for x in (gold, pred)]
+    if singular[0] == singular[1] and gold.islower() and pred.islower(): return Fraction(1)
     g, p = _as_unit(gold), _as_unit(pred)
     if g is None and p is None: return Fraction(1)
-    if g is None or p is None: return Fraction(1) if re.sub(r"\W", "", (gold if g is None else pred)).lower() in _NEUTRAL else None
+    if g is None or p is None:
+        return Fraction(1) if re.sub(r"\W", "", (gold if g is None else pred)).lower() in _NEUTRAL else None
     if g.dimensionality != p.dimensionality: return None
     if {str(g), str(p)} == {"degree", "radian"}: return "deg" if str(g) == "degree" else "rad"
     if g == p: return Fraction(1)
     try: return Fraction(_units().Quantity(1, p).to(g).magnitude).limit_denominator(10**9) or None
     except Exception: return None
 
-# %% ../nbs/01_compare.ipynb #905a2ccc
-_LETTER = re.compile(r"(?i:the\s+)?(?i:(?:correct\s+)?(?:option|choice|answer)(?:\s+is)?)?\s*:?\s*\(?\s*([A-J])\s*\)?\s*[.)]?")
-_LABEL = re.compile(r"(?i:(?:option|choice)\s+)?(?:\(\s*([A-J])\s*\)\s*[.:]?|([A-J])\s*[.):](?=\s|\\|\d|$)|([A-J])\s+-\s+(?=[A-Za-z\\]{2,}|[a-z] [a-z]))\s*(.+)", re.S)
+# %% ../nbs/01_compare.ipynb #881f0c7e
+_LETTER = re.compile(r"(?i:the\s+)?(?i:(?:correct\s+)?(?:answer\s+)?(?:option|choice|"
+                  r"answer)(?:\s+is)?)?\s*:?\s*[(\[]?\s*([A-J])\s*[)\]]?\s*[.)]?")
+_LOWER = re.compile(r"(?i:option|choice)\s*\(?([a-j])\)?")
+_LABEL = re.compile(r"(?i:(?:option|choice)\s+)?(?:\(\s*([A-J])\s*\)\s*[.:]?|([A-J])\s*[.):](?=\s|\\|"
+                  r"\d|$)|([A-J])\s+-\s+(?=[A-Za-z\\]{2,}|[a-z] [a-z]))\s*(.+)", re.S)
 _TWO = re.compile(r"(?:^|[\s,;(])(?:and\s+|or\s+)?\(?[A-J]\s*[):](?:\s|$)|^\s*(?:,|and\b|or\b|&|/)")
 
 @lru_cache(4096)
 def choice(s: str) -> "tuple[str, str] | None":
-    "`(letter, value)` of a multiple-choice answer (`C`, `(C)`, `Option C`, `C. 27`), the value `''` when it is not given."
+    """`(letter, value)` of a multiple-choice answer (`C`, `(C)`, `Option C`, `C. 27`), the value `''`
+    when it is not given."""
     t = re.sub(r"\s+", " ", _TEXT.sub(r"\1", s)).strip()
-    if (m := _LETTER.fullmatch(t)): return m[1], ""
+    if (m := _LETTER.fullmatch(t) or _LOWER.fullmatch(t)): return m[1].upper(), ""
     if not (m := _LABEL.fullmatch(t)): return None
     value = m[4].strip()
-    return None if _TWO.search(value) or (m[3] and re.search(r"\d", value[:2])) else (m[1] or m[2] or m[3], value)
+    return None if _TWO.search(value) or (m[3] and re.search(r"\d", value[:2])) else (m[1] or m[2] or m[3],
+                      value)
 
 def by_choice(g: str, p: str, same) -> "bool | None":
     gc, pc = choice(g), choice(p)
@@ -370,16 +473,18 @@ def by_choice(g: str, p: str, same) -> "bool | None":
     if gc is None: return same(g, pc[1]) if pc[1] else (False if number(g) is not None else None)
     if pc is None: return bool(gc[1]) and same(gc[1], p)
     if gc[0] != pc[0]: return False
-    return not (gc[1] and pc[1] and number(gc[1]) is not None and number(pc[1]) is not None) or same(gc[1], pc[1])
+    return not (gc[1] and pc[1] and number(gc[1]) is not None and number(pc[1]) is not None) or same(gc[1],
+                      pc[1])
 
 def _letters_run(g: str, p: str) -> "bool | None":
     "`ACD` against `A, C, D`."
-    if not (re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", g) or re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", p)): return None
+    if not (re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", g) or re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", p)):
+        return None
     letters = [re.sub(r"\\text|[\s,{}]|and", "", x) for x in (g, p)]
     if not all(re.fullmatch("[A-J]+", x) for x in letters): return None
     return sorted(letters[0]) == sorted(letters[1])
 
-# %% ../nbs/01_compare.ipynb #4dfa0c5b
+# %% ../nbs/01_compare.ipynb #e13f3f87
 _TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*([ap])?\.?\s?m?\.?", re.I)
 _NOON = re.compile(r"(\d{1,2})\s*([ap])\.?\s?m\.?", re.I)
 _RATIO = re.compile(r"\s*(?::|\\text\{\s*to\s*\}|\bto\b|\\colon)\s*")
@@ -399,7 +504,8 @@ def by_colon(g: str, p: str, same) -> "bool | None":
     gt, pt = _time(g), _time(p)
     if gt and pt and len(g) + len(p) > 6: return _same_time(gt, pt)
     g, p = (_TEXT.sub(r"\1", s) if re.fullmatch(r"\\text\{[\d\s.]+ to [\d\s.]+\}", s) else s for s in (g, p))
-    gr, pr = ([x for x in _RATIO.split(s)] if not re.search(r"[{(\[].*(?:mid|:)|\\in", s) else [s] for s in (g, p))
+    gr, pr = ([x for x in _RATIO.split(s)] if not re.search(r"[{(\[].*(?:mid|:)|\\in", s) else [s]
+              for s in (g, p))
     if len(gr) == len(pr) == 1: return None
     if len(gr) != len(pr): return _ratio_as_fraction(g, p, gr, pr)
     numbers = [[number(split_unit(x)[0]) for x in r] for r in (gr, pr)]
@@ -410,21 +516,29 @@ def by_colon(g: str, p: str, same) -> "bool | None":
 def _ratio_as_fraction(g, p, gr, pr) -> "bool | None":
     "`3:4` may be written as a fraction, not as a number that it happens to equal."
     r, f = (gr, p) if len(gr) > 1 else (pr, g)
-    if len(r) == 2 and re.fullmatch(r"\\frac\{\d+\}\{\d+\}|\d+\s*/\s*\d+", f) and None not in (a := [number(x) for x in r]) and a[1].value and not re.search(r":0\d", g + p):
+    if len(r) == 2 and re.fullmatch(r"\\frac\{\d+\}\{\d+\}|\d+\s*/\s*\d+", f) and None not in (a := [number(
+                      x) for x in r]) and a[1].value and not re.search(r":0\d", g + p):
         return a[0].value/a[1].value == number(f).value
     return False if all(number(x) is not None for x in r) else None
 
-# %% ../nbs/01_compare.ipynb #414dd33d
+# %% ../nbs/01_compare.ipynb #83e11f59
 _WORD = re.compile(r"[A-Za-z(][A-Za-z '.,/&()\-]*")
 _BARE_WORD = re.compile(r"[A-Za-z]{3,}(?:[ -][A-Za-z]{2,})*|no|No|NO")
-_NOUNS = set("function triangle number numbers angle quadrilateral polygon integer integers set sequence series curve matrix graph line relation statement day player team solution solutions real reals side shape".split())
-_SYNONYM = {"dne": "does not exist", "no solutions": "no solution", "none exist": "none", "does not converge": "diverges", "divergent": "diverges", "convergent": "converges", "infinite": "infinity",
-            "infinitely many solutions": "infinitely many", "there is no solution": "no solution", "there are no solutions": "no solution", "impossible": "impossible", "y": "yes", "n": "no", "t": "true", "f": "false",
-            "undefined.": "undefined", "all reals": "all real numbers", "all real": "all real numbers", "every real number": "all real numbers", "any real number": "all real numbers"}
+_NOUNS = set("function triangle number numbers angle quadrilateral polygon integer integers "
+             "set sequence series curve matrix graph line relation statement day player team "
+             "solution solutions real reals side shape".split())
+_SYNONYM = {"dne": "does not exist", "no solutions": "no solution", "none exist": "none",
+            "does not converge": "diverges", "divergent": "diverges", "convergent": "converges",
+            "infinite": "infinity", "infinitely many solutions": "infinitely many",
+            "there is no solution": "no solution", "there are no solutions": "no solution",
+            "impossible": "impossible", "y": "yes", "n": "no", "t": "true", "f": "false",
+            "undefined.": "undefined", "all reals": "all real numbers", "all real": "all real numbers",
+            "every real number": "all real numbers", "any real number": "all real numbers"}
 
 @lru_cache(4096)
 def words_of(s: str) -> "str | None":
-    "The words of an answer that is prose (`\\text{even}`, `Tuesday`), in lower case, without articles; None for mathematics."
+    """The words of an answer that is prose (`\\text{even}`, `Tuesday`), in lower case, without
+    articles; None for mathematics."""
     t = re.sub(r"\s+", " ", _TEXT.sub(r"\1", s)).strip(" .,")
     if len(t) < 2 or _FUNCTION.fullmatch(t): return None
     if not (_BARE_WORD.fullmatch(t) or (t != s.strip() and _WORD.fullmatch(t))): return None
@@ -435,7 +549,9 @@ def words_of(s: str) -> "str | None":
 def by_words(g: str, p: str, same) -> "bool | None":
     a, b = words_of(g), words_of(p)
     if not a and not b: return None
-    if not (a and b): return _key(g).lower() == _key(p).lower() if min(len(_key(g)), len(_key(p))) > 1 and _key(g).isalpha() and _key(p).isalpha() and (g.isupper() == p.isupper()) else False
+    if not (a and b):
+        return _key(g).lower() == _key(p).lower() if min(len(_key(g)), len(_key(p))) > 1 and _key(g).isalpha(
+                          ) and _key(p).isalpha() and (g.isupper() == p.isupper()) else False
     if a == b: return True
     if a in ("yes", "no", "true", "false") and re.match(rf"{a}\b,", b): return True
     sets = [sorted(x for x in re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*", w) if x) for w in (a, b)]
@@ -443,9 +559,11 @@ def by_words(g: str, p: str, same) -> "bool | None":
     short, long = sorted((a, b), key=len)
     return long.startswith(short + " ") and long[len(short) + 1:] in _NOUNS and len(short) > 2
 
-# %% ../nbs/01_compare.ipynb #8dc5f73a
-_BASE = re.compile(r"\(?\s*([0-9A-Za-z]+)\s*\)?\s*(?:_\s*\{?\s*\(?(?:\\text\{\s*)?(\w+)\s*\}?\s*\)?\}?|(?:\\text\{)?[\s(,]*(?:in\s+)?base[\s-]+(\w+)\)?\s*\}?)")
-_BASES = dict(zip("two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(), range(2, 17)))
+# %% ../nbs/01_compare.ipynb #ca020856
+_BASE = re.compile(r"\(?\s*([0-9A-Za-z]+)\s*\)?\s*(?:_\s*\{?\s*\(?(?:\\text\{\s*)?(\w+)\s*\}?\s*\)?"
+                  r"\}?|(?:\\text\{)?[\s(,]*(?:in\s+)?base[\s-]+(\w+)\)?\s*\}?)")
+_BASES = dict(zip("two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+                  "fifteen sixteen".split(), range(2, 17)))
 
 def _base(s: str) -> "tuple[str, int | None] | None":
     m = _BASE.fullmatch(s)
@@ -453,7 +571,8 @@ def _base(s: str) -> "tuple[str, int | None] | None":
     b = m[2] or m[3]
     b = int(b) if b.isdigit() else _BASES.get(b.lower())
     digits = m[1].upper()
-    return (digits, b) if b and 2 <= b <= 36 and all(c.isalnum() and int(c, 36) < b for c in digits) and any(c.isdigit() for c in digits) else None
+    return (digits, b) if b and 2 <= b <= 36 and all(c.isalnum() and int(c, 36) < b for c in digits) and any(
+                      c.isdigit() for c in digits) else None
 
 def by_base(g: str, p: str, same) -> "bool | None":
     a, b = _base(g), _base(p)
@@ -462,12 +581,15 @@ def by_base(g: str, p: str, same) -> "bool | None":
     named, other = (a, p) if a else (b, g)
     return named[0] == re.sub(r"\s", "", other).upper()
 
-# %% ../nbs/01_compare.ipynb #3cd8220e
+# %% ../nbs/01_compare.ipynb #4bec9b82
 Piece = namedtuple("Piece", "lo hi closed_lo closed_hi")                 # '-oo' and 'oo' for no end
 _REL = re.compile(r"\\leqq?|\\geqq?|\\le(?![A-Za-z])|\\ge(?![A-Za-z])|<|>|\\ne(?![A-Za-z])")
-_REALS = {"\\mathbb{R}", "\\text{all real numbers}", "\\text{all reals}", "all real numbers", "all reals", "\\text{any real number}", "any real number", "(-\\infty,\\infty)", "(-\\infty,+\\infty)", "\\text{every real number}", "\\R"}
+_REALS = {"\\mathbb{R}", "\\text{all real numbers}", "\\text{all reals}", "all real numbers", "all reals",
+          "\\text{any real number}", "any real number", "(-\\infty,\\infty)", "(-\\infty,+\\infty)",
+          "\\text{every real number}", "\\R"}
 _VAR = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?(?:\s*\([A-Za-z]\))?'*")
-_BUILDER = re.compile(r"\\\{\s*(?:\(?)([A-Za-z](?:_\w)?)\)?\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\||:|\\colon|\\text\{\s*such that\s*\})\s*(.+?)\\\}", re.S)
+_BUILDER = re.compile(r"\\\{\s*(?:\(?)([A-Za-z](?:_\w)?)\)?\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\||:|"
+                  r"\\colon|\\text\{\s*such that\s*\})\s*(.+?)\\\}", re.S)
 
 def _norm(s: str) -> str: return re.sub(r"\s+", "", s)
 
@@ -476,13 +598,19 @@ def _bound(piece: str) -> "tuple[str, list[Piece]] | None":
     ops, ends = _REL.findall(piece), [x.strip() for x in _REL.split(piece)]
     if len(ops) not in (1, 2) or not all(ends): return None
     if any(o.startswith("\\ne") for o in ops): return _not_equal(ends) if len(ops) == 1 else None
-    if all(o in (">",) or o.startswith("\\ge") for o in ops) and ops: ops, ends = [o.replace(">", "<").replace("\\ge", "\\le") for o in ops[::-1]], ends[::-1]
+    if all(o in (">",) or o.startswith("\\ge") for o in ops) and ops:
+        ops, ends = [o.replace(">", "<").replace("\\ge", "\\le") for o in ops[::-1]], ends[::-1]
     if not all(o == "<" or o.startswith("\\le") for o in ops): return None
     shut = [o != "<" for o in ops]
-    if len(ops) == 2: return (ends[1], [Piece(_end(ends[0]), _end(ends[2]), shut[0], shut[1])]) if _VAR.fullmatch(ends[1]) else None
-    if _VAR.fullmatch(ends[0]) and not _VAR.fullmatch(ends[1]): return ends[0], [Piece("-oo", _end(ends[1]), False, shut[0])]
-    if _VAR.fullmatch(ends[1]) and (not _VAR.fullmatch(ends[0]) or ends[0].startswith("\\")): return ends[1], [Piece(_end(ends[0]), "oo", shut[0], False)]
-    if _VAR.fullmatch(ends[0]) and ends[1].startswith("\\"): return ends[0], [Piece("-oo", _end(ends[1]), False, shut[0])]
+    if len(ops) == 2:
+        return ((ends[1], [Piece(_end(ends[0]), _end(ends[2]), shut[0], shut[1])]) if _VAR.fullmatch(ends[1])
+                else None)
+    if _VAR.fullmatch(ends[0]) and not _VAR.fullmatch(ends[1]):
+        return ends[0], [Piece("-oo", _end(ends[1]), False, shut[0])]
+    if _VAR.fullmatch(ends[1]) and (not _VAR.fullmatch(ends[0]) or ends[0].startswith("\\")):
+        return ends[1], [Piece(_end(ends[0]), "oo", shut[0], False)]
+    if _VAR.fullmatch(ends[0]) and ends[1].startswith("\\"):
+        return ends[0], [Piece("-oo", _end(ends[1]), False, shut[0])]
     return None
 
 def _not_equal(ends: list) -> "tuple[str, list[Piece]] | None":
@@ -495,6 +623,7 @@ def _end(s: str) -> str:
     s = _norm(split_unit(s.strip())[0])
     return {"\\infty": "oo", "+\\infty": "oo", "-\\infty": "-oo"}.get(s, s)
 
+# %% ../nbs/01_compare.ipynb #e370280b
 def _without(points: list) -> "list[Piece] | None":
     "The real line without some points (plain numbers, put in order)."
     values = [number(x) for x in points]
@@ -503,7 +632,7 @@ def _without(points: list) -> "list[Piece] | None":
     ends = ["-oo", *points, "oo"]
     return [Piece(a, b, False, False) for a, b in zip(ends, ends[1:])]
 
-# %% ../nbs/01_compare.ipynb #6d765240
+# %% ../nbs/01_compare.ipynb #e94b9ea7
 def _interval(s: str) -> "Piece | None":
     if not (s[:1] in "([" and s[-1:] in ")]" and _wraps(s)): return None
     ends = split_top(s[1:-1], ",")
@@ -511,17 +640,21 @@ def _interval(s: str) -> "Piece | None":
 
 def _minus(s: str) -> "list[Piece] | None":
     "`\\mathbb{R} \\setminus \\{1, 2\\}` and words for it."
-    m = re.fullmatch(r"(?:\\mathbb\{R\}|\(-\\infty,\s*\\infty\)|(?:\\text\{)?all real(?: number)?s(?: (?:except|but)(?: for)?)?\s*\}?)\s*(?:\\setminus|-|\\text\{\s*(?:except|but)\s*(?:for)?\s*\})?\s*(?:\\\{(.*)\\\}|(?:[A-Za-z]\s*=\s*)?([-\d./\\{}a-z]+))", s)
+    m = re.fullmatch(r"(?:\\mathbb\{R\}|\(-\\infty,\s*\\infty\)|(?:\\text\{)?all real(?: number)?s(?: "
+                     r"(?:except|but)(?: for)?)?\s*\}?)\s*(?:\\setminus|-|\\text\{\s*(?:except|"
+                     r"but)\s*(?:for)?\s*\})?\s*(?:\\\{(.*)\\\}|(?:[A-Za-z]\s*=\s*)?([-\d./\\{}a-z]+))", s)
     return _without(split_top(m[1] or m[2])) if m else None
 
 def as_set(s: str) -> "tuple[str | None, list[Piece]] | None":
-    "`(name or None, intervals)` of a cleaned answer that is a set of reals; None for anything else. No intervals is the empty set."
+    """`(name or None, intervals)` of a cleaned answer that is a set of reals; None for anything else.
+    No intervals is the empty set."""
     if _norm(s) in _REALS or s in _REALS: return None, [Piece("-oo", "oo", False, False)]
     if _norm(s) == "\\emptyset": return None, []
     if (m := _BUILDER.fullmatch(s)):
         inner = as_set(re.sub(r",\s*[A-Za-z]\s*\\in\s*\\mathbb\{R\}\s*$", "", m[2]).strip())
         return inner and (None if inner[0] in (None, m[1]) else inner[0], inner[1])
-    if (m := re.match(r"([A-Za-z](?:_\w)?(?:\([A-Za-z]\))?)\s*\\in\s*", s)): return as_set(s[m.end():].strip())
+    if (m := re.match(r"([A-Za-z](?:_\w)?(?:\([A-Za-z]\))?)\s*\\in\s*", s)):
+        return as_set(s[m.end():].strip())
     if (m := _minus(s)): return None, m
     unions = split_top(s, r"\\cup(?![A-Za-z])|\\text\{\s*(?:or|∪)\s*\}|\bor\b|\\(?:lor|vee)(?![A-Za-z])")
     if len(unions) > 1:
@@ -531,8 +664,10 @@ def as_set(s: str) -> "tuple[str | None, list[Piece]] | None":
     if (iv := _interval(s)): return None, [iv]
     return _bound(s) or _conditions(s)
 
+# %% ../nbs/01_compare.ipynb #bfa77ecd
 def _conditions(s: str) -> "tuple[str, list[Piece]] | None":
-    "`x > 2 and x < 5` and `x < 2, x > 5`: both conditions when they leave an interval between them, either otherwise."
+    """`x > 2 and x < 5` and `x < 2, x > 5`: both conditions when they leave an interval between them,
+    either otherwise."""
     parts = [_bound(x) for x in split_top(s)]
     if len(parts) < 2 or None in parts or len({n for n, _ in parts}) > 1: return None
     name, pieces = parts[0][0], [p for _, ps in parts for p in ps]
@@ -540,29 +675,39 @@ def _conditions(s: str) -> "tuple[str, list[Piece]] | None":
         out = _without([ps[0].hi for _, ps in parts])
         return out and (name, out)
     lows, highs = [p for p in pieces if p.hi == "oo"], [p for p in pieces if p.lo == "-oo"]
-    if len(pieces) == 2 and len(lows) == len(highs) == 1 and (a := number(lows[0].lo)) and (b := number(highs[0].hi)) and a.value < b.value:
+    if len(pieces) == 2 and len(lows) == len(highs) == 1 and (a := number(lows[0].lo)) and (b := number(
+                      highs[0].hi)) and a.value < b.value:
         return name, [Piece(lows[0].lo, highs[0].hi, lows[0].closed_lo, highs[0].closed_hi)]
     return None if re.search(r"\band\b|\\(?:wedge|land)", s) else (name, pieces)
 
-def _plain_pair(s: str) -> bool: return _interval(s) is not None and s[0] + s[-1] in ("()", "[]") and "\\infty" not in s
+def _plain_pair(s: str) -> bool:
+    return _interval(s) is not None and s[0] + s[-1] in ("()", "[]") and "\\infty" not in s
 
 def by_set(g: str, p: str, same) -> "bool | None":
     if _norm(g) in ("\\text{none}", "none") or _plain_pair(g) and _plain_pair(p): return None
     gs, ps = as_set(g), as_set(p)
-    if gs is None and ps is None: return None
-    if gs is None or ps is None: return None if "<" in g + p or "\\le" in g + p or "\\ge" in g + p or ">" in g + p or "\\cup" in g + p else _empty(g, p, gs, ps)
+    if gs is None and ps is None:
+        unions = [split_top(s, r"\\cup(?![A-Za-z])") for s in (g, p)]
+        return pairs_off(*unions, same) or None if len(unions[0]) == len(unions[1]) > 1 else None
+    if gs is None or ps is None:
+        return (None if "<" in g + p or "\\le" in g + p or "\\ge" in g + p or ">" in g + p
+                or "\\cup" in g + p else _empty(g, p, gs, ps))
     if gs[0] and ps[0] and _norm(gs[0]) != _norm(ps[0]) and "(" not in gs[0] + ps[0]: return False
     def alike(a: Piece, b: Piece) -> bool:
         shut = a.closed_lo == b.closed_lo and a.closed_hi == b.closed_hi
-        return shut and all(x == y or ("oo" not in (x[-2:], y[-2:]) and same(x, y)) for x, y in zip(a[:2], b[:2]))
+        return shut and all(x == y or ("oo" not in (x[-2:], y[-2:]) and same(x, y)) for x, y in zip(a[:2],
+                          b[:2]))
     return pairs_off(gs[1], ps[1], alike)
 
 def _empty(g, p, gs, ps) -> "bool | None":
     "The empty set and all reals in words."
     s, w = (gs, p) if gs is not None else (ps, g)
-    if not s[1]: return True if words_of(w) in ("no solution", "empty set", "no real solution", "no real solutions", "empty") else None
+    if not s[1]:
+        return True if words_of(w) in ("no solution", "empty set", "no real solution", "no real solutions",
+                          "empty") else None
     return None
 
+# %% ../nbs/01_compare.ipynb #3c72cf2c
 def pairs_off(gold: list, pred: list, same: Callable) -> bool:
     "Whether each of `gold` has its own equal in `pred` (a perfect matching of small lists)."
     if len(gold) != len(pred): return False
@@ -573,26 +718,32 @@ def pairs_off(gold: list, pred: list, same: Callable) -> bool:
         del left[hit]
     return True
 
-# %% ../nbs/01_compare.ipynb #16984d29
+# %% ../nbs/01_compare.ipynb #4b009b47
 _EQ = re.compile(r"(?<![<>!\\:=])=(?!=)|:=")
-_SIMPLE = re.compile(r"(?:[A-Za-z]{1,3}|\\[a-z]+|\\mathcal\{\w\})(?:_\{?(?:\\text\{)?[\w ,+\\-]+\}?\}?)?'*(?:\s*\([^()=]*\))?")
+_SIMPLE = re.compile(r"(?:[A-Za-z]{1,3}|\\[a-z]+|\\mathcal\{\w\})(?:_\{?(?:\\text\{)?[\w ,"
+                  r"+\\-]+\}?\}?)?'*(?:\s*\([^()=]*\))?")
 
 def sides(s: str) -> "list[str]":
     "The sides of an equation or chain at top level; `[s]` when there is no equals sign."
     return split_top(s, _EQ.pattern) if "=" in s else [s]
 
 def _unsolved(left: str) -> bool:
-    "Whether a left side is an equation's in one unknown (`2x`, `x + 1`) and not the name of something asked for."
+    """Whether a left side is an equation's in one unknown (`2x`, `x + 1`) and not the name of something
+    asked for."""
     t = re.sub(r"\\text\{[^{}]*\}|_\{[^{}]*\}|_\w|'", "", left)
-    if re.fullmatch(r"\s*\\?[A-Za-z]+\s*\([^()]*\)\s*", t) or re.search(r"\\(?:sin|cos|tan|log|ln|lim|sum|int|binom|angle|max|min|lfloor)|[|#\[]", t): return False
+    if re.fullmatch(r"\s*\\?[A-Za-z]+\s*\([^()]*\)\s*", t) or re.search(
+                      r"\\(?:sin|cos|tan|log|ln|lim|sum|int|binom|angle|max|min|lfloor)|[|#\[]", t):
+        return False
     letters = set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", t)))
     if len(letters) != 1 or not re.search(r"\d", t): return False
     return not re.fullmatch(r"\s*[A-Za-z]\s*\^\s*\{?\d+\}?\s*", t)
 
 def _value_side(parts: "list[str]") -> "str | None":
-    "The side that carries the value of an equation: the last, or the first when the last is but a name; None for an unsolved one."
+    """The side that carries the value of an equation: the last, or the first when the last is but a
+    name; None for an unsolved one."""
     first, last = parts[0], parts[-1]
-    if _SIMPLE.fullmatch(last) and re.fullmatch(r"[A-Za-z](?:_\w)?", last) and not _SIMPLE.fullmatch(first): return first
+    if _SIMPLE.fullmatch(last) and re.fullmatch(r"[A-Za-z](?:_\w)?", last) and not _SIMPLE.fullmatch(first):
+        return first
     return None if _unsolved(first) else last
 
 def by_equation(g: str, p: str, same, algebra) -> "bool | None":
@@ -604,23 +755,29 @@ def by_equation(g: str, p: str, same, algebra) -> "bool | None":
         return v is not None and same(g, v)
     v = _value_side(gs)
     names_it = _SIMPLE.fullmatch(gs[0]) or not re.search(r"\d", gs[0]) or not re.search(r"[A-Za-z]", gs[0])
-    return v is not None and bool(names_it) and not (_norm(gs[-1]) == "0" and not _SIMPLE.fullmatch(gs[0])) and same(v, p)
+    return (v is not None and bool(names_it) and not (_norm(gs[-1]) == "0"
+                      and not _SIMPLE.fullmatch(gs[0])) and same(v, p))
 
+# %% ../nbs/01_compare.ipynb #fd143f29
 def _both_equations(g, p, gs, ps, same, algebra) -> bool:
     left = _key(gs[0]), _key(ps[0])
     if left[0] == left[1]: return same(gs[-1], ps[-1])
     if all(_SIMPLE.fullmatch(x[0]) for x in (gs, ps)):
-        if "(" in left[0] + left[1] and all(re.fullmatch(r"[a-zA-Z]\([a-zA-Z]\)|[a-z]", x) for x in left): return same(gs[-1], ps[-1])    # y = and f(x) =
+        if "(" in left[0] + left[1] and all(re.fullmatch(r"[a-zA-Z]\([a-zA-Z]\)|[a-z]", x) for x in left):
+            return same(gs[-1], ps[-1])    # y = and f(x) =
         if number(gs[-1]) is not None and number(ps[-1]) is not None: return False
-    if not any(re.search(r"[A-Za-z]", re.sub(r"\\(?:frac|sqrt|cdot|times|pi|left|right)(?![A-Za-z])", "", x)) for x in (gs[0], ps[0])): return same(gs[-1], ps[-1])
+    if not any(re.search(r"[A-Za-z]", re.sub(r"\\(?:frac|sqrt|cdot|times|pi|left|right)(?![A-Za-z])", "",
+                      x)) for x in (gs[0], ps[0])):
+        return same(gs[-1], ps[-1])
     return algebra(" = ".join((gs[0], gs[-1])), " = ".join((ps[0], ps[-1])))
 
-# %% ../nbs/01_compare.ipynb #00673cf7
+# %% ../nbs/01_compare.ipynb #946b0c5e
 _BRACKETS = (("\\{", "\\}", "{}"), ("(", ")", "()"), ("[", "]", "[]"), ("(", "]", "(]"), ("[", ")", "[)"))
 _THOUSANDS = re.compile(r"-?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 def elements(s: str) -> "tuple[str, list[str]]":
-    "`('()', items)` for a tuple or interval with its brackets, `('{}', items)` for a set, `(',', items)` for a bare list, `('', [s])` for one thing."
+    """`('()', items)` for a tuple or interval with its brackets, `('{}', items)` for a set, `(',',
+    items)` for a bare list, `('', [s])` for one thing."""
     if _THOUSANDS.fullmatch(split_unit(s)[0]): return "", [s]
     for opening, shut, kind in _BRACKETS:
         if s.startswith(opening) and s.endswith(shut) and len(s) > len(opening) + len(shut) - 1 and _wraps(s):
@@ -645,12 +802,14 @@ def _spread(items: "list[str]") -> "list[str]":
 
 def _read_list(s: str) -> "tuple[str, list[str]]":
     "`elements` behind a name for the whole list (`x = 7, 250`, `x \\in \\{4, 9\\}`)."
-    m = re.match(r"\s*(\([A-Za-z\d_{}, ]+\)|[A-Za-z](?:_\w)?|\\(?:vec|overrightarrow|hat)\s*\{?\w+\}?)\s*(?:=|\\in)\s*(?=\\\{|[(\[]|[^=]*$)", s)
+    m = re.match(r"\s*(\([A-Za-z\d_{}, ]+\)|[A-Za-z](?:_\w)?|\\(?:vec|overrightarrow|"
+                 r"hat)\s*\{?\w+\}?)\s*(?:=|\\in)\s*(?=\\\{|[(\[]|[^=]*$)", s)
     if m and "=" not in s[m.end():]:
         kind, items = elements(s[m.end():].strip())
         if len(items) > 1 or kind: return kind, items
     return elements(s)
 
+# %% ../nbs/01_compare.ipynb #c86642ae
 def by_list(g: str, p: str, same) -> "bool | None":
     (gk, gi), (pk, pi) = _read_list(g), _read_list(p)
     if len(gi) == 1 and len(pi) == 1 and "{}" not in (gk, pk) and "\\pm" not in g + p: return None
@@ -664,7 +823,8 @@ def by_list(g: str, p: str, same) -> "bool | None":
     elif g_named and not any(n for n, _ in pn): gk, gi = _unnamed(gn, pk, gk)
     loose = {",", "{}", ""}
     if gk in loose and pk in loose: return pairs_off(_spread(gi), _spread(pi), same)
-    if gk and pk and (gk == pk or {gk, pk} == {",", "()"}): return len(gi) == len(pi) and all(map(same, gi, pi))
+    if gk and pk and (gk == pk or {gk, pk} == {",", "()"}):
+        return len(gi) == len(pi) and all(map(same, gi, pi))
     return False if gk and pk else None
 
 def _reworded(s: str) -> bool: return re.search(r"or equivalently|i\.e\.|that is|which is", s) is not None
@@ -672,12 +832,14 @@ def _reworded(s: str) -> bool: return re.search(r"or equivalently|i\.e\.|that is
 def _unnamed(named, other: str, kind: str) -> "tuple[str, list[str]]":
     "Values of named items: against a tuple in the order of their names, else as they stand."
     names = [n for n, _ in named]
-    if other == "()" and len(set(names)) == len(names): return "()", [v for _, v in (sorted(named) if all(len(n) == 1 for n in names) else named)]
+    if other == "()" and len(set(names)) == len(names):
+        return "()", [v for _, v in (sorted(named) if all(len(n) == 1 for n in names) else named)]
     return kind, [v for _, v in named]
 
-# %% ../nbs/01_compare.ipynb #c2cc5210
+# %% ../nbs/01_compare.ipynb #4a2306e5
 _APPROX = re.compile(r"\\approx(?![A-Za-z])")
-_EQUIV = re.compile(r",?\s*\\text\{\s*,?\s*\(?(?:or equivalently|or|i\.e\.,?|that is,?|which (?:is|equals)|equivalently|also written as)[\s,:]*\}|\bor equivalently\b|\bi\.e\.")
+_EQUIV = re.compile(r",?\s*\\text\{\s*,?\s*\(?(?:or equivalently|or|i\.e\.,?|that is,?|which (?:is|"
+                  r"equals)|equivalently|also written as)[\s,:]*\}|\bor equivalently\b|\bi\.e\.")
 
 def by_approximation(g: str, p: str, same) -> "bool | None":
     "`4\\sqrt2 \\approx 5.66`: the exact part counts; the decimal counts against a decimal."
@@ -692,13 +854,15 @@ def by_approximation(g: str, p: str, same) -> "bool | None":
     (g0, g1), (p0, p1) = options
     if same(g0, p0): return True
     gd, pd = g1 if g1 else None, p1 if p1 else None
-    return any(a and b and (number(split_unit(a)[0]) is not None) and same(a, b) for a, b in ((g0, pd), (gd, p0), (gd, pd)) if not (a == g0 and b == p0))
+    return any(a and b and (number(split_unit(a)[0]) is not None) and same(a, b) for a, b in ((g0, pd), (gd,
+                      p0), (gd, pd)) if not (a == g0 and b == p0))
 
 def by_remark(g: str, p: str, same) -> "bool | None":
     "`17 \\text{ (seventeen)}`, `17 \\text{ is the answer}`, `17 or equivalently 34/2`."
     parts = [x for x in _EQUIV.split(p) if x.strip()]
     if len(parts) > 1 and "equivalently" in p: return all(same(g, x) for x in parts)
-    m = re.search(r"\s*(?:\\text\{\s*\(([A-Za-z ,-]+)\)\s*\}|\\text\{,?\s*is (?:the|my) (?:final |correct )?answer\.?\s*\}|\\text\{\s*as (?:required|desired)\.?\s*\})$", p)
+    m = re.search(r"\s*(?:\\text\{\s*\(([A-Za-z ,-]+)\)\s*\}|\\text\{,?\s*is (?:the|my) (?:final |"
+                  r"correct )?answer\.?\s*\}|\\text\{\s*as (?:required|desired)\.?\s*\})$", p)
     if m and m.start() and (m[1] is None or not UNSURE.search(m[1])): return same(g, p[:m.start()])
     return None
 
@@ -708,22 +872,21 @@ def by_quantity(g: str, p: str, same, algebra, rounding: Rounding) -> "bool | No
     factor = unit_factor(gu, pu) if gu and pu else Fraction(1)
     if factor is None: return False
     a, b = number(gv), number(pv)
-    if isinstance(factor, str): return algebra(gv, rf"({pv}) \cdot \frac{{180}}{{\pi}}" if factor == "deg" else rf"({pv}) \cdot \frac{{\pi}}{{180}}")
+    if isinstance(factor, str):
+        return algebra(gv, rf"({pv}) \cdot \frac{{180}}{{\pi}}" if factor == "deg"
+                       else rf"({pv}) \cdot \frac{{\pi}}{{180}}")
     if a and b: return same_number(a, b._replace(value=b.value*factor, ulp=b.ulp*factor), rounding)
     if factor != 1: return algebra(gv, rf"({pv}) \cdot \frac{{{factor.numerator}}}{{{factor.denominator}}}")
     return same(gv, pv) if gu or pu else None
 
-def by_dots(g: str, p: str, same) -> "bool | None":
-    "Numbers that no unit and no word touches: the quick way for most."
-    a, b = number(g), number(p)
-    return None if a is None or b is None else "number"
-
-# %% ../nbs/01_compare.ipynb #9674cd5f
-def equivalent(gold: str, pred: str, algebra: "Callable[[str, str], bool]", rounding: Rounding = ROUNDING["strict"], depth: int = 0) -> bool:
+# %% ../nbs/01_compare.ipynb #11d1304c
+def equivalent(gold: str, pred: str, algebra: "Callable[[str, str], bool]", rounding: Rounding = ROUNDING[
+                  "strict"], depth: int = 0) -> bool:
     "Whether two answers are the same; `algebra(gold, pred)` settles what only algebra can."
     return decide(gold, pred, algebra, rounding, depth)[0]
 
-def decide(gold: str, pred: str, algebra, rounding: Rounding = ROUNDING["strict"], depth: int = 0) -> "tuple[bool, str]":
+def decide(gold: str, pred: str, algebra, rounding: Rounding = ROUNDING["strict"],
+           depth: int = 0) -> "tuple[bool, str]":
     "The verdict and the name of the rule that gave it."
     g, p = clean(gold), clean(pred)
     if not g or not p: return False, "empty"
@@ -739,6 +902,8 @@ def decide(gold: str, pred: str, algebra, rounding: Rounding = ROUNDING["strict"
 
 def _no_more(rule): return lambda g, p, same, algebra, rounding: rule(g, p, same)
 
-RULES = [("choice", _no_more(by_choice)), ("approximation", _no_more(by_approximation)), ("remark", _no_more(by_remark)), ("base", _no_more(by_base)),
-         ("set", _no_more(by_set)), ("list", _no_more(by_list)), ("equation", lambda g, p, same, algebra, rounding: by_equation(g, p, same, algebra)),
-         ("time or ratio", _no_more(by_colon)), ("words", _no_more(by_words)), ("quantity", by_quantity)]
+RULES = [("choice", _no_more(by_choice)), ("approximation", _no_more(by_approximation)), ("remark",
+                  _no_more(by_remark)), ("base", _no_more(by_base)), ("set", _no_more(by_set)), ("list",
+                  _no_more(by_list)), ("equation", lambda g, p, same, algebra, rounding: by_equation(g, p,
+                  same, algebra)), ("time or ratio", _no_more(by_colon)), ("words", _no_more(by_words)), (
+                  "quantity", by_quantity)]

@@ -6,51 +6,61 @@
 __all__ = ['MAX_DEPTH', 'WALL', 'RECYCLE', 'TIMEOUT', 'Verdict', 'BadGold', 'close_workers', 'judge', 'is_correct', 'judge_many',
            'explain']
 
-# %% ../nbs/01_verify.ipynb #7ad243e6
+# %% ../nbs/01_verify.ipynb #36e0c5b5
 import atexit, importlib.util, json, os, re, select, signal, subprocess, sys, threading, time
 from dataclasses import dataclass
 from typing import Any, Iterable
 
 from .answers import MAX_ANSWER, boxed, extract_candidates, gold_answer, plain_sentence, strip_thinking
-from .compare import ROUNDING, Rounding, choice, clean, decide, elements, equivalent, number, same_number, split_unit, words_of
+from .compare import ROUNDING, Rounding, choice, clean, decide, elements, equivalent, number
+from .compare import same_number, split_unit, words_of
 from .compare import _FUNCTION, _TEXT, _TRIG, _key
 from .records import SpotError
 
-# %% ../nbs/01_verify.ipynb #13196517
+# %% ../nbs/01_verify.ipynb #5b39f70c
 @dataclass(frozen=True)
 class Verdict:
     """Whether the response's final answer is right, the answer found (None if none), and why.
 
-    `reason` is `match`, `mismatch`, `no answer`, `truncated` (cut off before the answer), `timeout` (the comparison took too
-    long or too much memory), or `bad ground truth` (the reference answer is empty or no mathematics, and the response is not the same text)."""
+    `reason` is `match`, `mismatch`, `no answer`, `truncated` (cut off before the answer), `timeout` (the
+    comparison took too
+    long or too much memory), or `bad ground truth` (the reference answer is empty or no mathematics, and
+    the response is not the same text)."""
     correct: bool
     extracted: "str | None"
     reason: str
 
-# %% ../nbs/01_verify.ipynb #f695f75e
+# %% ../nbs/01_verify.ipynb #ff81a4bd
 def _parse(s: str):
     "A SymPy object for a LaTeX string, or None."
     from math_verify import LatexExtractionConfig, parse
-    out = parse(f"\\boxed{{{s}}}", [LatexExtractionConfig(boxed_match_priority=0)], fallback_mode="no_fallback", parsing_timeout=None)
+    out = parse(f"\\boxed{{{s}}}", [LatexExtractionConfig(boxed_match_priority=0)],
+                fallback_mode="no_fallback", parsing_timeout=None)
     return out[0] if out else None
 
 _TOKEN = re.compile(r"\\(?:text|mathcal|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
 
 def _letters(s: str) -> "set[str]":
-    "The variables of an expression as single letters, case kept; not those of commands, functions, words, and e, i, d, which have other meanings."
+    """The variables of an expression as single letters, case kept; not those of commands, functions,
+    words, and e, i, d, which have other meanings."""
     words = [w for w in _TOKEN.findall(s) if not w.startswith("\\") and not _FUNCTION.fullmatch(w)]
     return set("".join(words)) - set("eEid")
 
 def _sorted_case(s: str, upper: "set[str]") -> str:
-    "`s` with the capitals in `upper` marked, because the parser folds case, and with `E_1` kept from being read as an exponent."
+    """`s` with the capitals in `upper` marked, because the parser folds case, and with `E_1` kept from
+    being read as an exponent."""
     def mark(m):
         if m[0].startswith("\\") or _FUNCTION.fullmatch(m[0]): return m[0]
-        return "".join(f"\\mathcal{{{c}}}" if c in upper or (c == "E" and s[m.end():m.end() + 1] == "_") else c for c in m[0])
+        return "".join(f"\\mathcal{{{c}}}" if c in upper or (c == "E" and s[m.end():m.end() + 1] == "_")
+                       else c for c in m[0])
     return _TOKEN.sub(mark, s)
 
 def _parse_all(s: str):
-    "`_parse`, refusing a result in which a variable of `s` is missing: the parser drops what it takes for a unit."
-    for spelled in (s, re.sub(r"(?<=[A-Za-z0-9}])(?<!\\sin)(?<!\\cos)(?<!\\tan)(?<!\\log)(?<!\\ln) (?=[A-Za-z])", "*", s)):
+    """`_parse`, refusing a result in which a variable of `s` is missing: the parser drops what it takes
+    for a unit."""
+    for spelled in (s, re.sub(
+                      r"(?<=[A-Za-z0-9}])(?<!\\sin)(?<!\\cos)(?<!\\tan)(?<!\\log)(?<!\\ln) (?=[A-Za-z])",
+                      "*", s)):
         out = _parse(spelled)
         if out is None: continue
         known = str(out).lower()
@@ -64,9 +74,10 @@ def _imaginary(parsed, s: str):
     units = [x for x in parsed.free_symbols if x.name == "i"] if hasattr(parsed, "free_symbols") else []
     return parsed.subs({x: sympy.I for x in units}) if units else parsed
 
-# %% ../nbs/01_verify.ipynb #f6151d7f
-_MOD = re.compile(r"(?<![\w.])(-?\d{1,15})\s*(?:\\bmod|\\mod|\\text\{\s*mod\s*\}|\bmod\b|\\%(?=\s*\d))\s*(\d{1,15})(?![\w.])")
-MAX_DEPTH = 24                                                              # no answer nests deeper; the parser's time explodes with depth
+# %% ../nbs/01_verify.ipynb #8182d6c8
+_MOD = re.compile(r"(?<![\w.])(-?\d{1,15})\s*(?:\\bmod|\\mod|\\text\{\s*mod\s*\}|\bmod\b|"
+                  r"\\%(?=\s*\d))\s*(\d{1,15})(?![\w.])")
+MAX_DEPTH = 24  # no answer nests deeper; the parser's time explodes with depth
 
 def _depth(s: str) -> int:
     "The deepest nesting of brackets in `s`."
@@ -77,16 +88,21 @@ def _depth(s: str) -> int:
     return deepest
 
 def _for_parser(s: str) -> str:
-    "`s` with degrees in radians where a function takes them, and with remainders of whole numbers worked out."
+    """`s` with degrees in radians where a function takes them, and with remainders of whole numbers
+    worked out."""
     s = _MOD.sub(lambda m: str(int(m[1]) % int(m[2])) if int(m[2]) else m[0], s)
     if "°" not in s: return s
     if not _TRIG.search(s): return s.replace("°", "")
-    s = re.sub(r"(\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?(?:\^\{?\d\}?)?)\s*\{?\s*\(?\s*(-?(?:\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\}))\s*\)?\s*\}?\s*°\s*\)?", r"\1(\2 \\cdot \\frac{\\pi}{180})", s)
+    s = re.sub(r"(\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?(?:\^\{?\d\}?)?)\s*\{?\s*\(?\s*(-?(?:\d+"
+               r"(?:\.\d+)?|\\frac\{\d+\}\{\d+\}))\s*\)?\s*\}?\s*°\s*\)?",
+               r"\1(\2 \\cdot \\frac{\\pi}{180})", s)
+    s = re.sub(r"(\\[a-z]+)(\^\{?\d\}?)(\([^()]*\\frac\{\\pi\}\{180\}\))", r"(\1\3)\2", s)
     return s.replace("°", r" \cdot \frac{\pi}{180}")
 
-def _plain_words(s: str) -> "list[str]": return sorted({re.sub(r"[^a-z]", "", w.lower()) for w in _TEXT.findall(s)} - {""})
+def _plain_words(s: str) -> "list[str]":
+    return sorted({re.sub(r"[^a-z]", "", w.lower()) for w in _TEXT.findall(s)} - {""})
 
-# %% ../nbs/01_verify.ipynb #d4377f02
+# %% ../nbs/01_verify.ipynb #d458bdad
 class BadGold(Exception): "The reference answer is no mathematics that can be parsed."
 
 def _algebra(gold: str, pred: str, rounding: Rounding = ROUNDING["strict"]) -> bool:
@@ -94,7 +110,8 @@ def _algebra(gold: str, pred: str, rounding: Rounding = ROUNDING["strict"]) -> b
     if _plain_words(gold) != _plain_words(pred) or gold.count("'") != pred.count("'"): return False
     if _depth(pred) > MAX_DEPTH or len(pred) > MAX_ANSWER//2: return False
     if len({bool(re.search(r"\\[lc]?dots|\.\.\.", x)) for x in (gold, pred)}) > 1: return False
-    if re.search(r"\d\s+\d", pred): return False                               # two numbers side by side are not their sum
+    if re.search(r"\d\s+\d", pred):
+        return False                               # two numbers side by side are not their sum
     shown = gold, pred
     gold, pred = _for_parser(gold), _for_parser(pred)
     letters = _letters(gold), _letters(pred)
@@ -108,19 +125,23 @@ def _algebra(gold: str, pred: str, rounding: Rounding = ROUNDING["strict"]) -> b
 def _same_parsed(g, p, shown: "tuple[str, str]", rounding: Rounding) -> bool:
     import sympy
     from math_verify import verify
-    if all(isinstance(x, sympy.Expr) and not x.free_symbols and x.is_number for x in (g, p)): return _same_value(g, p, shown, rounding)
+    if all(isinstance(x, sympy.Expr) and not x.free_symbols and x.is_number for x in (g, p)):
+        return _same_value(g, p, shown, rounding)
     equations = [isinstance(x, sympy.Eq) for x in (g, p)]
     if all(equations): return _same_equation(g, p)
     if any(equations): return False
-    if all(isinstance(x, (sympy.core.relational.Relational, sympy.logic.boolalg.Boolean, sympy.Set)) for x in (g, p)): return _same_condition(g, p)
+    if all(isinstance(x, (sympy.core.relational.Relational, sympy.logic.boolalg.Boolean, sympy.Set))
+           for x in (g, p)):
+        return _same_condition(g, p)
     return bool(verify(g, p, strict=True, timeout_seconds=None))
 
-# %% ../nbs/01_verify.ipynb #eeb55833
+# %% ../nbs/01_verify.ipynb #1490c9d7
 def _same_value(g, p, shown, rounding: Rounding) -> bool:
     "Whether two numbers are equal, or a decimal among them is rounded as `rounding` allows."
     import sympy
     a, b = sympy.N(g, 30), sympy.N(p, 30)
-    if not (a.is_number and b.is_number and a.is_finite and b.is_finite): return g == p and not g.has(sympy.nan)
+    if not (a.is_number and b.is_number and a.is_finite and b.is_finite):
+        return g == p and not g.has(sympy.nan)
     gap, size = abs(a - b), max(abs(a), abs(b))
     if gap <= size*sympy.Float("1e-15") or size == 0: return True
     decimals = [number(split_unit(clean(s))[0]) for s in shown]
@@ -130,7 +151,8 @@ def _same_value(g, p, shown, rounding: Rounding) -> bool:
     return bool(rounding.tolerance and gold and gold.ulp and gap <= float(rounding.tolerance)*abs(a))
 
 def _same_equation(g, p) -> bool:
-    "Whether two equations say the same: their differences are constant multiples of each other, or each solves to the same value."
+    """Whether two equations say the same: their differences are constant multiples of each other, or
+    each solves to the same value."""
     import sympy
     a, b = (sympy.numer(sympy.together(x.lhs - x.rhs)) for x in (g, p))
     if a.free_symbols != b.free_symbols: return False
@@ -149,32 +171,43 @@ def _same_condition(g, p) -> bool:
     if len(free) > 1: return _same_sides(g, p)
     x = sympy.Symbol("x", real=True)
     sets = [s.subs({v: x for v in free}) if free else s for s in (g, p)]
-    sets = [s if isinstance(s, sympy.Set) else sympy.solve_univariate_inequality(s, x, relational=False) if isinstance(s, sympy.core.relational.Relational) else s.as_set() for s in sets]
-    return sets[0] == sets[1] or (not sets[0].is_empty and sets[0].symmetric_difference(sets[1]).is_empty is True)
+    sets = [s if isinstance(s, sympy.Set) else sympy.solve_univariate_inequality(s, x, relational=False)
+            if isinstance(s, sympy.core.relational.Relational) else s.as_set() for s in sets]
+    return sets[0] == sets[1] or (not sets[0].is_empty
+                      and sets[0].symmetric_difference(sets[1]).is_empty is True)
 
+# %% ../nbs/01_verify.ipynb #7939eab2
 def _interval_and_condition(g, p) -> bool:
     "Whether a set without a variable is what a condition on one variable leaves: `(-2, 2)` and `|x| < 2`."
     import sympy
-    conditions = [isinstance(x, (sympy.core.relational.Relational, sympy.logic.boolalg.Boolean)) and len(x.free_symbols) == 1 for x in (g, p)]
+    conditions = [isinstance(x, (sympy.core.relational.Relational, sympy.logic.boolalg.Boolean))
+                  and len(x.free_symbols) == 1 for x in (g, p)]
     if sum(conditions) != 1: return False
     other = p if conditions[0] else g
     if isinstance(other, (tuple, sympy.Tuple)) and len(other) == 2: other = sympy.Interval.open(*other)
-    return isinstance(other, sympy.Set) and not other.free_symbols and _same_condition(other, g if conditions[0] else p)
+    return isinstance(other, sympy.Set) and not other.free_symbols and _same_condition(other, g
+                      if conditions[0] else p)
 
 def _same_sides(g, p) -> bool:
     "Inequalities in several variables: the same up to a positive factor."
     import sympy
-    if not all(isinstance(x, (sympy.StrictLessThan, sympy.LessThan, sympy.StrictGreaterThan, sympy.GreaterThan)) for x in (g, p)): return False
-    if isinstance(g, (sympy.StrictLessThan, sympy.StrictGreaterThan)) != isinstance(p, (sympy.StrictLessThan, sympy.StrictGreaterThan)): return False
+    if not all(isinstance(x, (sympy.StrictLessThan, sympy.LessThan, sympy.StrictGreaterThan,
+                      sympy.GreaterThan)) for x in (g, p)):
+        return False
+    if isinstance(g, (sympy.StrictLessThan, sympy.StrictGreaterThan)) != isinstance(p, (sympy.StrictLessThan,
+                      sympy.StrictGreaterThan)):
+        return False
     ratio = sympy.simplify((g.gts - g.lts)/(p.gts - p.lts))
     return bool(ratio.is_number and ratio.is_positive)
 
-# %% ../nbs/01_verify.ipynb #6b0f1f0b
-def _judge(response: Any, answer: Any, finish_reason: "str | None", algebra, rounding: Rounding = ROUNDING["strict"]) -> Verdict:
+# %% ../nbs/01_verify.ipynb #0beeba0c
+def _judge(response: Any, answer: Any, finish_reason: "str | None", algebra, rounding: Rounding = ROUNDING[
+                  "strict"]) -> Verdict:
     response = "" if response is None else str(response)
     gold = _gold(answer)
     candidates, why = extract_candidates(response, finish_reason)
-    if len(response) <= 2*len(gold) + 20 and _key(response) == _key(gold): candidates = [response.strip()]   # nothing but the answer
+    if len(response) <= 2*len(gold) + 20 and _key(response) == _key(gold):
+        candidates = [response.strip()]   # nothing but the answer
     shown = candidates[0][:MAX_ANSWER] if candidates else None
     if not _key(clean(gold)): return Verdict(False, shown, "bad ground truth")
     if not candidates: return Verdict(False, None, why)
@@ -183,7 +216,8 @@ def _judge(response: Any, answer: Any, finish_reason: "str | None", algebra, rou
         try:
             if equivalent(gold, c, solve, rounding): return Verdict(True, c[:MAX_ANSWER], "match")
         except BadGold: bad = True
-    if number(clean(gold)) is not None and any(_as_counted(gold, c, solve, rounding) for c in candidates): return Verdict(True, shown, "match")
+    if number(clean(gold)) is not None and any(_as_counted(gold, c, solve, rounding) for c in candidates):
+        return Verdict(True, shown, "match")
     return Verdict(False, shown, "bad ground truth" if bad else "mismatch")
 
 def _gold(answer: Any) -> str:
@@ -196,8 +230,10 @@ def _as_counted(gold: str, candidate: str, solve, rounding: Rounding) -> bool:
     "Whether a candidate in plain words has `gold` as its only number."
     if not re.search(r"[A-Za-z]{3}", candidate): return False
     words = _TEXT.sub(r"\1", candidate).strip(" .:*")
-    if re.search(r"[\\^_=|<>{}]|\d[a-zA-Z]", words.replace("\\$", "")) or (n := plain_sentence(words)) is None: return False
-    if split_unit(clean(words))[0] != clean(n) and re.search(rf"{re.escape(n)}\s+(?:[b-zB-Z]\b|\w*/)", words): return False
+    n = plain_sentence(words)
+    if n is None or re.search(r"[\\^_=|<>{}]|\d[a-zA-Z]", words.replace("\\$", "")): return False
+    if split_unit(clean(words))[0] != clean(n) and re.search(rf"{re.escape(n)}\s+(?:[b-zB-Z]\b|\w*/)", words):
+        return False
     return equivalent(gold, n, solve, rounding)
 
 # %% ../nbs/01_verify.ipynb #12aae1c1
@@ -280,13 +316,14 @@ def _keeper():
         while reply: reply = reply[os.write(1, reply):]
     if child: child.stop()
 
-# %% ../nbs/01_verify.ipynb #197d6eda
+# %% ../nbs/01_verify.ipynb #1940930a
 class _Worker:
     "The asking side of one keeper."
     def __init__(self):
         here = os.path.dirname(importlib.util.find_spec("spot_nb").submodule_search_locations[0])
         code = f"import sys; sys.path.insert(0, {here!r}); from spot_nb.verify import _keeper; _keeper()"
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
     def ask(self, items: list, timeout: float) -> "list[Verdict]":
         "Verdicts for `items`; a keeper that is gone raises `EOFError`."
@@ -314,7 +351,7 @@ class _Worker:
         except subprocess.TimeoutExpired: self.process.kill(); self.process.wait()
         self.process.stdout.close()
 
-# %% ../nbs/01_verify.ipynb #ac36cf14
+# %% ../nbs/01_verify.ipynb #9b827f8b
 class _Pool:
     "Idle workers of this process, started when first needed. Thread-safe; a forked process starts its own."
     def __init__(self): self.pid, self.lock, self.idle = os.getpid(), threading.Lock(), []
@@ -326,7 +363,8 @@ class _Pool:
             except EOFError: worker.close(); continue
             with self.lock: self.idle.append(worker)
             return out
-        raise SpotError("the verifier's worker process cannot start: check that `python -c 'import math_verify'` works here and that memory is free")
+        raise SpotError("the verifier's worker process cannot start: check that `python -c 'import "
+                        "math_verify'` works here and that memory is free")
     def close(self):
         with self.lock: workers, self.idle = self.idle, []
         if self.pid == os.getpid():
@@ -347,30 +385,37 @@ def close_workers() -> None:
     "End the verifier's worker processes; the next verdict that needs one starts it again."
     if _pool is not None: _pool.close()
 
-# %% ../nbs/01_verify.ipynb #3edb0e2b
+# %% ../nbs/01_verify.ipynb #255acaa3
 TIMEOUT = 5.0
 
 class _NeedsAlgebra(Exception): pass
 
 def _no_algebra(gold, pred, rounding): raise _NeedsAlgebra
 
-def judge(response: Any, answer: Any, finish_reason: "str | None" = None, timeout: float = TIMEOUT, rounding: str = "strict") -> Verdict:
-    """Whether the final answer in `response` equals `answer` (LaTeX, a number or words; with or without a box).
+def judge(response: Any, answer: Any, finish_reason: "str | None" = None, timeout: float = TIMEOUT,
+          rounding: str = "strict") -> Verdict:
+    """Whether the final answer in `response` equals `answer` (LaTeX, a number or words; with or without a
+    box).
 
-    `finish_reason="length"` tells that the response was cut off. `timeout` is in seconds of CPU time per answer.
+    `finish_reason="length"` tells that the response was cut off. `timeout` is in seconds of CPU time per
+    answer.
     `rounding` names a policy of `ROUNDING`. Raises `SpotError` for an unknown policy."""
     policy = _policy(rounding)
     try: return _judge(response, answer, finish_reason, _no_algebra, policy)
-    except (_NeedsAlgebra, RecursionError): return _get_pool().ask([_item(response, answer, finish_reason, rounding)], timeout)[0]
+    except (_NeedsAlgebra, RecursionError):
+        return _get_pool().ask([_item(response, answer, finish_reason, rounding)], timeout)[0]
 
 def is_correct(response: Any, answer: Any, timeout: float = TIMEOUT, rounding: str = "strict") -> bool:
     "Whether the final answer in `response` equals `answer`; see `judge`."
     return judge(response, answer, timeout=timeout, rounding=rounding).correct
 
-def judge_many(items: "Iterable[tuple]", workers: "int | None" = None, timeout: float = TIMEOUT, chunk: int = 64, rounding: str = "strict") -> "list[Verdict]":
-    """Verdicts for `(response, answer)`, `(response, answer, finish_reason)` or `(response, answer, finish_reason, rounding)` tuples, in order,
+def judge_many(items: "Iterable[tuple]", workers: "int | None" = None, timeout: float = TIMEOUT,
+               chunk: int = 64, rounding: str = "strict") -> "list[Verdict]":
+    """Verdicts for `(response, answer)`, `(response, answer, finish_reason)` or `(response, answer,
+    finish_reason, rounding)` tuples, in order,
     on `workers` processes (default: all cores)."""
-    items = [_item(i[0], i[1], i[2] if len(i) > 2 else None, (i[3] if len(i) > 3 else None) or rounding) for i in items]
+    items = [_item(i[0], i[1], i[2] if len(i) > 2 else None, (i[3] if len(i) > 3 else None) or rounding)
+             for i in items]
     for name in {i[3] for i in items}: _policy(name)
     workers = min(workers or _cores(), -(-len(items)//chunk))
     if workers < 1 or len(items) < 8: return [judge(*i[:3], timeout=timeout, rounding=i[3]) for i in items]
@@ -379,9 +424,10 @@ def judge_many(items: "Iterable[tuple]", workers: "int | None" = None, timeout: 
     with ThreadPoolExecutor(workers) as threads:
         return [v for part in threads.map(lambda part: pool.ask(part, timeout), parts) for v in part]
 
-# %% ../nbs/01_verify.ipynb #c0c36fbc
+# %% ../nbs/01_verify.ipynb #09f6f9ec
 def _policy(name: str) -> Rounding:
-    if name not in ROUNDING: raise SpotError(f"there is no rounding policy {name!r}: use {' or '.join(ROUNDING)}")
+    if name not in ROUNDING:
+        raise SpotError(f"there is no rounding policy {name!r}: use {' or '.join(ROUNDING)}")
     return ROUNDING[name]
 
 def _item(response, answer, finish_reason, rounding) -> "tuple[str, str, str | None, str]":
@@ -392,9 +438,10 @@ def _cores() -> int:
 
 def _utf8(text: Any) -> str: return ("" if text is None else str(text)).encode("utf-8", "replace").decode()
 
-# %% ../nbs/01_verify.ipynb #e2380faa
+# %% ../nbs/01_verify.ipynb #86c4a064
 def explain(response: Any, answer: Any, rounding: str = "strict") -> "list[dict]":
-    "One row for each candidate answer of a response: the candidate, the gold answer, the verdict and the rule that gave it. Algebra runs here, unguarded: for a look, not for many."
+    """One row for each candidate answer of a response: the candidate, the gold answer, the verdict and
+    the rule that gave it. Algebra runs here, unguarded: for a look, not for many."""
     gold, solve = _gold(answer), lambda g, p: _algebra(g, p, _policy(rounding))
     rows = []
     for c in extract_candidates(response)[0] or [None]:
