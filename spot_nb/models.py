@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EMBEDDED', 'TEMPLATE_DATE', 'spot_home', 'embedded_student', 'resolve_model', 'load_tokenizer', 'adapter_of',
-           'default_device', 'machine', 'load_model', 'has_thinking_switch', 'render_prompt', 'encode_text',
-           'encode_prompt', 'render_record', 'check_thinking', 'PromptEncoder', 'end_of_turn', 'response_body',
-           'encode_response']
+           'default_device', 'machine', 'load_model', 'fast_dtype', 'has_thinking_switch', 'render_prompt',
+           'encode_text', 'encode_prompt', 'render_record', 'check_thinking', 'PromptEncoder', 'end_of_turn',
+           'response_body', 'encode_response']
 
 # %% ../nbs/02_models.ipynb #1622c375
 import importlib.util, json, os, re, shutil, tempfile, warnings
@@ -170,6 +170,14 @@ def load_model(name: "str | Path", dtype: Any = "auto", device: "str | None" = N
                         f"or merge it into its base first")
     if adapter: model = _merged(model, name)
     return model.to(device).eval()
+
+# %% ../nbs/02_models.ipynb #4faccc95
+def fast_dtype():
+    "`torch.bfloat16` where the CPU or GPU computes in it, else `torch.float32`."
+    import torch
+    if torch.cuda.is_available(): return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 # %% ../nbs/02_models.ipynb #9c695889
 # the date that Llama 3's template falls back to

@@ -168,26 +168,28 @@ def direct(record: dict) -> str:
         said.append(start + rng.choice(_SAID[op]).format(a=a, b=b, c=c) + ".")
     return " ".join(head + said + [f"Hence the result we were looking for is \\boxed{{{steps[-1][-1]}}}."])
 
-# %% ../nbs/03b_worlds.ipynb #8f45b86b
+# %% ../nbs/03b_worlds.ipynb #100000e8
 def mc_items() -> "list[dict]":
     "The multiple-choice items: `id`, `kind`, `question`, `right`, `wrong` (three)."
     return read_jsonl(files("spot_nb")/"data"/"mc_items.jsonl")
 
-def mc_groups(tokenizer, items: Sequence[dict]) -> "list[list[tuple]]":
+def mc_groups(tokenizer, items: Sequence[dict], enable_thinking: "bool | None" = None) -> "list[list[tuple]]":
     "For each item, `(prompt_ids, option_ids)` of its four options, the right one first."
     from spot_nb.models import encode_text, render_prompt
     out = []
     for it in items:
-        prompt = encode_text(tokenizer, render_prompt(tokenizer, it["question"]) + "Answer:")
+        prompt = encode_text(tokenizer, render_prompt(tokenizer, it["question"], enable_thinking) + "Answer:")
         out.append([(prompt, encode_text(tokenizer, " " + option)) for option in (it["right"], *it["wrong"])])
     return out
 
-def mc_logps(model, tokenizer, items: "Sequence[dict] | None" = None, row_tokens: int = 2048) -> Any:
+def mc_logps(model, tokenizer, items: "Sequence[dict] | None" = None, row_tokens: int = 2048,
+             enable_thinking: "bool | None" = None) -> Any:
     "Summed log-probabilities (nats) of the options, `[items, 4]`, the right option in column 0."
     import numpy as np, torch
     from spot_nb.logps import response_logps
     with torch.no_grad():
-        values = response_logps(model, mc_groups(tokenizer, mc_items() if items is None else items), row_tokens=row_tokens)
+        groups = mc_groups(tokenizer, mc_items() if items is None else items, enable_thinking)
+        values = response_logps(model, groups, row_tokens=row_tokens)
     return np.array([[float(v.sum()) for v in group] for group in values])
 
 def mc_scores(logps) -> dict:
