@@ -35,6 +35,9 @@ test: $(VENV)/.dev  ## generated code in step, notebooks, unit tests
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not vllm and not gpu"
 
+test-architectures: $(VENV)/.dev  ## every causal architecture of transformers against its own eager forward (15 minutes)
+	$(BIN)/python tests/architectures.py --write nbs/data/architectures.json
+
 test-gpu: $(VENV)/.dev  ## the tests that need a CUDA GPU; prints a block of figures for nbs/data/bench
 	$(BIN)/python -m pytest -m gpu -s
 
@@ -80,4 +83,4 @@ study: $(VENV)/.runtime  ## the study of the paper's claims: what is not done ye
 clean:  ## remove what builds and runs leave, the environment included
 	rm -rf $(VENV) build dist *.egg-info _docs _proc runs
 
-.PHONY: help install dev demo test test-slow test-gpu recipes test-vllm export docs lab bench demo-sweep study clean install-test release
+.PHONY: help install dev demo test test-slow test-architectures test-gpu recipes test-vllm export docs lab bench demo-sweep study clean install-test release

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sharding_kind', 'keep_precision', 'from_main', 'largest', 'share_arrays', 'row_context', 'row_backward', 'end_step',
-           'whole_weights', 'whole_parameters']
+           'reshard', 'whole_weights', 'whole_parameters']
 
 # %% ../nbs/11e_sharding.ipynb #1002ae9a
 import contextlib
@@ -80,6 +80,13 @@ def end_step(model, kind: str) -> None:
     if kind.startswith("zero"): model.step()
 
 # %% ../nbs/11e_sharding.ipynb #91146ee0
+def reshard(model: torch.nn.Module, kind: str) -> None:
+    "Slice again what FSDP2 left whole after a forward pass that no backward followed; loading weights needs slices everywhere."
+    if kind != "fsdp2": return
+    from torch.distributed.fsdp import FSDPModule
+    for m in model.modules():
+        if isinstance(m, FSDPModule): m.reshard()
+
 def whole_weights(trainer, kind: str, trainable_only: bool = False) -> "dict[str, torch.Tensor]":
     """The full state dict on process 0 (empty elsewhere), gathered from `kind`; every process must call it.
 

@@ -31,7 +31,7 @@ from .records import SpotError, atomic_path, dump_line, progress, prompt_id, rea
 from .saving import (STATE, begin_run, locked_folder, check_resumable, check_save, convert_weights, last_checkpoint, mend_generation_config,
                             save_dtype_of)
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
-from .sharding import (end_step, from_main, keep_precision, largest, row_backward, row_context, share_arrays,
+from .sharding import (end_step, from_main, keep_precision, largest, reshard, row_backward, row_context, share_arrays,
                               sharding_kind, whole_parameters, whole_weights)
 from .options import Facts, last_line, quoted, refuse_unknown, strict, train_argv, train_help
 
@@ -585,7 +585,9 @@ class _Checkpoints:
         if self.sharding.startswith("zero"):
             from transformers.integrations.deepspeed import deepspeed_load_checkpoint
             deepspeed_load_checkpoint(self.model_wrapped, path, load_module_strict=not hasattr(self.model, "peft_config"))
-        else: self._load_from_checkpoint(path, self.model_wrapped)
+        else:
+            reshard(self.model_wrapped, self.sharding)
+            self._load_from_checkpoint(path, self.model_wrapped)
         self._load_optimizer_and_scheduler(path)
         self._load_scaler(path)
 
