@@ -426,8 +426,9 @@ def _as_unit(words: str):
     if re.sub(r"\W", "", w).lower() in _NEUTRAL: return None
     w = re.sub(r"\\?[A-Za-z]+", lambda m: _ALIAS.get(m[0], _ALIAS.get(m[0].lower(), m[0])), w)
     w = re.sub(r"(?<=[A-Za-z0-9])\s+(?=[A-Za-z])", "*", re.sub(r"\s*\^\s*", "**", w))
+    known = _units()
     for form in (w, w.lower()):
-        try: return _units().Unit(form)
+        try: return known.Unit(form)
         except Exception: continue
     return None
 

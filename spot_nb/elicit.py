@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INSTRUCTION', 'GOLD_LOST', 'GOLD_PATIENCE', 'NOT_AN_ERROR', 'GROUPS', 'INK', 'BLUE', 'ORANGE', 'unwrap', 'is_english',
            'as_problem', 'load_problems', 'unreadable_gold', 'gold_shown', 'check_gold', 'GoldWatch', 'is_error',
-           'elicit', 'wilson', 'answer_type', 'answer_class', 'error_table', 'first_edit', 'plot_errors', 'Browse',
-           'browse', 'pass_at_k', 'pass_table', 'rft_samples', 'cli']
+           'elicit', 'answer_type', 'answer_class', 'error_table', 'first_edit', 'plot_errors', 'Browse', 'browse',
+           'pass_at_k', 'pass_table', 'rft_samples', 'cli']
 
 # %% ../nbs/05_elicit.ipynb #2646e72b
 import hashlib, json, math, re, sys, time, unicodedata
@@ -16,6 +16,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 from .records import SpotError, Store, as_messages, iter_jsonl, progress, prompt_id, read_json, read_rows, same_on_disk, write_json, write_jsonl
 from .options import Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted, sampling_of
+from .outputs import wilson
 from .tasks import MATH, Task, find_task, is_math, judge_task, make_problem, stamp, try_check
 from .generate import Generator, Sampling, make_generator
 from .answers import GOLD, gold_of, is_rationale
@@ -296,13 +297,6 @@ def _finish(out: Path, facts: dict) -> dict:
                "accuracy_95": [round(low, 4), round(high, 4)], "reasons": dict(reasons.most_common()), "tokens": tokens, **facts}
     write_json(out/"summary.json", summary)
     return Facts(summary)
-
-def wilson(hits: int, n: int, z: float = 1.96) -> "tuple[float, float]":
-    "Wilson's 95% interval for a share."
-    if n == 0: return 0.0, 1.0
-    p, d = hits/n, 1 + z*z/n
-    mid, half = (p + z*z/(2*n))/d, z*math.sqrt(p*(1 - p)/n + z*z/(4*n*n))/d
-    return max(0.0, mid - half), min(1.0, mid + half)
 
 # %% ../nbs/05_elicit.ipynb #537ef10b
 def answer_type(answer: str) -> str:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NAMES', 'GROUPS', 'MATH', 'CHOICE', 'Task', 'REGISTRY', 'NINE', 'task_key', 'finite', 'averages', 'Benchmark',
            'register', 'own_benchmark', 'resolve_tasks', 'find_local', 'load_problems', 'score_samples', 'pass_at_k',
-           'bootstrap', 'bootstrap_ratio', 'summarize', 'model_fingerprint', 'evaluate', 'Comparison', 'compare',
-           'general_prompts', 'kl_from_base', 'cli']
+           'bootstrap', 'mean_interval', 'bootstrap_ratio', 'summarize', 'model_fingerprint', 'evaluate', 'Comparison',
+           'compare', 'general_prompts', 'kl_from_base', 'cli']
 
 # %% ../nbs/15_evaluate.ipynb #c2272d4e
 import dataclasses, hashlib, json, math, re
@@ -251,10 +251,12 @@ def _rows(task: Task, data_dir, source, seed: int) -> "tuple[list[dict], str]":
     except Exception: sha = "unknown"
     return rows, f"{where} {sha}"
 
-def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str | None" = None, limit: "int | None" = None, seed: int = 0) -> "tuple[list[dict], dict]":
+def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str | None" = None, limit: "int | None" = None, seed: int = 0,
+                  template: "str | None" = None, system: "str | None" = None, raw: bool = False) -> "tuple[list[dict], dict]":
     """`(problems, provenance)`: each problem has `id`, `prompt`, `answer` and what its scorer needs.
 
-    `limit` takes that many, evenly spaced, and the provenance says so. Raises `SpotError` naming the row when a column is missing or the data cannot be had."""
+    `limit` takes that many, evenly spaced, and the provenance says so. `template` replaces the task's own, `system` is put before
+    each question, and `raw` keeps prompts as text for the model as it stands. Raises `SpotError` naming the row when a column is missing or the data cannot be had."""
     from random import Random
     rows, revision = _rows(task, data_dir, source, seed)
     if not rows: raise SpotError(f"{task.name}: {revision} has no rows")
@@ -262,6 +264,7 @@ def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str
     if limit is not None and limit < 1: raise SpotError(f"limit must be at least 1, not {limit}")
     cut = limit is not None and limit < len(rows)
     if cut: rows = [rows[i*len(rows)//limit] for i in range(limit)]
+    if template is not None: task = dataclasses.replace(task, template=template)
     problems, seen = [], {}
     for i, row in enumerate(rows, 1):
         try:
@@ -273,10 +276,19 @@ def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str
         pid = prompt_id(fields.get("prompt") or fields["question"])
         seen[pid] = seen.get(pid, 0) + 1
         prompt = fields.get("prompt") or re.sub(r"\{(question|options)\}", lambda m: fields.get(m[1], m[0]), task.template)
+        if template is not None and fields.get("prompt"): raise SpotError(f"{task.name} asks each question in its own words, so a --prompt cannot replace them: leave it out")
+        if raw and not isinstance(prompt, str): raise SpotError(f"{task.name}, row {i}: its prompt is a list of messages, and --raw_prompt takes text alone")
+        if system is not None: prompt = _with_system(prompt, system, f"{task.name}, row {i}")
         problems.append({"id": pid if seen[pid] == 1 else f"{pid}-{seen[pid]}", **{k: v for k, v in fields.items() if k not in ("question", "options")}, "prompt": prompt})
     blob = json.dumps([[p["prompt"], p["answer"]] for p in problems], ensure_ascii=False).encode("utf-8", "replace")
-    return problems, {"data": revision, "questions": len(problems), "data_hash": _sha(blob), "prompt_hash": _sha(task.template.encode()), "option_seed": seed,
-                      **({"limit": limit} if cut else {})}
+    return problems, {"data": revision, "questions": len(problems), "data_hash": _sha(blob), "prompt_hash": _sha(task.template.encode()), "option_seed": seed, **({"prompt": "another"} if template is not None else {}),
+                      **({"limit": limit} if cut else {}), **({"system_prompt": _sha(system.encode())} if system is not None else {})}
+
+def _with_system(prompt, system: str, where: str) -> "list[dict]":
+    "The prompt as messages that `system` opens. Raises `SpotError` when another system message does."
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    if messages[0]["role"] == "system": raise SpotError(f"{where}: its prompt has a system message already, and --system_prompt would be a second")
+    return [{"role": "system", "content": system}, *messages]
 
 # %% ../nbs/15_evaluate.ipynb #a9b54187
 def _within(extracted: "str | None", answer: str, error: Any) -> bool:
@@ -362,6 +374,16 @@ def bootstrap(values: "list[float]", level: float = 0.95, draws: int = 2000, see
     "Percentile bootstrap interval `[low, high]` of the mean of `values`."
     return bootstrap_ratio(values, [1.0]*len(values), level, draws, seed)
 
+def mean_interval(values: "list[float]", low: float = 0, high: float = 1) -> "list[float]":
+    """95% interval of the mean of `values`, which lie between `low` and `high`: bootstrap over the items.
+
+    Where all items are equal a bootstrap has no width, whatever their number; then Wilson's bound for "none of n is otherwise"
+    takes its place: that share of items may lie at either end. For n right of n it is Wilson's interval."""
+    from spot_nb.outputs import wilson
+    if max(values) > min(values): return bootstrap(values)
+    other, v = wilson(0, len(values))[1], float(values[0])
+    return [v - other*(v - low), v + other*(high - v)]
+
 def bootstrap_ratio(totals: "list[float]", counts: "list[float]", level: float = 0.95, draws: int = 2000, seed: int = 0) -> "list[float]":
     "Bootstrap interval of `sum(totals)/sum(counts)` over the items, as `[low, high]`."
     import numpy as np
@@ -379,7 +401,7 @@ def summarize(scores: "list[list[dict]]", samples: "list[list[dict]]") -> dict:
     ks = sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
     share = lambda reason: 100*sum(s["finish_reason"] == reason for s in flat)/len(flat)
     tokens = [s["n_tokens"] for s in flat]
-    out = {"mean": 100*float(S.mean()), "std": 100*float(S.mean(0).std(ddof=1)) if n > 1 else None, "interval": [100*x for x in bootstrap(S.mean(1))],
+    out = {"mean": 100*float(S.mean()), "std": 100*float(S.mean(0).std(ddof=1)) if n > 1 else None, "interval": [100*x for x in mean_interval(S.mean(1))],
            "per_trial": [100*float(x) for x in S.mean(0)], "pass_at_k": {str(k): 100*float(np.mean([pass_at_k(n, int(c), k) for c in right])) for k in ks},
            "questions": len(S), "trials": n, "truncated": share("length"), "too_long": share("prompt_too_long"),
            "format_errors": 100*float(np.mean([r["format_error"] for q in scores for r in q])), "tokens": sum(tokens), "mean_tokens": sum(tokens)/len(tokens)}
@@ -479,15 +501,16 @@ def _scorer_info(task: Task) -> dict:
 
 def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | Path" = "evaluation_results", *, sampling: Any = None, trials: "int | None" = None,
              limit: "int | None" = None, data_dir: "str | Path | None" = None, sources: "dict | None" = None, seed: int = 0, engine: str = "auto", overwrite: bool = False,
-             workers: "int | None" = None, report: Callable = print, task: Any = None, **engine_options) -> dict:
+             workers: "int | None" = None, report: Callable = print, task: Any = None, templates: "dict | None" = None, system: "str | None" = None, **engine_options) -> dict:
     """Evaluate `model` (folder, hub id, `embedded`, or a `Generator`) and write `output/aggregated_results.json`; returns its content.
 
     All tasks share one engine; each question is sampled `trials` times (default: the task's own 5 or 16). What is on disk is
     not asked again. Scores are percentages. A task whose data, responses or scorer fail is listed in `missing` with the
     reason, and the others go on. Earlier results of the same model stay in the file, its KL too, until a new result takes their
     place; `overwrite` drops those of the tasks it runs. `sources` maps a task to another file or hub id; a task
-    `NAME=PATH` is rows of one's own, which `task` asks and checks. Raises `SpotError`
-    when the folder holds another experiment, `sources` names no known task, or no task could be run."""
+    `NAME=PATH` is rows of one's own, which `task` asks and checks. `templates` maps a task to another prompt template with
+    `{question}` (and `{options}`); `system` is a system message for every question. Raises `SpotError`
+    when the folder holds another experiment, `sources` or `templates` name no known task, a template lacks `{question}`, or no task could be run."""
     from spot_nb import __version__
     from spot_nb.generate import Generator, Sampling, make_generator
     output, sampling = Path(output), sampling or Sampling(**find_task(task).sampling, seed=seed, enable_thinking=find_task(task).enable_thinking)
@@ -495,12 +518,14 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
     fingerprint = model_fingerprint(model) if own else str(model.info().get("model"))
     if trials is not None and trials < 1: raise SpotError(f"trials must be at least 1, not {trials}")
     sources = {_known(k, " to give another source"): v for k, v in (sources or {}).items()}
+    templates = {_known(k, " to give another prompt"): _template(k, v) for k, v in (templates or {}).items()}
+    if sampling.raw and system: raise SpotError("raw prompts have no roles: leave system_prompt or raw_prompt out")
     runs, missing, generator, info = [], {}, None, {}
     path = output/"aggregated_results.json"
     before = _earlier(path, fingerprint, overwrite)
     try:
         for chosen in resolve_tasks(tasks, task):
-            try: problems, made = load_problems(chosen, data_dir, sources.get(chosen.name), limit, seed)
+            try: problems, made = load_problems(chosen, data_dir, sources.get(chosen.name), limit, seed, templates.get(chosen.name), system, sampling.raw)
             except SpotError as e: missing[chosen.name] = str(e); report(f"{chosen.name}: skipped. {e}"); continue
             runs.append(_TaskRun(chosen, problems, made, output, dataclasses.replace(sampling, n=trials or chosen.trials), fingerprint, overwrite))
         if not runs: raise SpotError("no task could be loaded: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
@@ -525,6 +550,10 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
            "spot_nb": __version__, "engine": info or before.get("engine", {}), **{k: before[k] for k in ("kl",) if k in before}})
     write_json(path, out)
     return out
+
+def _template(name: str, text: str) -> str:
+    if "{question}" not in text: raise SpotError(f"the prompt for {name} does not say where the question goes: write {{question}} into it")
+    return text
 
 def _earlier(path: Path, fingerprint: str, overwrite: bool) -> dict:
     "What an earlier run left in this folder for the same model; with `overwrite`, nothing if that cannot be used."
@@ -619,7 +648,7 @@ def compare(a: "str | Path", b: "str | Path", kl: "dict | None" = None) -> Compa
         if len(shared) < max(len(qa), len(qb)): notes.append(f"{NAMES.get(name, name)}: only {len(shared)} questions are in both ({len(qa)} and {len(qb)})")
         diff = [qb[i] - qa[i] for i in shared]
         mean = lambda q: 100*sum(q[i] for i in shared)/len(shared)
-        tasks[name] = {"a": mean(qa), "b": mean(qb), "difference": 100*sum(diff)/len(diff), "interval": [100*x for x in bootstrap(diff)], "questions": len(shared),
+        tasks[name] = {"a": mean(qa), "b": mean(qb), "difference": 100*sum(diff)/len(diff), "interval": [100*x for x in mean_interval(diff, -1)], "questions": len(shared),
                        "group": tb.get("group"), "gained": [i for i in shared if qa[i] < .5 <= qb[i]], "lost": [i for i in shared if qb[i] < .5 <= qa[i]]}
     notes += [f"{NAMES.get(n, n)} is only in {db}" for n in rb["tasks"] if n not in ra["tasks"]]
     if not tasks: raise SpotError(f"{da} and {db} share no task: evaluate both on the same tasks")
@@ -705,6 +734,11 @@ def _parser() -> Parser:
     p.add("data_dir", type=Path, help="folder whose files (aime24.jsonl, ...) replace the hub's data sets")
     p.add("source", action="append", default=[], metavar="TASK=PATH_OR_HUB_ID",
           help="another source for one benchmark (repeatable)")
+    p.add("prompt", action="append", default=[], metavar="TASK=FILE",
+          help="another prompt for one benchmark: a file with {question}, and {options} where it has them (repeatable)")
+    p.add("system_prompt", help="a system message before every question")
+    p.add("raw_prompt", action="store_true",
+          help="give prompts to the model as plain text, without its chat template (base models)")
     add_sampling(p)
     add_engine(p)
     p.group("Run")
@@ -726,6 +760,17 @@ def _wanted(a) -> "list[str] | None":
                         f"--data FILE")
     return tasks
 
+def _map(given: "list[str]", flag: str, form: str) -> dict:
+    "`TASK=VALUE` options as a dict. Raises `SpotError` for another form."
+    bad = [s for s in given if "=" not in s]
+    if bad: raise SpotError(f"--{flag} {bad[0]!r}: write {form}")
+    return dict(s.split("=", 1) for s in given)
+
+def _read_prompt(name: str, path: str) -> str:
+    try: return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise SpotError(f"--prompt {name}={path} cannot be read ({getattr(e, 'strerror', None) or e}): check the path") from None
+
 def _shown(out: dict) -> None:
     for name, value in out["averages"].items():
         if value is not None and name != "ifeval": print(f"{name + ' average':18} {value:.1f}")
@@ -742,15 +787,14 @@ def cli(argv: "list[str]") -> int:
     if a.compare: print(compare(*a.compare).markdown()); return 0
     model = a.model or a.student
     if not model: raise SpotError("--model is missing: a folder, a hub id, or `embedded`")
-    bad = [s for s in a.source if "=" not in s]
-    if bad: raise SpotError(f"--source {bad[0]!r}: write TASK=PATH or TASK=HUB_ID")
+    sources, files = _map(a.source, "source", "TASK=PATH or TASK=HUB_ID"), _map(a.prompt, "prompt", "TASK=FILE")
+    templates = {k: _read_prompt(k, v) for k, v in files.items()}
     tasks, task = _wanted(a), find_task(a.task)
-    sampling = sampling_of(a, task)
+    sampling = dataclasses.replace(sampling_of(a, task), raw=a.raw_prompt)
     out = evaluate(model, tasks, a.output, sampling=sampling, trials=a.trials, limit=a.limit,
                    data_dir=a.data_dir,
-                   sources=dict(s.split("=", 1) for s in a.source), seed=a.seed, engine=a.engine,
-                   overwrite=a.overwrite,
-                   task=task, **engine_options(a))
+                   sources=sources, seed=a.seed, engine=a.engine, overwrite=a.overwrite, task=task,
+                   templates=templates, system=a.system_prompt, **engine_options(a))
     _shown(out)
     if a.base:
         out["kl"] = _kl_of(a.base, model, sampling.enable_thinking, a.trust_remote_code)

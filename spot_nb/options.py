@@ -215,13 +215,16 @@ def add_engine(p: Parser) -> None:
     p.add("dtype", help="weights' type; without it the engine's choice")
     p.add("max_model_len", type=int,
           help="longest prompt plus response, in tokens; without it the model's own")
+    p.add("tokenizer", help="another tokenizer than the model's own (a folder or hub id)")
+    p.add("gpu_memory_utilization", type=float, help="share of each GPU's memory that vLLM takes (vllm, ray)")
     p.add("chat_template", type=Path, help="file with a chat template that replaces the tokenizer's")
     p.add("trust_remote_code", action="store_true", help="run code that comes with the model")
 
 def engine_options(a: argparse.Namespace) -> dict:
     """Keywords for `make_generator` from the options of `add_engine`. Raises `SpotError` for a template
     that cannot be read."""
-    names = ("num_gpus", "tensor_parallel", "batch_size", "dtype", "max_model_len", "base_url")
+    names = ("num_gpus", "tensor_parallel", "batch_size", "dtype", "max_model_len", "base_url", "tokenizer",
+             "gpu_memory_utilization")
     out = {k: getattr(a, k) for k in names if getattr(a, k) is not None}
     if a.trust_remote_code: out["trust_remote_code"] = True
     if a.chat_template:
@@ -240,6 +243,7 @@ def add_sampling(p: Parser) -> None:
     p.add("top_p", type=float, help="nucleus (default: the task's, else 0.8)")
     p.add("top_k", type=int, help="0 is off (default: the task's, else 0)")
     p.add("max_tokens", type=int, help="longest response (default: the task's, else 32768)")
+    p.add("repetition_penalty", type=float, help="above 1: tokens seen before are less likely (default: 1, off)")
     p.add("seed", type=int, default=0, help="-1 draws a fresh one")
     p.add("enable_thinking", action="store_true", help="thinking mode of hybrid models")
     p.add("disable_thinking", action="store_true",
@@ -252,12 +256,12 @@ def sampling_of(a: argparse.Namespace, task: Any, n: int = 1):
     if a.enable_thinking and a.disable_thinking:
         raise SpotError("--enable_thinking and --disable_thinking contradict each other: give one")
     thinking = True if a.enable_thinking else False if a.disable_thinking else task.enable_thinking
-    given = {k: getattr(a, k) for k in ("temperature", "top_p", "top_k", "max_tokens")
-             if getattr(a, k) is not None}
-    unknown = sorted(set(task.sampling) - {"temperature", "top_p", "top_k", "max_tokens"})
+    names = ("temperature", "top_p", "top_k", "max_tokens", "repetition_penalty")
+    given = {k: getattr(a, k) for k in names if getattr(a, k) is not None}
+    unknown = sorted(set(task.sampling) - set(names))
     if unknown:
-        raise SpotError(f"task {task.name}: sampling has no setting {unknown[0]!r}: temperature, top_p, "
-                        f"top_k or max_tokens")
+        raise SpotError(f"task {task.name}: sampling has no setting {unknown[0]!r}: {', '.join(names[:-1])} "
+                        f"or {names[-1]}")
     return Sampling(**{**task.sampling, **given}, n=n, seed=None if a.seed == -1 else a.seed,
                     enable_thinking=thinking)
 

@@ -214,6 +214,9 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     notes = [f"{name}: {NAMES.get(k, k)} is not complete; its score covers the questions answered so far." for k, t in tasks.items() if t.get("complete") is False]
     limits = {k: (t.get("provenance") or {}).get("limit") for k, t in tasks.items()}
     notes += [f"{name}: {NAMES.get(k, k)} was evaluated with --limit {n}; its score covers that part of the questions only." for k, n in limits.items() if n]
+    made = {k: t.get("provenance") or {} for k, t in tasks.items()}
+    other = [NAMES.get(k, k) for k, p in made.items() if p.get("prompt") or p.get("system_prompt") or (p.get("sampling") or {}).get("raw")]
+    if other: notes.append(f"{name}: {', '.join(other)} asked in other words than the benchmark's own here (--prompt, --system_prompt or --raw_prompt).")
     notes += [f"{name}: {NAMES.get(k, k)} has no score, so averages with it are left out." for k, v in scores.items() if v is None]
     scores = {k: v for k, v in scores.items() if v is not None}
     odd = [k for k, v in scores.items() if not 0 <= v <= 100]
