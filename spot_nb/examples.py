@@ -12,7 +12,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from .conversations import parse_pair, parse_sample, was_finished
-from .models import PromptEncoder, encode_response, response_body
+from .models import PromptEncoder, encode_prompt, encode_response, has_thinking_switch, response_body
 from .records import SpotError, prompt_id
 
 @dataclass
@@ -56,6 +56,22 @@ def _fitted(p: list, c: list, j: "list | None", config: Any) -> "tuple[str | Non
     c, j = c[:room], j and j[:room]
     return ("overlong" if c == j else "truncated"), c, j
 
+# %% ../nbs/11b_examples.ipynb #9c9f90f2
+def _thinking_block(tokenizer) -> "list[int]":
+    """Token ids of the empty thinking block that the template writes after the prompt in non-thinking mode.
+    Raises `SpotError` for a template that writes none."""
+    on, off = (encode_prompt(tokenizer, "x", mode) for mode in (True, False)) if has_thinking_switch(tokenizer) else ([], [])
+    if len(off) > len(on) and off[:len(on)] == on: return off[len(on):]
+    raise SpotError("thinking_block response: this tokenizer's chat template writes no empty thinking block after the "
+                    "prompt, so there is none to move: leave thinking_block out")
+
+def _moved(block: list, p: list, c: list, j: "list | None", where: str) -> tuple:
+    "The block taken off the prompt's end and put before each response."
+    if p[-len(block):] != block:
+        raise SpotError(f"{where}: its prompt was rendered in thinking mode, which writes no empty thinking block: "
+                        f"leave thinking_block out")
+    return p[:-len(block)], block + c, j and block + j
+
 # %% ../nbs/11b_examples.ipynb #9ed04ca1
 def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: Any,
                    pairs: bool = True) -> "tuple[list[Example], dict]":
@@ -64,10 +80,11 @@ def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: Any,
     `spot_nb.conversations` reads. `pairs=False`: only a prompt and one response (`chosen`, `response`,
     `completion` or `messages`).
 
-    `config`: `loss`, `max_length`, `overlong` and `enable_thinking` are read.
+    `config`: `loss`, `max_length`, `overlong`, `enable_thinking` and `thinking_block` are read.
     Raises `SpotError` naming the record for what cannot be learned, and when none is left."""
     out, counts = [], dict(kept=0, overlong=0, truncated=0, empty=0, identical=0, unverified=0)
     encode = PromptEncoder(tokenizer, config.enable_thinking)
+    block = _thinking_block(tokenizer) if getattr(config, "thinking_block", "prompt") == "response" else []
     for n, record in enumerate(records, 1):
         where = f"pair {n} (id {record.get('id')})"
         r = _parsed(record, where, pairs, config.loss)
@@ -76,6 +93,7 @@ def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: Any,
         p = encode(r, where, (r["chosen"], r["rejected"]) if pairs else (r["chosen"],))
         c = encode_response(tokenizer, r["chosen"], was_finished(r, "chosen"))
         j = encode_response(tokenizer, r["rejected"], was_finished(r, "rejected")) if pairs else None
+        if block: p, c, j = _moved(block, p, c, j, where)
         what, c, j = _fitted(p, c, j, config)
         if what: counts[what] += 1
         if what != "overlong":

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REASONS', 'as_pair', 'load_pairs', 'load_samples', 'sizes_of', 'measure', 'filter_pairs', 'gamma_table', 'statistics',
-           'plot_change_ratios', 'perplexities', 'perplexity_by_gamma', 'conversational', 'to_dataset', 'export_pairs',
-           'dataset_card', 'push_pairs', 'cli']
+           'plot_change_ratios', 'perplexities', 'perplexity_by_gamma', 'conversational', 'paper_row', 'to_dataset',
+           'export_pairs', 'dataset_card', 'push_pairs', 'cli']
 
 # %% ../nbs/09_pairs.ipynb #fb166410
 import json
@@ -271,22 +271,35 @@ def conversational(pair: dict) -> dict:
                 answer=None if pair.get("answer") is None else str(pair["answer"]),
                 change_ratio=pair.get("change_ratio"), **_extras(pair))
 
-def to_dataset(pairs: "list[dict]"):
-    """A `datasets.Dataset` in conversational preference form. Raises `SpotError` for an empty set.
+def paper_row(pair: dict) -> dict:
+    """`pair` under the key names of the paper's released files: `question`, `ground_truth`, `original_answer`,
+    `gemini_corrected_answer`. Raises `SpotError` for a prompt of several messages, which those files cannot hold."""
+    p = pair["prompt"]
+    if not isinstance(p, str):
+        if len(p) != 1 or not isinstance(p[0].get("content"), str):
+            raise SpotError(f"pair {pair['id']}: its prompt has {len(p)} messages, and the paper's files hold one question as text: leave --keys out")
+        p = p[0]["content"]
+    return dict(id=str(pair["id"]), question=p, ground_truth=None if pair.get("answer") is None else str(pair["answer"]),
+                original_answer=pair["rejected"], gemini_corrected_answer=pair["chosen"], change_ratio=pair.get("change_ratio"))
+
+def to_dataset(pairs: "list[dict]", keys: str = "trl"):
+    """A `datasets.Dataset` in conversational preference form, or under the paper's keys. Raises `SpotError` for an empty set.
 
     Tools and tool calls differ in shape from record to record; `datasets` keeps such columns as JSON."""
     from datasets import Dataset
     if not pairs:
         raise SpotError("there are no pairs to export: raise gamma, or look at the reasons for dropping them")
-    rows = [conversational(p) for p in pairs]
+    rows = [paper_row(p) if keys == "paper" else conversational(p) for p in pairs]
     columns = dict.fromkeys(k for r in rows for k in r)
     rows = [{k: r.get(k) for k in columns} for r in rows]
-    mixed = any("tools" in columns or "tool_calls" in m for r in rows for m in r["prompt"])
+    mixed = keys == "trl" and any("tools" in columns or "tool_calls" in m for r in rows for m in r["prompt"])
     return Dataset.from_list(rows, **({"on_mixed_types": "use_json"} if mixed else {}))
 
 # %% ../nbs/09_pairs.ipynb #32c0b1cb
-def export_pairs(pairs: "list[dict]", path: "str | Path") -> Path:
-    "Write pairs in conversational form: `.parquet`, `.jsonl`, or a folder for `datasets.load_from_disk`."
+def export_pairs(pairs: "list[dict]", path: "str | Path", keys: str = "trl") -> Path:
+    """Write pairs in conversational form: `.parquet`, `.jsonl`, or a folder for `datasets.load_from_disk`.
+
+    `keys="paper"` writes the names of the paper's released files instead. Raises `SpotError` for an empty set, another kind of file, or as `paper_row`."""
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in ("", ".parquet", ".jsonl"):
@@ -295,8 +308,8 @@ def export_pairs(pairs: "list[dict]", path: "str | Path") -> Path:
         if not pairs:
             raise SpotError("there are no pairs to export: raise gamma, or look at the reasons for dropping "
                             "them")
-        return write_jsonl(path, map(conversational, pairs))
-    data = to_dataset(pairs)
+        return write_jsonl(path, map(paper_row if keys == "paper" else conversational, pairs))
+    data = to_dataset(pairs, keys)
     if not kind: data.save_to_disk(str(path)); return path
     with atomic_path(path) as tmp: data.to_parquet(str(tmp))
     return path
@@ -389,6 +402,7 @@ def _parser() -> Parser:
           help="the student's perplexity of y+ below and above gamma (loads the model)")
     p.add("plot", help="write the histogram of change ratios (png, svg or pdf)")
     p.add("export", help="also write conversational form: .parquet, .jsonl or a data set folder")
+    p.add("keys", default="trl", choices=("trl", "paper"), help="key names of --export")
     p.add("push_to_hub", metavar="OWNER/NAME", help="also upload, with a data set card")
     p.add("public", action="store_true", help="make the uploaded data set public")
     p.add("workers", type=int, default=1, help="processes for comparing and verifying")
@@ -437,7 +451,7 @@ def cli(argv: "list[str]") -> int:
     write_jsonl(out.with_suffix(".dropped.jsonl"), dropped)
     write_json(out.with_suffix(".stats.json"), dict(gamma=args.gamma, model=args.model, **stats))
     if args.plot: plot_change_ratios(candidates, args.gamma, args.plot)
-    if args.export: export_pairs(kept, args.export)
+    if args.export: export_pairs(kept, args.export, args.keys)
     print(_report(stats, "tokens" if tokenizer else "words"))
     if args.push_to_hub:
         print(push_pairs(kept, args.push_to_hub, dataset_card(stats, args.gamma, args.model),

@@ -50,6 +50,7 @@ class SPoTConfig(TrainingArguments):
     delta_decay: float = _option(0.9, "how much of δ is kept at each optimizer step (1: δ stays at 0)")
     delta_floor: "float | None" = _option(None, "δ never goes below this (0 keeps it from following the rejected rewards down)")
     delta: str = _option("moving", "δ is a `moving` average over steps, or `cumulative`: the mean over all micro-batches so far, this one included (TRL 0.20)")
+    delta_batches: int = _option(1, "for delta=cumulative: parts of a step after each of which δ is updated (the authors: 2, their accumulation)")
     reward_tokens: str = _option("all", "tokens that count for rewards: `all`, `after_edit` (from the first difference on) or `edited`")
     dpo_weight: float = _option(1., "weight of the DPO part of dpo_sft")
     sft_weight: float = _option(1., "weight of the SFT part of dpo_sft")
@@ -72,6 +73,7 @@ class SPoTConfig(TrainingArguments):
     lora_dropout: float = _option(0., "LoRA dropout")
     lora_target_modules: "list[str] | None" = field(default=None, metadata={"help": "modules with adapters (default: all linear layers)"})
     enable_thinking: "bool | None" = _option(None, "thinking mode of hybrid models: as the pairs record it, else off; refused where it contradicts them")
+    thinking_block: str = _option("prompt", "where the empty thinking block of non-thinking mode counts: `prompt`, or `response` (learned with both, as in the authors' code)")
     chat_template: "str | None" = _option(None, "file with a chat template to use instead of the tokenizer's")
     trust_remote_code: bool = _option(False, "run code that comes with the model")
     early_stopping_patience: "int | None" = _option(None, "stop after so many evaluations without a better metric_for_best_model")
@@ -103,6 +105,9 @@ class SPoTConfig(TrainingArguments):
         except ValueError: raise SpotError(f"beta must be a number or auto, not {self.beta!r}") from None
         if self.beta != "auto" and not 0 < self.beta < math.inf: raise SpotError(f"beta must be positive, not {self.beta}")
         if self.overlong not in ("drop", "truncate"): raise SpotError(f"overlong must be drop or truncate, not {self.overlong!r}")
+        if self.delta_batches < 1 or self.delta_batches > 1 and self.delta != "cumulative":
+            raise SpotError(f"delta_batches {self.delta_batches} needs delta cumulative: the moving average is updated once a step")
+        if self.thinking_block not in ("prompt", "response"): raise SpotError(f"thinking_block must be prompt or response, not {self.thinking_block!r}")
         if self.delta not in ("moving", "cumulative"): raise SpotError(f"delta must be moving or cumulative, not {self.delta!r}")
         if self.reward_tokens not in REWARD_TOKENS: raise SpotError(f"reward_tokens must be one of {', '.join(REWARD_TOKENS)}, not {self.reward_tokens!r}")
         if self.reward_tokens != "all" and not objective(self.loss).pairs:
@@ -132,6 +137,7 @@ class Row:
     owner: torch.Tensor
     reads: tuple = ()                       # what the objective reads beside log-probs: entropy, kl
     reference: Any = None                   # the reference's distribution at each response token, for kl
+    part: tuple = ()                        # which part of the step each pair belongs to, for delta=cumulative
 
     @property
     def sequences(self) -> "list[tuple]": return [s for e in self.examples for s in e.sequences]
@@ -225,7 +231,10 @@ class _Rows:
                                            multiprocessing_context=a.dataloader_multiprocessing_context)
 
     def _collate(self, examples: "list[Example]") -> "dict[str, list[Row]]":
-        return {"rows": self._rows(examples) if examples else []}
+        rows = self._rows(examples) if examples else []
+        part = {id(e): i * self.args.delta_batches // len(examples) for i, e in enumerate(examples)}
+        for r in rows: r.part = tuple(part[id(e)] for e in r.examples)
+        return {"rows": rows}
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device) -> tuple:
         "The rows of one optimizer step, topped up; and its number of pairs and chosen tokens over all processes."
@@ -381,16 +390,18 @@ class _Step:
         return total
 
     def _count_in(self, model, rows) -> None:
-        "TRL 0.20's δ: take in this micro-batch's rewards, over all ranks, before its loss. Costs a forward pass without gradients."
-        sums = torch.zeros(2, dtype=torch.float64)
+        "TRL 0.20's δ: take in each part's rewards, over all ranks, before its loss. Costs a forward pass without gradients."
+        sums = torch.zeros(self.args.delta_batches, 2, dtype=torch.float64)
         for row, counts in rows:
             values = self._logps(row, model).float().cpu()
             if not counts: continue
             gap = values - row.ref
             if self.args.reward_tokens != "all": gap = gap * self._counted(row, "cpu")
-            sums += torch.tensor([self.beta * gap.double().sum().item(), len(row.sequences)], dtype=torch.float64)
-        total, n = self.accelerator.reduce(sums.to(self.args.device), "sum").tolist()
-        if n: self.shift.take_in(total / n)
+            part = torch.tensor(row.part or (0,) * len(row.examples)).repeat_interleave(2)
+            sums[:, 0].index_add_(0, part[row.owner], self.beta * gap.double())
+            sums[:, 1].index_add_(0, part, torch.ones(len(part), dtype=torch.float64))
+        sums = self.accelerator.reduce(sums.to(self.args.device), "sum").tolist()
+        self._deltas = [self.shift.take_in(total / n) if n else self.shift.delta for total, n in sums]
 
     @staticmethod
     def _shift_of(args) -> RewardShift:
@@ -410,6 +421,11 @@ class _Step:
         masks = [m for e in row.examples for m in token_masks(e.chosen, e.rejected, self.args.reward_tokens)]
         return torch.tensor([x for m in masks for x in m], dtype=torch.float32, device=device)
 
+    def _delta_of(self, row: Row, device) -> "float | torch.Tensor":
+        "δ for a row's pairs: one number, or one for each pair `[n]` where a step has several parts."
+        if self.args.delta_batches == 1 or not row.part or not self.model.training: return self.shift.delta
+        return torch.tensor([self._deltas[i] for i in row.part], dtype=torch.float32, device=device)
+
     def compute_loss(self, model, inputs: Row, return_outputs: bool = False, num_items_in_batch=None):
         "This row's share of the step's loss: pair losses over the step's pairs plus token losses over its chosen tokens."
         row, o, args = inputs, self.objective, self.args
@@ -424,7 +440,7 @@ class _Step:
         pairs = row.examples[0].rejected is not None
         chosen, rejected = (rewards[0::2], rewards[1::2]) if pairs else (rewards, None)
         on_chosen = owner % 2 == 0 if pairs else torch.ones_like(owner, dtype=torch.bool)
-        delta, loss = self.shift.delta if o.name == "spot_bco" else 0., 0.
+        delta, loss = self._delta_of(row, device) if o.name == "spot_bco" else 0., 0.
         if o.rewards:
             per_pair = o.rewards(chosen, rejected, delta)
             loss = (args.dpo_weight if o.tokens else 1.) * per_pair.sum() / n_pairs
@@ -544,7 +560,7 @@ class _Checkpoints:
     def settings(self) -> dict:
         "What a run's course depends on; a checkpoint resumes only under the same."
         a = self.args
-        keys = ("loss", "beta", "target_headroom", "delta_decay", "delta_floor", "delta", "reward_tokens", "dpo_weight", "sft_weight", "max_length", "num_train_epochs", "max_steps", "learning_rate",
+        keys = ("loss", "beta", "target_headroom", "delta_decay", "delta_floor", "delta", "delta_batches", "reward_tokens", "thinking_block", "dpo_weight", "sft_weight", "max_length", "num_train_epochs", "max_steps", "learning_rate",
                 "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "max_grad_norm", "effective_batch_size",
                 "train_sampling_strategy", "dataloader_drop_last", "seed", "data_seed", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "bf16", "fp16")
         out = {k: getattr(getattr(a, k), "value", getattr(a, k)) for k in keys}

@@ -98,6 +98,32 @@ def test_cumulative_delta_is_trl_020s(tmp_path):
     np.testing.assert_allclose(got_l, losses, rtol=1e-6 * 10)
 
 
+def test_the_authors_two_micro_batches_a_step(tmp_path):
+    "The same through the trainer with delta_batches 2: losses and δ of each step from the definition, halves taken as the loader deals them."
+    from spot_nb.logps import pair_logps
+    model, examples = tiny(), pairs(12)
+    policy = copy.deepcopy(model)
+    trainer = SPoTTrainer(model, config(tmp_path, loss="spot_bco", beta="0.5", delta="cumulative", delta_batches=2, effective_batch_size=6, max_steps=4, learning_rate=0.), examples)
+    trainer._before_training()
+    for i, e in enumerate(trainer.examples): e.ref = [r + np.float32(0.1 + 0.02 * i) * (1 - 3 * k) for k, r in enumerate(e.ref)]
+    dealt, collate = [], trainer._collate
+    trainer._collate = lambda es: dealt.append(list(es)) or collate(es)
+    trainer.train()
+    mean, count, wanted = 0., 0, []
+    for step in dealt[:4]:
+        total = 0.
+        for half in (step[:3], step[3:]):
+            with torch.no_grad(): c, r = pair_logps(policy, [(e.prompt, e.chosen, e.rejected) for e in half])
+            rc, rr = (.5 * (v.double() - torch.tensor([float(e.ref[k].sum()) for e in half]).double()) for k, v in enumerate((c, r)))
+            count += 1
+            mean += (torch.cat([rc, rr]).mean().item() - mean) / count
+            total += (-torch.nn.functional.logsigmoid(rc - mean) - torch.nn.functional.logsigmoid(mean - rr)).sum().item()
+        wanted.append((total / 6, mean))
+    got = [(l["loss"], l["delta"]) for l in trainer.state.log_history if "delta" in l]
+    assert abs(wanted[0][1]) > .01 and len(got) == 4
+    np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-5)                 # the Trainer's log keeps four to five digits
+
+
 @pytest.mark.parametrize("which", ["after_edit", "edited"])
 def test_rewards_on_edited_tokens(which, tmp_path):
     examples = pairs(4)
