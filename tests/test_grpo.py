@@ -54,7 +54,7 @@ def test_settings_and_missing_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     with pytest.raises(SpotError, match=r"spot_nb\[vllm\]"): grpo.grpo("embedded", [dict(prompt="q", answer="1")], str(tmp_path/"c"), use_vllm=True, **small)
     monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(SpotError, match="needs TRL"): grpo.grpo("embedded", [], str(tmp_path/"d"))
+    with pytest.raises(SpotError, match="needs trl"): grpo.grpo("embedded", [], str(tmp_path/"d"))
 
 
 def test_torn_checkpoints_are_passed_over(tmp_path):
