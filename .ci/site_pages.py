@@ -95,8 +95,7 @@ def pictures(cell, page: str) -> None:
         kinds = [k for k in data if k.startswith("image/")]
         if not kinds: continue
         if not alt:
-            print(f"warning: {page}: a figure without `#| fig-alt:` (cell {cell.source[:60]!r})", file=sys.stderr)
-            continue
+            raise SystemExit(f"error: {page}: a figure without `#| fig-alt:` (cell {cell.source[:60]!r})")
         if "image/svg+xml" in data:
             svg = data["image/svg+xml"]
             svg = svg[svg.index("<svg"):].replace(INK, "currentColor")

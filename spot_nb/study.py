@@ -219,15 +219,20 @@ class Study:
 # %% ../nbs/19a_study.ipynb #cf85fbd6
 _MEANS = {"gain": "{value:+.1f} points since the base", "kl_at_accuracy": "KL of {against} is {ratio:.2f} times that of {method} at equal accuracy",
           "accuracy_at_kl": "{method} is {value:+.1f} points from {against} at equal KL",
-          "growth": "log KL of {method} grows by {value:+.2f} more than {above}", "levels": "log KL of {method} grows by {value:+.2f} less than {below}",
+          "growth": "log KL of {method} grew by {grown:.2f} from epoch {from} to {to}, of more than {above} asked",
+          "levels": "log KL of {method} grew by {grown:.2f} from epoch {from} to {to}, of less than {below} asked",
           "nats": "{which} of {method}: {value:+.2f} nats a response", "advantage": "log ratio of KL is {value:+.2f} larger in {family} than in {over}"}
 
 def said(part: dict) -> str:
     "One part of a verdict in words, with its interval."
     if part["verdict"] == MISSING: return f"{part['method']}: {part['why']}"
-    text = _MEANS[part["statistic"]].format(ratio=math.exp(part["value"]), **part)
+    if math.isnan(part["value"]): return f"{part['method']} and {part.get('against', '')}: no point in common to compare at"
+    grown = part["value"] + part.get("above", 0) if "above" in part else part.get("below", 0) - part["value"]
+    text = _MEANS[part["statistic"]].format(ratio=math.exp(part["value"]), grown=grown, **part)
     low, high = part["interval"]
-    if math.isnan(low): return text + " (the curves overlap too little)"
+    if math.isnan(low): return text + " (the curves overlap too little for an interval)"
+    if "above" in part: low, high = low + part["above"], high + part["above"]
+    if "below" in part: low, high = part["below"] - high, part["below"] - low
     if part["statistic"] == "kl_at_accuracy": low, high = math.exp(low), math.exp(high)
     return text + f" [{low:.2f}, {high:.2f}]"
 

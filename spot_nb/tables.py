@@ -174,7 +174,7 @@ _CSS = """.spot-table{margin:1em 0;overflow-x:auto}.spot-table table{border-coll
 font-variant-numeric:tabular-nums;background:none}.spot-table th{text-align:left;font-weight:500;vertical-align:top}.spot-table thead th{border-bottom:1.5px solid currentColor;
 vertical-align:bottom;font-weight:600}.spot-table thead th:nth-child(n+3){text-align:right}.spot-table tr.start td,.spot-table tr.start th{border-top:1px solid #8888}
 .spot-table .avg{border-left:1px solid #8883}.spot-table tr.ours td,.spot-table tr.ours th[scope=row]{background:#0072b218}
-.spot-table small{display:block;font-size:11px;opacity:.95}.spot-table .up{color:#12966e}.spot-table .down{color:#d0661a}.spot-table .same{opacity:.6}
+.spot-table small{display:block;font-size:11px;opacity:.95}.spot-table .up{color:color-mix(in oklab,#12966e 40%,currentColor)}.spot-table .down{color:color-mix(in oklab,#d0661a 40%,currentColor)}.spot-table .same{opacity:.85}
 .spot-table .sd{opacity:.65;font-size:12px}.spot-table figcaption{font:12px/1.4 system-ui,sans-serif;opacity:.75;max-width:60em}"""
 
 # %% ../nbs/16_tables.ipynb #b7c1e2d4

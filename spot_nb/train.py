@@ -705,7 +705,7 @@ def model_card(trainer: SPoTTrainer) -> str:
              f"Trained with `spot_nb` from `{name}` on {len(trainer.examples)} pairs of `{Path(str(a.data_path or 'records given in Python')).name}`.",
              "## Settings", table(("Setting", "Value"), rows)]
     if figures: parts += [f"## Last step ({h[-1]['step']})", table(("Figure", "Value"), figures)]
-    parts += ["## Citation", "```bibtex\n@article{lin2026spot,\n  title={Surgical Post-Training: Cutting Errors, Keeping Knowledge},\n  author={Lin and Han},\n  journal={arXiv preprint arXiv:2603.01683},\n  year={2026}\n}\n```"]
+    parts += ["## Citation", "```bibtex\n@article{lin2026spot,\n  title={Surgical Post-Training: Proximal On-Policy Distillation for Reasoning with Knowledge Retention},\n  author={Lin, Wenye and Han, Kai},\n  journal={arXiv preprint arXiv:2603.01683},\n  year={2026}\n}\n```"]
     return "\n\n".join(parts) + "\n"
 
 # %% ../nbs/12_train.ipynb #a5ce2116
