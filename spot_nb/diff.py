@@ -267,6 +267,7 @@ def _sides(spans: "list[Span]") -> "tuple[list, list]":
     mark = lambda op, edit: "" if op == "equal" else edit
     return ([(i1, i2, mark(op, "del")) for op, i1, i2, _, _ in spans if i1 < i2], [(j1, j2, mark(op, "ins")) for op, _, _, j1, j2 in spans if j1 < j2])
 
+# %% ../nbs/08_diff.ipynb #3f86b531
 def _folded(text: str, lo: int, hi: int, pieces: list, formulas: list) -> list:
     "`_cell`, with the middle of long kept stretches folded; folds begin and end at spaces outside formulas."
     nodes, at = [], lo
@@ -310,6 +311,7 @@ def _body(spans: "list[Span]", rejected: str, chosen: str) -> "list[list]":
             k = max(end, k + 1)
     return out
 
+# %% ../nbs/08_diff.ipynb #fbb9d575
 def _map(spans: "list[Span]", n: int, m: int) -> list:
     "A strip as wide as both texts together, marked where tokens were deleted (upper half) and inserted (lower half)."
     marks = []
@@ -378,6 +380,7 @@ class Pair:
         d = self.diff
         return f"<Pair {self.record.get('id', '')}: R={d.change_ratio:.3f}, {d.edits} edits, {d.n_rejected} → {d.n_chosen} {self.unit}>"
 
+# %% ../nbs/08_diff.ipynb #a782e047
 def as_pairs(pairs: "Iterable[dict | Pair]", tokenizer: Any = None) -> "list[Pair]":
     "`Pair` objects for records (or pairs, returned as they are)."
     return [p if isinstance(p, Pair) else Pair(p, tokenizer) for p in pairs]

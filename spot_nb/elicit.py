@@ -221,6 +221,7 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
                                         "seconds": round(time.perf_counter() - began, 2), "verify_seconds": round(judging[0], 3), **(extra or {})})
     return summary
 
+# %% ../nbs/05_elicit.ipynb #a4777bad
 def _settle_quietly(waiting, store):
     "On the way out of an error: judge and keep what was sampled."
     for f in waiting:

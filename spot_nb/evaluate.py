@@ -251,6 +251,7 @@ def _rows(task: Task, data_dir, source, seed: int) -> "tuple[list[dict], str]":
     except Exception: sha = "unknown"
     return rows, f"{where} {sha}"
 
+# %% ../nbs/15_evaluate.ipynb #ee3e6ab7
 def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str | None" = None, limit: "int | None" = None, seed: int = 0,
                   template: "str | None" = None, system: "str | None" = None, raw: bool = False) -> "tuple[list[dict], dict]":
     """`(problems, provenance)`: each problem has `id`, `prompt`, `answer` and what its scorer needs.
@@ -338,6 +339,7 @@ def _score_task(task, items, workers):
                     **({"bad_gold": 1} if v.reason == "bad ground truth" else {})})
     return out
 
+# %% ../nbs/15_evaluate.ipynb #517e2a96
 _SCORERS = {"math": _score_math, "choice": _score_choice, "connect4": _score_connect4,
             "ifeval": _score_ifeval}
 
@@ -433,6 +435,7 @@ _ENGINE_IDENTITY = ("engine", "version", "dtype", "tensor_parallel", "data_paral
 
 def _engine_identity(info: dict) -> dict: return {k: info[k] for k in _ENGINE_IDENTITY if k in info}
 
+# %% ../nbs/15_evaluate.ipynb #7d738e9a
 class _TaskRun:
     "One task in one folder: its problems, and the responses that are there."
     def __init__(self, task, problems, made, output, sampling, model, overwrite):
@@ -487,6 +490,7 @@ class _TaskRun:
             out["note"] = f"{len(self.short)} of {len(self.problems)} questions got fewer than {self.sampling.n} responses (as few as {lowest}) and are left out: run the same command again to ask them again"
         return out
 
+# %% ../nbs/15_evaluate.ipynb #8b21e171
 def _prompt_hash(problem: dict) -> str: return prompt_id(problem["prompt"])
 
 def _scorer_info(task: Task) -> dict:
@@ -499,6 +503,7 @@ def _scorer_info(task: Task) -> dict:
         return {"scorer": {"math_verify": version("math-verify")}}
     return {}
 
+# %% ../nbs/15_evaluate.ipynb #417aaa8e
 def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | Path" = "evaluation_results", *, sampling: Any = None, trials: "int | None" = None,
              limit: "int | None" = None, data_dir: "str | Path | None" = None, sources: "dict | None" = None, seed: int = 0, engine: str = "auto", overwrite: bool = False,
              workers: "int | None" = None, report: Callable = print, task: Any = None, templates: "dict | None" = None, system: "str | None" = None, **engine_options) -> dict:
@@ -551,6 +556,7 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
     write_json(path, out)
     return out
 
+# %% ../nbs/15_evaluate.ipynb #f3be0c42
 def _template(name: str, text: str) -> str:
     if "{question}" not in text: raise SpotError(f"the prompt for {name} does not say where the question goes: write {{question}} into it")
     return text
@@ -630,6 +636,7 @@ def _run_folder(path: "str | Path") -> "tuple[Path, dict]":
     if data.get("version") != 1: raise SpotError(f"{folder}/aggregated_results.json has format version {data.get('version')!r}, and this spot_nb reads version 1: evaluate again with this version")
     return folder, data
 
+# %% ../nbs/15_evaluate.ipynb #c8d28295
 def compare(a: "str | Path", b: "str | Path", kl: "dict | None" = None) -> Comparison:
     """Compare two result folders on the questions they share: `b - a`, paired, with a bootstrap interval over questions.
 

@@ -158,6 +158,7 @@ def _prompt_ids(tokenizer, prompt, s: Sampling) -> "list[int]":
     if isinstance(prompt, str): return list(tokenizer(prompt)["input_ids"])
     raise SpotError("a raw prompt is text, and this one is a list of messages: leave raw out, and the chat template renders it")
 
+# %% ../nbs/04_generate.ipynb #da3af92c
 class TransformersGenerator(Generator):
     """Batched sampling with `transformers`.
 
@@ -282,6 +283,7 @@ class TransformersGenerator(Generator):
             state.position = state.position + 1
             return out.logits[:, -1]
 
+# %% ../nbs/04_generate.ipynb #70c4b43b
 class _Row:
     "One sample under way."
     def __init__(self, index, sample, ids, rng):
@@ -395,6 +397,7 @@ def _replica(model, engine, options, visible, inbox, outbox, rank):
     except SpotError as e: outbox.put((rank, "failed", str(e)))
     except BaseException as e: outbox.put((rank, "failed", f"{type(e).__name__}: {e}\n{traceback.format_exc()}"))
 
+# %% ../nbs/04_generate.ipynb #fe7144f6
 class ReplicatedGenerator(Generator):
     "`replicas` processes, each with an engine of its own on `gpus_each` GPUs (0: no GPU); the prompts are dealt out among them."
     def __init__(self, model: str, engine: str, replicas: int, gpus_each: int = 0, **options):
@@ -562,6 +565,7 @@ class OpenAIGenerator(Generator):
                 for j in jobs: j.cancel()
         if dead: raise SpotError(f"the server at {self.url} does not serve this ({dead[0]}): check the address, the model's name and the key, then go on with --resume")
 
+# %% ../nbs/04_generate.ipynb #f2028e0c
 def _beside(endpoint: str, name: str) -> str:
     "Another page of the server that has the chat endpoint, with the same query."
     address, mark, query = endpoint.partition("?")
@@ -605,6 +609,7 @@ class _RayStage:
         done = self.generator.generate(prompts, pickle.loads(batch["sampling"][0]))
         return {"index": batch["index"], "completions": [pickle.dumps(c) for c in done]}
 
+# %% ../nbs/04_generate.ipynb #2a6d854f
 class RayGenerator(Generator):
     """Sampling on a Ray cluster. `num_gpus` is `data_parallel * tensor_parallel`; `stage="vllm"` is `ray.data.llm`, `"transformers"` this notebook's engine.
 

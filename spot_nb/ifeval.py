@@ -41,6 +41,7 @@ def _small_nltk():
     return SimpleNamespace(data=SimpleNamespace(find=lambda *_: True, load=lambda *_: splitter), tokenize=SimpleNamespace(RegexpTokenizer=RegexpTokenizer),
                            word_tokenize=lambda text: [w for s in splitter.tokenize(text) for w in words.tokenize(s)])
 
+# %% ../nbs/14_ifeval.ipynb #40b27a3c
 @lru_cache(maxsize=1)
 def _checkers():
     "`(instruction id -> checker class, the private module that holds them)`."

@@ -452,6 +452,7 @@ def gemini_reply(response: Any) -> Reply:
     if finish != "stop": info["finish_reason"] = reason
     return Reply(text, thoughts, "empty" if finish == "stop" and not text.strip() else finish, usage, info)
 
+# %% ../nbs/06_oracle.ipynb #bc3eef52
 class GeminiOracle(Oracle):
     """Gemini through `google-genai`. The key comes from `GEMINI_API_KEY` or `GOOGLE_API_KEY`.
 
@@ -742,6 +743,7 @@ class GeminiBatchOracle(GeminiOracle):
         for key in batch["keys"]:
             if key in at and key not in seen: yield at[key], Reply(finish="failed", info={"error": "the batch holds no response for this request"})
 
+# %% ../nbs/06_oracle.ipynb #2598a36d
 class _BatchLog:
     "Append-only notes on submitted batches: intent (display, keys), name, dead."
     def __init__(self, path: "Path | None"):

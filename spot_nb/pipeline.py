@@ -156,6 +156,7 @@ def curves_svg(runs: "dict[str, list[dict]]", betas: "dict[str, float]") -> str:
         if axes[1].lines: axes[1].legend()
     return _svg(draw, 2)
 
+# %% ../nbs/17_pipeline.ipynb #d4d0e667
 def learned_svg(models: "list[dict]") -> str:
     "Learned against forgotten: held-out accuracy over KL from the base, with 95% intervals; the base is the line it starts from."
     from spot_nb.figures import color_of
@@ -281,6 +282,7 @@ def clear(out: Path) -> None:
     for p in paid: p.rename(old/p.name)
     say(f"corrections that were paid for are kept in {old}")
 
+# %% ../nbs/17_pipeline.ipynb #09d1ff17
 def made_with() -> dict:
     "The date and the versions that a run's figures belong to."
     from spot_nb import __version__
@@ -293,6 +295,7 @@ def _paired(after: "list[float]", before: "list[float]", unit: float) -> dict:
     gaps = [unit * (a - b) for a, b in zip(after, before) if a is not None and b is not None]
     return {"difference": sum(gaps) / len(gaps), "interval": mean_interval(gaps, -unit, unit) if unit == 100 else bootstrap(gaps)}
 
+# %% ../nbs/17_pipeline.ipynb #f6f185aa
 class Run:
     "One pipeline run in `config.output_dir`; `run()` does what is not done yet and returns the results."
     def __init__(self, config: PipelineConfig, fresh: bool = False):
@@ -482,6 +485,7 @@ class Run:
         say("\n" + results_table(results) + f"\nreport: {self.out/'report.html'}")
         return results
 
+# %% ../nbs/17_pipeline.ipynb #68a25664
 def run_pipeline(config: PipelineConfig, fresh: bool = False) -> dict:
     "Run the loop of `config`, or what is left of it; returns the results (also in `results.json`)."
     if config.rounds > 1:
@@ -630,6 +634,7 @@ def results_table(results: dict) -> str:
     notes = [t for t in (difference_text(results), foot) if t]
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:]), "", "\n\n".join(notes)]) + "\n"
 
+# %% ../nbs/17_pipeline.ipynb #684e62ed
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"><title>{title}</title><style>
 :root {{ color-scheme: light dark; --ink: light-dark(#1c2430, #dfe5ee); --soft: light-dark(#5b6675, #98a4b5); --line: light-dark(#d9dfe7, #323b48); --paper: light-dark(#fff, #12161c) }}

@@ -197,6 +197,7 @@ _STAGGER = 0.005          # seconds between the first calls of two workers
 _ACCEPTED, _FINAL = ("correct", "unchecked"), ("correct", "unchecked", "blocked", "failed")
 _TOKENS = ("input", "output", "thoughts", "cached")
 
+# %% ../nbs/07_rectify.ipynb #d9921fd3
 class _Run:
     "The state of one rectification."
     def __init__(self, oracle: Oracle, output: Path, mode: str, attempts: int, prices: dict, max_cost_usd: "float | None", target: "int | None",
@@ -484,6 +485,7 @@ class _Run:
                 if self.target is not None and self.verdicts["correct"] >= self.target: self.stop = "target"; return
             open_ = again
 
+# %% ../nbs/07_rectify.ipynb #c4d87d9a
 def _in_loop(coroutine: Callable, run: _Run):
     "Run a coroutine function to its end, also where a loop is running already (a notebook): then in a thread of its own."
     try: asyncio.get_running_loop()
@@ -734,6 +736,7 @@ def _print_estimate(a) -> None:
 
 _AGAIN = ("failed", "empty", "truncated", "unparsed", "refused", "blocked", "wrong")
 
+# %% ../nbs/07_rectify.ipynb #5709191d
 def _verdicts(text: str) -> "list[str]": return [v.strip() for v in text.split(",") if v.strip()]
 
 def say_retry(output: "str | Path", asked: "Iterable[str]" = ()) -> None:
@@ -745,6 +748,7 @@ def say_retry(output: "str | Path", asked: "Iterable[str]" = ()) -> None:
         how = "are asked again now" if v in asked else f"stay as they are; `--retry {v}` asks them again"
         print(f"{len(found[v])} {v} ({cause}) {how}")
 
+# %% ../nbs/07_rectify.ipynb #3a51af30
 def cli(argv: "list[str]") -> int:
     "`spot rectify`. Exit status 0 when the run came to its end or its budget or target, else by `SpotError`."
     a = _parsed(argv)

@@ -52,6 +52,7 @@ class Row:
     ours: bool = False
     note: str = ""
 
+# %% ../nbs/16_tables.ipynb #303601a4
 @dataclass
 class Table:
     "A titled list of rows; see `table`."
@@ -154,6 +155,7 @@ class Table:
         if d is not None: out += f'<small class="{"up" if round(d, 1) > 0 else "down" if round(d, 1) < 0 else "same"}">{_arrow(d)} {d:+.1f}</small>'
         return f"<td{_avg(c)}>{out}</td>"
 
+# %% ../nbs/16_tables.ipynb #4fbac715
 def column_name(column: str) -> str:
     "The heading of a column key."
     return f"Avg {GROUP_NAMES[column[4:]]}" if column.startswith("avg:") else NAMES.get(column, column)
@@ -225,6 +227,7 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
         raise SpotError(f"{name}: every score is at most 1: they look like fractions; multiply by 100")
     return scores, {k: v for k, v in std.items() if v is not None}, notes
 
+# %% ../nbs/16_tables.ipynb #0b3d32cf
 def table(number: "int | str", ours: "dict | None" = None) -> Table:
     """Table `number` of the paper (1-7, 9-12), with rows of `ours` (`{"SPoT": path or scores, "Qwen3-8B/SFT": ...}`).
 

@@ -38,6 +38,7 @@ from .options import Facts, last_line, quoted, refuse_unknown, strict, train_arg
 # %% ../nbs/12_train.ipynb #9b29c29e
 def _option(default, help): return field(default=default, metadata={"help": help})
 
+# %% ../nbs/12_train.ipynb #0e8e1a4b
 @dataclass
 class SPoTConfig(TrainingArguments):
     """Every `TrainingArguments` field, with the paper's optimizer settings as defaults, and the fields below."""
@@ -468,6 +469,7 @@ class _Step:
 # %% ../nbs/12_train.ipynb #aa489126
 _SUMS = ("pairs", "chosen", "rejected", "margin", "accuracy", "tether", "saturated", "kl", "kl_tokens", "tokens", "unpacked", "loss", "sft_tokens")
 
+# %% ../nbs/12_train.ipynb #f618c15a
 class _Metrics:
     "The figures of a step, and δ; a part of `SPoTTrainer`."
     def _note(self, row, chosen, rejected, delta, gap, on_chosen, loss, rewards) -> None:
@@ -738,6 +740,7 @@ def four_bit(dtype: str):
     from transformers import BitsAndBytesConfig
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=getattr(torch, dtype))
 
+# %% ../nbs/12_train.ipynb #16505db5
 def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None, eval_pairs: "Sequence[dict] | None" = None, **kwargs) -> SPoTTrainer:
     "A trainer for `config`: loads what is not given, tokenizes, wraps LoRA adapters. Raises `SpotError` as its parts do."
     o = objective(config.loss)
@@ -767,6 +770,7 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
                                                  target_modules=config.lora_target_modules or "all-linear", task_type="CAUSAL_LM"))
     return SPoTTrainer(model, config, examples, tokenizer, eval_examples, data_info=counts, **kwargs)
 
+# %% ../nbs/12_train.ipynb #17b4f640
 def train(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None, eval_pairs: "Sequence[dict] | None" = None, save: bool = True, **kwargs) -> dict:
     """Train and (by default) save to `config.output_dir`; the steps are in its `metrics.jsonl`. `model` is trained in place.
 

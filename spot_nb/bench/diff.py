@@ -43,6 +43,7 @@ def _difflib(a: list, b: list, autojunk: bool) -> float:
     from difflib import SequenceMatcher
     return 1 - sum(m.size for m in SequenceMatcher(None, a, b, autojunk=autojunk).get_matching_blocks())/len(b)
 
+# %% ../../nbs/bench/diff.ipynb #a5ccdadc
 def bench(lengths: "tuple[int, ...]" = (500, 2000, 8192), n_pairs: int = 5, many: int = 4000) -> dict:
     """Medians per pair in milliseconds at each length, and the whole of `many` pairs of 2,000 tokens (one core, and all) against the bare LCS on one.
 
@@ -79,6 +80,7 @@ def show(result: dict) -> None:
         print(f"{m['pairs']:,} pairs of 2,000 tokens, ratio and spans: {m['ours_s']:.2f} s, bare LCS {m['bare_s']:.2f} s, {m['over_bare']:.2f} times; "
               f"with {m['workers']} workers {m['workers_s']:.2f} s, {m['workers_over_bare']:.2f} times")
 
+# %% ../../nbs/bench/diff.ipynb #415d7732
 def cli(argv: "list[str]") -> int:
     "`spot bench diff`."
     from spot_nb.options import strict

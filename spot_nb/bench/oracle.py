@@ -27,6 +27,7 @@ def corrected(k: int, wrong: bool = False) -> str:
 # %% ../../nbs/bench/oracle.ipynb #839c8271
 FAULTS = ("429", "429_after", "500", "503", "hang", "drop", "truncate", "empty", "blocked", "wrong", "no_end", "length")
 
+# %% ../../nbs/bench/oracle.ipynb #fd848809
 class Server:
     "The loopback server. `key`: the only API key it accepts (None: any); `model`: the only model it knows (None: any)."
     def __init__(self, latency: float = 0.0, faults: "dict[str, float] | None" = None, seed: int = 0, log: "str | None" = None,
@@ -143,6 +144,7 @@ class Server:
         if name == "batches": return self.send(writer, 200, {"operations": [self.batch_state(b, False) for b in self.batches]})
         return self.send(writer, 200, self.batch_state(name)) if name in self.batches else error(404, "NOT_FOUND", f"{name} does not exist")
 
+# %% ../../nbs/bench/oracle.ipynb #bbbea0a7
 async def _serve(options: dict, port: int):
     server = await asyncio.start_server(Server(**options), "127.0.0.1", port, limit=1 << 26, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -206,6 +208,7 @@ def measure(errors: int = 2000, workers: int = 200, latency: float = 1.0, wires:
             rows.append(dict(wire=wire, contender=contender, **row, of_ideal=round(row["seconds"]/ideal, 2)))
     return rows
 
+# %% ../../nbs/bench/oracle.ipynb #d1f285a8
 def show(figures: dict) -> None:
     "Print the figures of a run."
     errors, workers, latency = figures["errors"], figures["workers"], figures["latency"]
