@@ -97,3 +97,10 @@ def test_a_release_is_refused(tmp_path, state, message):
     if state == "dirty": (tmp_path/"settings.ini").write_text((tmp_path/"settings.ini").read_text() + "\n")
     p = _run("bash", ".ci/release", *(["--tag"] if state == "unreleased" else []), cwd=tmp_path)
     assert p.returncode == 1 and message in p.stderr, p.stdout + p.stderr
+
+
+def test_the_names_at_the_top_exist_and_load_late():
+    said = subprocess.run([sys.executable, "-c", "import sys, spot_nb\nassert not {'torch', 'numpy', 'pandas'} & set(sys.modules)\n"
+                           "for name in spot_nb.__all__: assert getattr(spot_nb, name).__name__ == name and name in dir(spot_nb)\n"
+                           "try: spot_nb.nonesuch\nexcept AttributeError as e: print(e)"], capture_output=True, text=True)
+    assert said.returncode == 0 and "nonesuch" in said.stdout, said.stderr
