@@ -474,7 +474,8 @@ def _value_gap(lm: nn.Module, sequences: Sequence, logps: Callable, limit: float
         with torch.no_grad(): fast, slow = sums(True), sums(False)
     except Unpackable as e: return str(e)
     except Exception as e: return _first_line(e)
-    gap = ((fast - slow).abs() / slow.abs().clamp_min(1)).max().item()
+    scale = torch.maximum(slow.abs(), torch.tensor(lengths, dtype=torch.float).clamp_min(1).sqrt())    # rounding adds up over tokens
+    gap = ((fast - slow).abs() / scale).max().item()
     return "" if gap < limit else f"packed and plain log-probs differ by {gap:.1e}, more than {limit:.0e}"
 
 def _run(lm: nn.Module) -> Callable:
@@ -494,8 +495,8 @@ def packability(model: nn.Module, groups: "Sequence[Sequence[tuple]]", half: boo
     asks for none, only when the attention changes).
 
     The class is examined on a small model of its kind (`examine`). With `check`, the model itself is then compared on
-    some of the groups: packed with eager in values and gradients while that takes seconds, and packed with plain in the
-    precision of the run (`half`: 16-bit; call it under the run's autocast). `logps(sequences, packed) -> [R]` runs a
+    some of the groups: packed with eager in values and gradients while that takes seconds, and packed with plain: in float32
+    where the weights are, else in the precision of the run (`half`: 16-bit; a sharded model, under the run's autocast). `logps(sequences, packed) -> [R]` runs a
     model that lies in pieces: it is called exactly twice. `agree(bool) -> bool` joins the processes' answers."""
     lm = causal_lm(model)
     training = lm.training
@@ -520,7 +521,10 @@ def _checked(lm: nn.Module, groups: Sequence, half: bool, logps: "Callable | Non
     if logps is None and (exact := _gradients_fit(lm, groups)):
         with torch.autocast(lm.device.type, enabled=False): why = _eager_gap(lm, exact)
         if why: return why
-    return _value_gap(lm, _sample(groups, min(8192, tokens)), logps or _run(lm), 3e-2 if low else 1e-4)
+    sample = _sample(groups, min(8192, tokens))
+    if logps is None and lm.dtype == torch.float32:                  # sharper than under autocast, whose noise hides errors and looks like one
+        with torch.autocast(lm.device.type, enabled=False): return _value_gap(lm, sample, _run(lm), 1e-4)
+    return _value_gap(lm, sample, logps or _run(lm), 3e-2 if low else 1e-4)
 
 # %% ../nbs/11a_packability.ipynb #8e9d9eb8
 def choose_attention(config, device="cpu", trust_remote_code: bool = False) -> str:
