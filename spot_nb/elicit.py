@@ -60,6 +60,13 @@ def as_problem(row: dict, instruction: str = INSTRUCTION, where: str = "problem"
 def _text(prompt) -> str: return prompt if isinstance(prompt, str) else as_messages(prompt)[-1]["content"]
 
 # %% ../nbs/05_elicit.ipynb #469db3f4
+def _refuse_tools(task: Task, row: dict, where: str) -> None:
+    "A row's `tools` must reach the prompt: through the task's columns, its template or its `prepare`."
+    if not row.get("tools") or task.prepare or "tools" in task.columns: return
+    if not is_math(task) and "{tools}" in task.template + task.system: return
+    raise SpotError(f"{where}: the row offers `tools`, which task {task.name} would leave out of the prompt: use "
+                    "--task tool or a task whose `columns` name `tools`, or drop the column")
+
 def load_problems(source: "str | Path | list[dict]", split: str = "train", language: "str | None" = None, instruction: str = INSTRUCTION,
                   max_samples: "int | None" = None, config: "str | None" = None, task: "Task | str | None" = None) -> "tuple[list[dict], dict]":
     """Problems of a file or hub data set (or rows in memory), and counts of what was left out.
@@ -76,6 +83,7 @@ def load_problems(source: "str | Path | list[dict]", split: str = "train", langu
     out, prompts, ids, stats = [], set(), set(), Counter(rows=len(rows), duplicates=0, other_language=0, ids_renamed=0, empty=0)
     for n, row in enumerate(rows, 1):
         here = f"{where}, record {n}"
+        _refuse_tools(task, row, here)
         p = as_problem(row, instruction, here) if is_math(task) else make_problem(task, row, here)
         key = prompt_id(p["prompt"])
         if key in prompts: stats["duplicates"] += 1; continue
