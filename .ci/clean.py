@@ -1,5 +1,6 @@
-"""After nbdev's export: strip what readers do not need from stored notebook outputs (progress bars and warnings on stderr),
-and give `spot_nb/__init__.py` the names that people import most, each loaded when it is asked for."""
+"""After nbdev's export: strip what readers do not need from stored notebook outputs (progress bars and
+warnings on stderr), and give `spot_nb/__init__.py` the names that people import most, each loaded when it
+is asked for."""
 import sys
 from pathlib import Path
 
@@ -15,11 +16,15 @@ for path in sorted((root/"nbs").rglob("*.ipynb")):
         with open(path, "w", encoding="utf-8") as f: f.write(nbformat.writes(nb, indent=1) + "\n")
         print(f"stripped stderr from {path.relative_to(root)}", file=sys.stderr)
 
-NAMES = {"SpotError": "records", "Task": "tasks", "is_correct": "verify", "change_ratio": "diff", "edit_spans": "diff", "load_pairs": "pairs",
-         "filter_pairs": "pairs", "spot_bco": "losses", "spot_bce": "losses", "pair_logps": "logps", "SPoTConfig": "train", "SPoTTrainer": "train"}
-version = next(line for line in (root/"spot_nb"/"__init__.py").read_text(encoding="utf-8").splitlines() if line.startswith("__version__"))
+NAMES = {"SpotError": "records", "Task": "tasks", "is_correct": "verify", "change_ratio": "diff",
+         "edit_spans": "diff", "load_pairs": "pairs", "filter_pairs": "pairs", "spot_bco": "losses",
+         "spot_bce": "losses", "pair_logps": "logps", "SPoTConfig": "train", "SPoTTrainer": "train"}
+version = next(line
+               for line in (root/"spot_nb"/"__init__.py").read_text(encoding="utf-8").splitlines()
+               if line.startswith("__version__"))
 listed = "".join(f"    {name!r}: {module!r},\n".replace("'", '"') for name, module in NAMES.items())
-(root/"spot_nb"/"__init__.py").write_text(f'''"""Fix a language model's mistakes without making it forget. Names are loaded when they are asked for."""
+(root/"spot_nb"/"__init__.py").write_text(f'''"""Fix a language model's mistakes without making it forget. \
+Names are loaded when they are asked for."""
 {version}
 
 _NAMES = {{

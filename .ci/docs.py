@@ -1,9 +1,11 @@
-"""Render the documentation site into _docs/: the notebooks as they stand, stored outputs included; nothing is run.
+"""Render the documentation site into _docs/: the notebooks as they stand, stored outputs included; nothing is
+run.
 
     python .ci/docs.py [--out FOLDER]
 
-`site_pages` turns notebooks into pages and makes the reference; Quarto renders where it is installed, else smalldocs;
-`finish` puts in what smalldocs leaves out (formulas as MathML, canonical links). `site_check.py` looks at the result."""
+`site_pages` turns notebooks into pages and makes the reference; Quarto renders where it is installed, else
+smalldocs; `finish` puts in what smalldocs leaves out (formulas as MathML, canonical links). `site_check.py`
+looks at the result."""
 import argparse
 import html
 import re
@@ -37,7 +39,8 @@ def config(own: dict) -> dict:
     "_quarto.yml as the site's project file: paths from nbs/, addresses from settings.ini."
     text = (root/"_quarto.yml").read_text(encoding="utf-8").replace("nbs/", "").replace("REPO", own["repo"])
     cfg = yaml.safe_load(text)
-    cfg["website"] |= {"site-url": own["site"], "repo-url": own["repo"], "repo-subdir": "nbs", "repo-branch": own["branch"]}
+    cfg["website"] |= {"site-url": own["site"], "repo-url": own["repo"], "repo-subdir": "nbs",
+                       "repo-branch": own["branch"]}
     return cfg
 
 
@@ -47,7 +50,8 @@ def mathml(page: str, where: str) -> str:
     def one(m):
         tex = html.unescape(m[2]).strip()
         try: return convert(tex, display="block" if m[1] == "display" else "inline")
-        except Exception as e: raise SystemExit(f"error: {where}: formula {tex!r} cannot be shown ({e})") from None
+        except Exception as e:
+            raise SystemExit(f"error: {where}: formula {tex!r} cannot be shown ({e})") from None
     return KATEX_CALL.sub("", CDN.sub("", MATH.sub(one, page)))
 
 
@@ -60,21 +64,24 @@ def finish(out: Path, own: dict) -> None:
         page = page.replace("</head>", f'<link rel="canonical" href="{address}">\n</head>', 1)
         page = site_pages.sharpen(page)
         path.write_text(page, encoding="utf-8")
-    for path in out.rglob("*.css"):                                 # the theme's web fonts: the reader's own will do
+    for path in out.rglob("*.css"):  # the theme's web fonts: the reader's own will do
         path.write_text(WEB_FONT.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ask.add_argument("--out", default=str(root/"_docs"), help="folder of the finished site (default: %(default)s)")
+    ask.add_argument("--out", default=str(root/"_docs"),
+                     help="folder of the finished site (default: %(default)s)")
     out, own = Path(ask.parse_args().out).resolve(), settings()
     site = root/"_site"
     shutil.rmtree(site, ignore_errors=True)
     site.mkdir()
     site_pages.write(root, site, own)
-    (site/"_quarto.yml").write_text(yaml.safe_dump(config(own), allow_unicode=True, sort_keys=False), encoding="utf-8")
+    (site/"_quarto.yml").write_text(yaml.safe_dump(config(own), allow_unicode=True, sort_keys=False),
+                                    encoding="utf-8")
     quarto = shutil.which("quarto")
-    how = [quarto, "render", "--no-execute"] if quarto else [str(Path(sys.executable).parent/"smalldocs"), "render", "--quiet"]
+    how = [quarto, "render", "--no-execute"] if quarto else [str(Path(sys.executable).parent/"smalldocs"),
+                                                             "render", "--quiet"]
     subprocess.run(how, cwd=site, check=True)
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(site/"_docs", out)

@@ -1,4 +1,5 @@
-"""Write the plan's figures into the recipes' READMEs (`make recipes`); `--check` only says whether they are in step."""
+"""Write the plan's figures into the recipes' READMEs (`make recipes`); `--check` only says whether they are
+in step."""
 import re, sys
 from pathlib import Path
 
@@ -7,13 +8,19 @@ BLOCK = re.compile(r"<!-- plan (.*?) -->\n(.*?)<!-- end -->", re.S)
 
 def figures(flags):
     from spot_nb.plan import Hardware, parse_flags, plan
-    config, hardware, sharding = parse_flags([str(ROOT/f) if f.startswith("recipes/") else f for f in flags.split()])
+    config, hardware, sharding = parse_flags([str(ROOT/f) if f.startswith("recipes/") else f
+                                              for f in flags.split()])
     p = plan(config, None, hardware, sharding)
     card = hardware.card[0]
-    rows = [("memory on each GPU", f"{p.total:.1f} GB of {p.gpu_memory:g}: " + ", ".join(f"{k} {v:.1f}" for k, v in p.parts.items() if v >= 0.05)),
+    rows = [("memory on each GPU",
+             f"{p.total:.1f} GB of {p.gpu_memory:g}: "
+             + ", ".join(f"{k} {v:.1f}" for k, v in p.parts.items() if v >= 0.05)),
             ("fits", "yes" if p.fits else "no"),
-            ("longest row that fits", f"{p.longest_row:,} distinct tokens (a pair has at most {2 * config.max_length:,})"),
-            ("time and cost", f"about {p.hours:.1f} h on {p.gpus} x {card}, ${p.cost:.0f}, for training alone"), ("assumed", "; ".join(p.assumptions))]
+            ("longest row that fits",
+             f"{p.longest_row:,} distinct tokens (a pair has at most {2 * config.max_length:,})"),
+            ("time and cost",
+             f"about {p.hours:.1f} h on {p.gpus} x {card}, ${p.cost:.0f}, for training alone"),
+            ("assumed", "; ".join(p.assumptions))]
     return "\n".join(["", "| by the plan | |", "|---|---|"] + [f"| {k} | {v} |" for k, v in rows]) + "\n\n"
 
 def filled(text):

@@ -2,8 +2,9 @@
 
     python .ci/site_check.py [FOLDER] [--no-browser] [--shots FOLDER]
 
-On every page: links and anchors lead somewhere, nothing is asked of another host, images have words. In Chromium, at 1400
-and 390 px, light and dark: no error in the console, nothing wider than its box, text has a contrast of at least 4.5 to 1."""
+On every page: links and anchors lead somewhere, nothing is asked of another host, images have words. In
+Chromium, at 1400 and 390 px, light and dark: no error in the console, nothing wider than its box, text has a
+contrast of at least 4.5 to 1."""
 import argparse
 import re
 import shutil
@@ -29,15 +30,19 @@ class Page(HTMLParser):
         a = dict(attrs)
         if a.get("id"): self.ids.add(a["id"])
         if tag == "a" and a.get("href"): self.links.append(a["href"])
-        if tag == "link" and a.get("rel") not in ("canonical", "alternate") and a.get("href"): self.fetched.append(a["href"])
-        if tag in ("script", "img", "iframe", "source", "video") and a.get("src"): self.fetched.append(a["src"])
+        if tag == "link" and a.get("rel") not in ("canonical", "alternate") and a.get("href"):
+            self.fetched.append(a["href"])
+        if tag in ("script", "img", "iframe", "source", "video") and a.get("src"):
+            self.fetched.append(a["src"])
         if tag == "img" and not (a.get("alt") or "").strip(): self.wordless.append(a.get("src", "")[:60])
-        if tag == "svg" and a.get("role") == "img" and not (a.get("aria-label") or "").strip(): self.wordless.append("an svg")
+        if tag == "svg" and a.get("role") == "img" and not (a.get("aria-label") or "").strip():
+            self.wordless.append("an svg")
 
 
 def links(folder: Path) -> "list[str]":
     "Broken links and anchors, addresses of other hosts, images without words."
-    pages = {p.relative_to(folder).as_posix(): Page(p.read_text(encoding="utf-8")) for p in folder.rglob("*.html")}
+    pages = {p.relative_to(folder).as_posix(): Page(p.read_text(encoding="utf-8"))
+             for p in folder.rglob("*.html")}
     found = []
     for name, page in pages.items():
         found += [f"{name}: an image has no alt text ({w})" for w in page.wordless]
@@ -49,8 +54,11 @@ def links(folder: Path) -> "list[str]":
             if urlsplit(address).scheme or address.startswith(("//", "javascript:")): continue
             found += missing(folder, name, address, pages)
     for css in folder.rglob("*.css"):
-        for address in re.findall(r"url\(\s*['\"]?((?:https?:)?//[^)'\"]+)|@import\s+['\"](https?:[^'\"]+)", css.read_text(encoding="utf-8", errors="replace")):
-            if any(address): found.append(f"{css.relative_to(folder)}: asks another host for {next(filter(None, address))}")
+        for address in re.findall(r"url\(\s*['\"]?((?:https?:)?//[^)'\"]+)|@import\s+['\"](https?:[^'\"]+)",
+                                  css.read_text(encoding="utf-8", errors="replace")):
+            if any(address):
+                found.append(f"{css.relative_to(folder)}: asks another host for "
+                             f"{next(filter(None, address))}")
     return found
 
 
@@ -102,7 +110,9 @@ def browse(folder: Path, shots: "Path | None" = None, only: "list[str] | None" =
     "What Chromium sees: errors, overflow and faint text, at each width and in each mode."
     from playwright.sync_api import sync_playwright
     binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if binary is None: raise SystemExit("error: no Chromium on PATH (Debian: apt-get install chromium), or pass --no-browser")
+    if binary is None:
+        raise SystemExit("error: no Chromium on PATH (Debian: apt-get install chromium), or pass "
+                         "--no-browser")
     found = []
     with sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=binary, args=FLAGS)
@@ -111,7 +121,9 @@ def browse(folder: Path, shots: "Path | None" = None, only: "list[str] | None" =
             page, told = context.new_page(), []
             page.on("console", lambda m: told.append(m.text) if m.type == "error" else None)
             page.on("pageerror", lambda e: told.append(str(e)))
-            page.on("request", lambda r: told.append(f"asks {r.url}") if not r.url.startswith(("file:", "data:", "blob:")) else None)
+            page.on("request",
+                    lambda r: told.append(f"asks {r.url}")
+                    if not r.url.startswith(("file:", "data:", "blob:")) else None)
             for path in sorted(folder.rglob("*.html")):
                 name = path.relative_to(folder).as_posix()
                 if only and name not in only: continue
@@ -124,7 +136,8 @@ def browse(folder: Path, shots: "Path | None" = None, only: "list[str] | None" =
                 told.clear()
                 if shots:
                     shots.mkdir(parents=True, exist_ok=True)
-                    page.screenshot(path=str(shots/f"{name.replace('/', '_')}-{width}-{mode}.png"), full_page=False)
+                    page.screenshot(path=str(shots/f"{name.replace('/', '_')}-{width}-{mode}.png"),
+                                    full_page=False)
             context.close()
         chromium.close()
     return found

@@ -1,7 +1,8 @@
 """From notebooks and code to the pages of the site.
 
-A notebook becomes a page without its directives; exported source is folded under the signatures and docstrings that
-a reader needs, imports are left out. The API reference is read from the code itself, never imported."""
+A notebook becomes a page without its directives; exported source is folded under the signatures and
+docstrings that a reader needs, imports are left out. The API reference is read from the code itself, never
+imported."""
 import ast
 import html
 import os
@@ -29,7 +30,9 @@ def signature(node: "ast.AST", owner: str = "") -> str:
     "A definition's first line, as a caller needs it; broken over lines where it is long."
     if isinstance(node, ast.ClassDef):
         init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-        if init is None: return f"class {node.name}" + (f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else "")
+        if init is None:
+            return f"class {node.name}" + (f"({', '.join(map(ast.unparse, node.bases))})" if node.bases
+                                           else "")
         return "class " + signature(init, node.name)
     arguments = ast.unparse(node.args).split(", ") if node.args else []
     text = ast.unparse(node.args)
@@ -59,12 +62,13 @@ def docs_of(node: "ast.AST") -> str:
 
 
 def is_public(node: "ast.AST") -> bool:
-    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+    return isinstance(node,
+                      (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_")
 
 
 def only_imports(tree: ast.Module) -> bool:
-    return all(isinstance(n, (ast.Import, ast.ImportFrom)) or isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)
-               for n in tree.body)
+    return all(isinstance(n, (ast.Import, ast.ImportFrom)) or isinstance(n, ast.Expr)
+               and isinstance(n.value, ast.Constant) for n in tree.body)
 
 
 # -- notebooks
@@ -81,7 +85,9 @@ def folded(cell, page: str) -> "list":
         names.append(node.name)
         doc = docs_of(node)
         shown.append(f"::: {{.signature}}\n```python\n{signature(node)}\n```\n\n{doc}\n:::\n")
-    private = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name.startswith("_")]
+    private = [n.name
+               for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))
+               and n.name.startswith("_")]
     label = "Source" + (f": {', '.join(names or private)}" if names or private else "")
     cell.source = f"#| code-fold: true\n#| code-summary: {label!r}\n{source}"
     return ([nbformat.v4.new_markdown_cell("\n".join(shown))] if shown else []) + [cell]
@@ -146,12 +152,14 @@ def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
     listed = names_of(tree)
     origin = re.search(r"File to edit: (?:\.\./)+nbs/(\S+?\.ipynb)", text)
     summary = docs_of(tree)
-    out = ["---", yaml.safe_dump({"title": module, "description": summary}, allow_unicode=True).strip(), "---", ""]
+    out = ["---", yaml.safe_dump({"title": module, "description": summary}, allow_unicode=True).strip(),
+           "---", ""]
     if origin: out += [f"Told in the notebook [{Path(origin[1]).stem}](../{origin[1]}).", ""]
     for node in tree.body:
         if not is_public(node) or node.name not in listed: continue
         link = f"{own['repo']}/blob/{own['branch']}/spot_nb/{path.relative_to(own['package']).as_posix()}#L{node.lineno}"
-        out += [f"## {node.name} {{#{node.name}}}", "", "```python", signature(node), "```", "", docs_of(node), "", f"[source]({link})", ""]
+        out += [f"## {node.name} {{#{node.name}}}", "", "```python", signature(node), "```", "",
+                docs_of(node), "", f"[source]({link})", ""]
         if isinstance(node, ast.ClassDef):
             fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
             if fields and not any(isinstance(n, ast.FunctionDef) and n.name == "__init__" for n in node.body):
@@ -159,7 +167,8 @@ def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
                 out += [field_row(n, text) for n in fields] + [""]
             for m in node.body:
                 if isinstance(m, (ast.FunctionDef, ast.AsyncFunctionDef)) and not m.name.startswith("_"):
-                    out += [f"### {node.name}.{m.name} {{#{node.name}.{m.name}}}", "", "```python", signature(m), "```", "", docs_of(m), ""]
+                    out += [f"### {node.name}.{m.name} {{#{node.name}.{m.name}}}", "", "```python",
+                            signature(m), "```", "", docs_of(m), ""]
     return "\n".join(out)
 
 
@@ -169,7 +178,8 @@ def field_row(n: ast.AnnAssign, text: str) -> str:
     words = line.split("  # ")[-1].strip() if "  # " in line else ""
     value = ast.unparse(n.value) if n.value is not None else ""
     if isinstance(n.value, ast.Call):
-        strings = [a.value for a in ast.walk(n.value) if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        strings = [a.value
+                   for a in ast.walk(n.value) if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         if not words and strings: words = max(strings, key=len)
         value = ast.unparse(n.value.args[0]) if n.value.args else ""
     kind = ast.unparse(n.annotation).strip("'\"")
@@ -188,21 +198,26 @@ def reference(root: Path, site: Path, own: dict) -> None:
         name = ".".join(path.relative_to(root/"spot_nb").with_suffix("").parts)
         (folder/f"{name}.qmd").write_text(module_page(path, own, {}), encoding="utf-8")
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        rows.append((name, docs_of(tree), [n.name for n in tree.body if is_public(n) and n.name in names_of(tree)]))
-    head = yaml.safe_dump({"title": "API", "description": "Every public name, with its signature, docstring and source."})
+        rows.append((name, docs_of(tree),
+                     [n.name for n in tree.body if is_public(n) and n.name in names_of(tree)]))
+    head = yaml.safe_dump({"title": "API",
+                           "description": "Every public name, with its signature, docstring and source."})
     lines = ["---", head.strip(), "---", "", "| module | what it does | names |", "|---|---|---|"]
-    lines += [f"| [`spot_nb.{n}`]({n}.qmd) | {d} | {', '.join(f'[`{x}`]({n}.qmd#{x})' for x in names)} |" for n, d, names in rows]
+    lines += [f"| [`spot_nb.{n}`]({n}.qmd) | {d} | {', '.join(f'[`{x}`]({n}.qmd#{x})' for x in names)} |"
+              for n, d, names in rows]
     (folder/"index.qmd").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 # -- commands
 
-COMMANDS = ("demo", "run", "elicit", "rectify", "filter", "inspect", "train", "grpo", "evaluate", "connect4", "tables", "study", "new")
+COMMANDS = ("demo", "run", "elicit", "rectify", "filter", "inspect", "train", "grpo", "evaluate", "connect4",
+            "tables", "study", "new")
 OPTION = re.compile(r"^  (-\S.*?|[a-z_.]+)(?:\s{2,}(.*))?$")
 
 
 def front(title: str, description: str) -> "list[str]":
-    return ["---", yaml.safe_dump({"title": title, "description": description}, allow_unicode=True).strip(), "---", ""]
+    return ["---", yaml.safe_dump({"title": title, "description": description}, allow_unicode=True).strip(),
+            "---", ""]
 
 
 def about_of(text: str) -> str:
@@ -216,13 +231,16 @@ def help_page(name: str, text: str) -> str:
     cell = lambda t: " ".join(t.split()).replace("|", "\\|").replace("<", "&lt;").replace("{", "\\{")
     out, rows = front(f"spot {name}", about_of(text)), []
     def close():
-        if rows: out.extend(["| option | meaning |", "|---|---|"] + [f"| `{a.replace('|', chr(92) + '|')}` | {cell(b)} |" for a, b in rows] + [""])
+        if rows:
+            out.extend(["| option | meaning |", "|---|---|"]
+                       + [f"| `{a.replace('|', chr(92) + '|')}` | {cell(b)} |" for a, b in rows] + [""])
         rows.clear()
     for line in text.splitlines():
         if re.match(r"^[A-Za-z].*:$", line):
             close()
             out.extend([f"## {line[:-1][0].upper()}{line[1:-1]}", ""])
-        elif (m := OPTION.match(line)) and any(x.startswith("## ") for x in out): rows.append([m[1], m[2] or ""])
+        elif (m := OPTION.match(line)) and any(x.startswith("## ") for x in out):
+            rows.append([m[1], m[2] or ""])
         elif rows and re.match(r"^\s{4,}\S", line): rows[-1][1] += " " + line.strip()
     close()
     return "\n".join(out) + "\n"
@@ -232,12 +250,15 @@ def commands(root: Path, site: Path) -> None:
     "reference/spot-*.qmd from the parsers themselves, two at a time."
     env = {**os.environ, "PYTHONPATH": str(root), "SPOT_PROGRESS": "0"}
     def ask(name):
-        done = subprocess.run([sys.executable, "-m", "spot_nb.cli", name, "--help"], capture_output=True, text=True, env=env, cwd=root)
+        done = subprocess.run([sys.executable, "-m", "spot_nb.cli", name, "--help"], capture_output=True,
+                              text=True, env=env, cwd=root)
         return name, done.stdout if done.returncode == 0 else ""
     with ThreadPoolExecutor(2) as pool: told = [(n, t) for n, t in pool.map(ask, COMMANDS) if t]
     if len(told) < 10: raise SystemExit(f"error: only {[n for n, _ in told]} answered --help")
-    for name, text in told: (site/"reference"/f"spot-{name}.qmd").write_text(help_page(name, text), encoding="utf-8")
-    lines = front("Commands", "Every command and every option, from the parsers.") + ["| command | what it does |", "|---|---|"]
+    for name, text in told:
+        (site/"reference"/f"spot-{name}.qmd").write_text(help_page(name, text), encoding="utf-8")
+    lines = (front("Commands", "Every command and every option, from the parsers.")
+             + ["| command | what it does |", "|---|---|"])
     lines += [f"| [`spot {n}`](spot-{n}.qmd) | {about_of(t)} |" for n, t in told]
     (site/"reference"/"commands.qmd").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -245,17 +266,20 @@ def commands(root: Path, site: Path) -> None:
 def presets(root: Path, site: Path) -> None:
     "reference/presets.qmd: every settings file that comes with the package."
     out = front("Presets", "Settings files that come with the package: `spot train --config NAME`.")
-    for path in sorted((root/"spot_nb"/"presets").glob("*.yaml")): out += [f"## {path.stem}", "", "```yaml", path.read_text(encoding="utf-8").strip(), "```", ""]
+    for path in sorted((root/"spot_nb"/"presets").glob("*.yaml")):
+        out += [f"## {path.stem}", "", "```yaml", path.read_text(encoding="utf-8").strip(), "```", ""]
     (site/"reference"/"presets.qmd").write_text("\n".join(out), encoding="utf-8")
 
 
 def write(root: Path, site: Path, own: dict) -> None:
     "All sources of the site, in `site`."
     for path in sorted((root/"nbs").rglob("*")):
-        if ".ipynb_checkpoints" in path.parts or path.is_dir() or "data" in path.relative_to(root/"nbs").parts: continue
+        if ".ipynb_checkpoints" in path.parts or path.is_dir() or "data" in path.relative_to(root/"nbs").parts:
+            continue
         target = site/path.relative_to(root/"nbs")
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".ipynb": nbformat.write(notebook_page(path, path.relative_to(root/"nbs").as_posix()), target)
+        if path.suffix == ".ipynb":
+            nbformat.write(notebook_page(path, path.relative_to(root/"nbs").as_posix()), target)
         elif path.suffix in (".qmd", ".css", ".svg", ".png", ".js"): target.write_bytes(path.read_bytes())
     reference(root, site, own)
     commands(root, site)
@@ -266,4 +290,5 @@ def write(root: Path, site: Path, own: dict) -> None:
 
 def sharpen(page: str) -> str:
     "Small things that every page shares: tables in a box that scrolls, the pair card out of Bootstrap's way."
-    return re.sub(r"(<table\b(?![^>]*class=\"[^\"]*spot)[\s\S]*?</table>)", r'<div class="table-box">\1</div>', page)
+    return re.sub(r"(<table\b(?![^>]*class=\"[^\"]*spot)[\s\S]*?</table>)",
+                  r'<div class="table-box">\1</div>', page)

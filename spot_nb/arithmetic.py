@@ -17,9 +17,11 @@ from .records import SpotError, as_messages
 _OPS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b}
 
 def steps_of(expression: str) -> "list[tuple[int, str, int, int]]":
-    "The steps `(left, op, right, result)` of a chain like `4 + 9 - 6`, left to right. Raises `SpotError` when it is no such chain."
+    """The steps `(left, op, right, result)` of a chain like `4 + 9 - 6`, left to right. Raises `SpotError`
+    when it is no such chain."""
     tokens = expression.split()
-    ok = len(tokens) >= 3 and len(tokens) % 2 == 1 and all(t.isdigit() for t in tokens[::2]) and all(t in _OPS for t in tokens[1::2])
+    ok = (len(tokens) >= 3 and len(tokens) % 2 == 1 and all(t.isdigit() for t in tokens[::2])
+          and all(t in _OPS for t in tokens[1::2]))
     if not ok: raise SpotError(f"{expression!r} is not a chain of whole numbers joined by + and -")
     total, steps = int(tokens[0]), []
     for op, right in zip(tokens[1::2], map(int, tokens[2::2])):
@@ -42,12 +44,16 @@ def question(expression: str) -> str:
 
 def few_shot(expression: str) -> "list[dict]":
     "Chat messages: the two worked examples as earlier turns, then the question."
-    turns = [t for e in EXAMPLES for t in ({"role": "user", "content": question(e)}, {"role": "assistant", "content": solution(e)})]
+    turns = [t for e in EXAMPLES
+             for t in ({"role": "user", "content": question(e)},
+                       {"role": "assistant", "content": solution(e)})]
     return turns + [{"role": "user", "content": question(expression)}]
 
 # %% ../nbs/03_arithmetic.ipynb #d6663caa
-def make_problems(n: int, seed: int = 0, low: int = 2, high: int = 12, terms: int = 3, exclude: Iterable[dict] = ()) -> "list[dict]":
-    """`n` distinct problem records with operands in `low..high` and no negative partial sum, none of them in `exclude`.
+def make_problems(n: int, seed: int = 0, low: int = 2, high: int = 12, terms: int = 3,
+                  exclude: Iterable[dict] = ()) -> "list[dict]":
+    """`n` distinct problem records with operands in `low..high` and no negative partial sum, none of them in
+    `exclude`.
 
     Raises `SpotError` when the range holds too few distinct problems."""
     rng, seen, out = random.Random(seed), {p["id"] for p in exclude} | {_pid(e) for e in EXAMPLES}, []
@@ -59,9 +65,11 @@ def make_problems(n: int, seed: int = 0, low: int = 2, high: int = 12, terms: in
         steps = steps_of(expression)
         if _pid(expression) in seen or any(s[-1] < 0 for s in steps): continue
         seen.add(_pid(expression))
-        out.append({"id": _pid(expression), "prompt": few_shot(expression), "answer": str(steps[-1][-1]), "source": "arithmetic"})
+        out.append({"id": _pid(expression), "prompt": few_shot(expression), "answer": str(steps[-1][-1]),
+                    "source": "arithmetic"})
     if len(out) == n: return out
-    raise SpotError(f"only {len(out)} of {n} distinct problems with operands {low} to {high} were found: widen the range")
+    raise SpotError(f"only {len(out)} of {n} distinct problems with operands {low} to {high} were found: "
+                    "widen the range")
 
 def _pid(expression: str) -> str: return "arithmetic:" + expression.replace(" ", "")
 
@@ -69,7 +77,9 @@ def expression_of(record: dict) -> str:
     "The chain that a problem, sample or pair record asks for, read from the last user turn of its `prompt`."
     text = as_messages(record["prompt"])[-1]["content"]
     m = re.fullmatch(r"Compute (.+) step by step\.", text)
-    if not m: raise SpotError(f"{text!r:.80} is no arithmetic question: the arithmetic Oracle corrects only its own problems")
+    if not m:
+        raise SpotError(f"{text!r:.80} is no arithmetic question: the arithmetic Oracle corrects only its "
+                        "own problems")
     return m[1]
 
 # %% ../nbs/03_arithmetic.ipynb #3d7b8681
@@ -81,8 +91,8 @@ def _same(text: str, step: tuple) -> bool:
     return re.sub(r"\s+", "", text) == f"{a}{op}{b}={c}"
 
 def rectify_trace(expression: str, response: str) -> "tuple[str, str]":
-    """The corrected response and how it came about: `edited` (steps changed in place), `completed` (missing steps or the
-    boxed answer added), or `rewritten` (no readable step: the full solution)."""
+    """The corrected response and how it came about: `edited` (steps changed in place), `completed` (missing
+    steps or the boxed answer added), or `rewritten` (no readable step: the full solution)."""
     steps = steps_of(expression)
     lines, out, done, how = response.strip("\n").split("\n"), [], 0, "edited"
     for line in lines:

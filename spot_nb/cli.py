@@ -38,7 +38,8 @@ BENCHES = {
 def _usage(title: str, table: "dict[str, str]") -> str:
     width = max(map(len, table))
     lines = [f"  {k:{width}}  {v}" for k, v in table.items()]
-    return "\n".join([f"usage: {title} <command> [options]", "", *lines, "", f"`{title} <command> --help` lists a command's options."])
+    return "\n".join([f"usage: {title} <command> [options]", "", *lines, "",
+                      f"`{title} <command> --help` lists a command's options."])
 
 def _pick(title: str, table: "dict[str, str]", argv: "list[str]") -> "str | int":
     "The chosen name, or an exit status when help was asked for or the name is unknown."
@@ -71,7 +72,7 @@ def main(argv: "list[str] | None" = None) -> int:
         name = _pick("spot bench", BENCHES, rest)
         if isinstance(name, int): return name
         target, rest, name = f"spot_nb.bench.{name}", rest[1:], f"bench {name}"
-    if name == "train" and {"-h", "--help"} & set(rest):               # from the source of its settings, without torch
+    if name == "train" and {"-h", "--help"} & set(rest):  # from the source of its settings, without torch
         from spot_nb.options import train_help
         print(train_help(), end=""); return 0
     try: return _run(target, rest)
@@ -79,7 +80,9 @@ def main(argv: "list[str] | None" = None) -> int:
         if os.environ.get("SPOT_DEBUG") == "1": raise
         print(f"spot {name}: {e}", file=sys.stderr); return 2
     except KeyboardInterrupt:
-        print(f"\nspot {name}: interrupted; what is finished is on disk, and the same command goes on from there", file=sys.stderr); return 130
+        print(f"\nspot {name}: interrupted; what is finished is on disk, and the same command goes on from "
+              "there", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         sys.stderr.close(); return 141
 

@@ -32,7 +32,8 @@ def _cells(bits: int) -> "list[tuple[int, int]]":
 def _shift(stones, by: int): return stones >> by if by > 0 else stones << -by
 
 def _completing(stones):
-    "Cells, empty or not, whose stone would complete four in a row; `stones` is an int or a numpy uint64 array."
+    """Cells, empty or not, whose stone would complete four in a row; `stones` is an int or a numpy uint64
+    array."""
     found = stones & 0
     for a, b, c in _LINES: found = found | (_shift(stones, a) & _shift(stones, b) & _shift(stones, c))
     return found & _like(_BOARD, stones)
@@ -46,7 +47,8 @@ def _drops(occupied):
     return (occupied + _like(_BOTTOM, occupied)) & _like(_BOARD, occupied)
 
 def solve(mover, opponent):
-    """Ground truth for bitboards: `(wins of the mover, wins of the opponent)`, both limited to the legal drops.
+    """Ground truth for bitboards: `(wins of the mover, wins of the opponent)`, both limited to the legal
+    drops.
 
     Takes two ints, or two numpy uint64 arrays of the same length (one position an element)."""
     legal = _drops(mover | opponent)
@@ -70,8 +72,10 @@ class State:
 
     def __post_init__(self):
         occupied = self.x | self.o
-        if self.player not in ("X", "O"): raise SpotError(f"the player to move must be X or O, not {self.player!r}")
-        if self.x & self.o or occupied & ~_BOARD: raise SpotError("a cell holds two stones or lies off the 6 x 7 board")
+        if self.player not in ("X", "O"):
+            raise SpotError(f"the player to move must be X or O, not {self.player!r}")
+        if self.x & self.o or occupied & ~_BOARD:
+            raise SpotError("a cell holds two stones or lies off the 6 x 7 board")
         floating = occupied & ~(occupied << 1 | _BOTTOM)
         if floating: raise SpotError(f"no stone can float: the cell below {_cells(floating)[0]} is empty")
 
@@ -104,7 +108,8 @@ class State:
 def _show(cells: Iterable) -> str: return ", ".join(f"({r},{c})" for r, c in cells) or "None"
 
 def board_svg(state: State, size: int = 26) -> str:
-    "The board as an SVG: X blue, O orange, a ring on each winning drop in the colour of the side that wins there."
+    """The board as an SVG: X blue, O orange, a ring on each winning drop in the colour of the side that wins
+    there."""
     mine, theirs = state.winning()
     sides = {state.player: mine, "XO"[state.player == "X"]: theirs}
     colour, out = {"X": "#0072B2", "O": "#E69F00"}, []
@@ -112,42 +117,57 @@ def board_svg(state: State, size: int = 26) -> str:
         for c in range(COLS):
             b, cx, cy = _bit(r, c), (c + 1.2)*size, (ROWS - r - .4)*size
             who = "X" if state.x & b else "O" if state.o & b else None
-            out.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{size*.42:.1f}" fill="{colour.get(who, "none")}" stroke="#999" stroke-opacity=".5"/>')
-            if who: out.append(f'<text x="{cx:.1f}" y="{cy + size*.14:.1f}" text-anchor="middle" fill="#fff" font-weight="bold">{who}</text>')
+            out.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{size*.42:.1f}" '
+                       f'fill="{colour.get(who, "none")}" stroke="#999" stroke-opacity=".5"/>')
+            if who:
+                out.append(f'<text x="{cx:.1f}" y="{cy + size*.14:.1f}" text-anchor="middle" fill="#fff" '
+                           f'font-weight="bold">{who}</text>')
             for i, (side, wins) in enumerate(sides.items()):
                 if (r, c) in wins:
-                    out.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{size*(.38 - .14*i):.1f}" fill="none" stroke="{colour[side]}" stroke-width="3"/>')
-    out += [f'<text x="{(c + 1.2)*size:.1f}" y="{(ROWS + .6)*size:.1f}" text-anchor="middle">{c}</text>' for c in range(COLS)]
-    out += [f'<text x="{size*.4:.1f}" y="{(ROWS - r - .26)*size:.1f}" text-anchor="middle">{r}</text>' for r in range(ROWS)]
+                    out.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{size*(.38 - .14*i):.1f}" '
+                               f'fill="none" stroke="{colour[side]}" stroke-width="3"/>')
+    out += [f'<text x="{(c + 1.2)*size:.1f}" y="{(ROWS + .6)*size:.1f}" text-anchor="middle">{c}</text>'
+            for c in range(COLS)]
+    out += [f'<text x="{size*.4:.1f}" y="{(ROWS - r - .26)*size:.1f}" text-anchor="middle">{r}</text>'
+            for r in range(ROWS)]
     w, h = (COLS + 1)*size, (ROWS + 1.9)*size
-    return (f'<svg width="{w:.0f}" height="{h:.0f}" viewBox="0 0 {w:.0f} {h:.0f}" font-family="sans-serif" font-size="{size*.44:.0f}" fill="#888">'
-            + "".join(out) + f'<text x="{w/2:.0f}" y="{(ROWS + 1.5)*size:.0f}" text-anchor="middle">{state.player} to move</text></svg>')
+    return (f'<svg width="{w:.0f}" height="{h:.0f}" viewBox="0 0 {w:.0f} {h:.0f}" font-family="sans-serif" '
+            f'font-size="{size*.44:.0f}" fill="#888">' + "".join(out) + f'<text x="{w/2:.0f}" '
+            f'y="{(ROWS + 1.5)*size:.0f}" text-anchor="middle">{state.player} to move</text></svg>')
 
 # %% ../nbs/13_connect4.ipynb #2dec9ad1
 _CELL = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*:\s*([XxOo_.])")
-_PLAYER = [re.compile(p, re.I) for p in (
-    r"(?:player|side)\s+to\s+(?:move|play)(?:\s+(?:is|now))?\W{0,6}(?:player\s+)?([xo])\b", r"current\s+(?:player|turn)(?:\s+is)?\W{0,6}([xo])\b",
-    r"\b([xo])\W{0,2}\s+(?:is\s+)?to\s+(?:move|play)\b", r"\b([xo])['\u2019]s\s+turn\b", r"\bturn(?:\s+is)?\s*:\W{0,4}([xo])\b",
-    r"\byou\s+(?:are|play)(?:\s+(?:as|with))?(?:\s+player)?\W{1,4}([xo])\b")]
+_PLAYER = [re.compile(p, re.I)
+           for p in (r"(?:player|side)\s+to\s+(?:move|play)(?:\s+(?:is|now))?\W{0,6}(?:player\s+)?([xo])\b",
+                     r"current\s+(?:player|turn)(?:\s+is)?\W{0,6}([xo])\b",
+                     r"\b([xo])\W{0,2}\s+(?:is\s+)?to\s+(?:move|play)\b", r"\b([xo])['\u2019]s\s+turn\b",
+                     r"\bturn(?:\s+is)?\s*:\W{0,4}([xo])\b",
+                     r"\byou\s+(?:are|play)(?:\s+(?:as|with))?(?:\s+player)?\W{1,4}([xo])\b")]
 
 def parse_state(text: str) -> State:
     """The `State` that a coordinate list describes; the last whole board counts when there are several.
 
-    Raises `SpotError` when cells are missing, off the board or floating, or when the player to move cannot be told."""
+    Raises `SpotError` when cells are missing, off the board or floating, or when the player to move cannot be
+    told."""
     found = [(int(r), int(c), s.upper()) for r, c, s in _CELL.findall(text)]
     board = {(r, c): s for r, c, s in found[-ROWS*COLS:]}
     missing = [(r, c) for r in range(ROWS) for c in range(COLS) if (r, c) not in board]
-    if missing: raise SpotError(f"the state lists {len(board)} cells where 42 were expected, and lacks {missing[0]}: give every cell as (row,col):X, O or _")
+    if missing:
+        raise SpotError(f"the state lists {len(board)} cells where 42 were expected, and lacks "
+                        f"{missing[0]}: give every cell as (row,col):X, O or _")
     side = {s: sum(_bit(*rc) for rc, v in board.items() if v == s) for s in "XO"}
     named = {m.upper() for p in _PLAYER for m in p.findall(text)}
     ahead = side["X"].bit_count() - side["O"].bit_count()
     if len(named) == 1: player = named.pop()
     elif ahead in (0, 1): player = "XO"[ahead]
-    else: raise SpotError(f"X has {ahead:+d} stones over O, so the turn cannot be told: add 'Player to move: X' or 'O'")
+    else:
+        raise SpotError(f"X has {ahead:+d} stones over O, so the turn cannot be told: add 'Player to move: "
+                        "X' or 'O'")
     return State(side["X"], side["O"], player)
 
 def winning_moves(state_text: str) -> "tuple[set, set]":
-    "`(wins of the player to move, wins of the opponent)` as sets of `(row, col)`; see `parse_state` for the errors raised."
+    """`(wins of the player to move, wins of the opponent)` as sets of `(row, col)`; see `parse_state` for the
+    errors raised."""
     return parse_state(state_text).winning()
 
 # %% ../nbs/13_connect4.ipynb #4c986655
@@ -159,7 +179,7 @@ def _random_positions(games: int, rng) -> "tuple":
     kept, ply = (mine.copy(), theirs.copy()), np.zeros(games, np.int16)
     live, columns = np.arange(games), np.array([_BOARD & (0x7F << 7*c) for c in range(COLS)], u)
     for t in range(ROWS*COLS):
-        keep = live[rng.random(len(live)) < 1/(t + 1)]            # reservoir of size one over the plies of a game
+        keep = live[rng.random(len(live)) < 1/(t + 1)]  # reservoir of size one over the plies of a game
         kept[0][keep], kept[1][keep], ply[keep] = mine[keep], theirs[keep], t
         drops = _drops(mine[live] | theirs[live])
         open_ = (drops[:, None] & columns) != 0
@@ -171,18 +191,23 @@ def _random_positions(games: int, rng) -> "tuple":
     return *kept, ply
 
 def generate_bits(n: int, seed: int = 0, max_quiet: float = 0.2) -> "tuple":
-    """`n` distinct unfinished positions as numpy arrays `(mover, opponent, ply)`; the mover is X on even plies.
+    """`n` distinct unfinished positions as numpy arrays `(mover, opponent, ply)`; the mover is X on even
+    plies.
 
-    At most `max_quiet` of them have no immediate win for either side. The same seed gives the same positions."""
+    At most `max_quiet` of them have no immediate win for either side. The same seed gives the same
+    positions."""
     import numpy as np
-    if n < 1 or not 0 <= max_quiet <= 1: raise SpotError(f"n must be at least 1 and max_quiet between 0 and 1, not {n} and {max_quiet}")
+    if n < 1 or not 0 <= max_quiet <= 1:
+        raise SpotError(f"n must be at least 1 and max_quiet between 0 and 1, not {n} and {max_quiet}")
     rng, pool, quota = np.random.default_rng(seed), np.zeros((0, 3), np.uint64), int(max_quiet*n)
     while True:
-        fresh = np.stack([a.astype(np.uint64) for a in _random_positions(min(max(2*n, 2000), 100_000), rng)], 1)
+        fresh = np.stack([a.astype(np.uint64) for a in _random_positions(min(max(2*n, 2000), 100_000), rng)],
+                         1)
         pool = np.concatenate([pool, fresh])
         order = np.lexsort((pool[:, 1], pool[:, 0]))
         same = (pool[order][1:, :2] == pool[order][:-1, :2]).all(1)
-        pool = pool[np.sort(order[np.r_[True, ~same]])]           # first occurrences, in playing order (lexsort is stable)
+        # first occurrences, in playing order (lexsort is stable)
+        pool = pool[np.sort(order[np.r_[True, ~same]])]
         mine, theirs = solve(pool[:, 0], pool[:, 1])
         quiet = (mine | theirs) == 0
         q, loud = np.flatnonzero(quiet)[:quota], np.flatnonzero(~quiet)
@@ -192,11 +217,14 @@ def generate_bits(n: int, seed: int = 0, max_quiet: float = 0.2) -> "tuple":
 
 def generate(n: int = 500, seed: int = 0, max_quiet: float = 0.2) -> "list[State]":
     "`n` distinct unfinished states of random play; see `generate_bits`."
-    return [State(int(a), int(b), "X") if t % 2 == 0 else State(int(b), int(a), "O") for a, b, t in zip(*generate_bits(n, seed, max_quiet))]
+    return [State(int(a), int(b), "X") if t % 2 == 0 else State(int(b), int(a), "O") for a, b,
+            t in zip(*generate_bits(n, seed, max_quiet))]
 
 # %% ../nbs/13_connect4.ipynb #722699d3
-PROMPT = """This is a position in Connect Four. The board has 6 rows and 7 columns. A cell is written (row,col); row 0 is the bottom row and col 0 the leftmost column. \
-X and O mark stones and _ an empty cell. A stone dropped in a column lands on that column's lowest empty cell. Four stones of one side in a line, \
+PROMPT = """This is a position in Connect Four. The board has 6 rows and 7 columns. A cell is written \
+(row,col); row 0 is the bottom row and col 0 the leftmost column. \
+X and O mark stones and _ an empty cell. A stone dropped in a column lands on that column's lowest empty \
+cell. Four stones of one side in a line, \
 horizontal, vertical or diagonal, win.
 
 {state}
@@ -205,15 +233,18 @@ Find two sets of moves among the legal moves:
 1. every move that gives the player to move four in a line at once;
 2. every move that would give the opponent four in a line at once, if the opponent could move now.
 
-Think it through, then end with exactly these two lines, listing moves as (row,col) separated by commas, or None where there is no such move:
+Think it through, then end with exactly these two lines, listing moves as (row,col) separated by commas, or \
+None where there is no such move:
 [MY WINS: ...]
 [OPPONENT WINS: ...]"""
 
 def make_record(state: State, index: "int | None" = None) -> dict:
-    "A problem record: `id`, `prompt`, `answer` (two sorted lists of `[row, col]`: the mover's wins, the opponent's), `state`, `player`."
+    """A problem record: `id`, `prompt`, `answer` (two sorted lists of `[row, col]`: the mover's wins, the
+    opponent's), `state`, `player`."""
     text, (mine, theirs) = state.text(), state.winning()
-    record = {"id": prompt_id(text), "prompt": PROMPT.format(state=text), "answer": [[list(m) for m in sorted(w)] for w in (mine, theirs)],
-              "state": text, "player": state.player, "source": "spot_nb.connect4"}
+    record = {"id": prompt_id(text), "prompt": PROMPT.format(state=text),
+              "answer": [[list(m) for m in sorted(w)] for w in (mine, theirs)], "state": text,
+              "player": state.player, "source": "spot_nb.connect4"}
     return record if index is None else {"index": index, **record}
 
 _REPORT = re.compile(r"\[([^\[\]:=]{1,60})[:=]((?:[^\[\]]|\[[\s\d,]*\])*)\]")
@@ -229,7 +260,8 @@ def parse_report(response: str) -> "tuple[set | None, set | None]":
         side = "theirs" if _THEIRS.search(label) else "mine" if _MINE.search(label) else None
         if side is None: continue
         moves, rest = {(int(r), int(c)) for r, c in _MOVE.findall(body)}, _MOVE.sub("", body)
-        got[side] = moves if _NONE.fullmatch(rest) and (moves or body.strip()) and not (moves and rest.strip(" ,;.\n")) else None
+        got[side] = (moves if _NONE.fullmatch(rest) and (moves or body.strip())
+                     and not (moves and rest.strip(" ,;.\n")) else None)
     return got["mine"], got["theirs"]
 
 def _answer_sets(answer) -> "tuple[set, set]":
@@ -239,16 +271,19 @@ def _answer_sets(answer) -> "tuple[set, set]":
         mine, theirs = ({(int(r), int(c)) for r, c in (moves or [])} for moves in answer)
         return mine, theirs
     except (ValueError, TypeError):
-        raise SpotError(f"a Connect4 answer is two lists of [row, col] pairs, the mover's wins and the opponent's, not {answer!r:.80}") from None
+        raise SpotError("a Connect4 answer is two lists of [row, col] pairs, the mover's wins and the "
+                        f"opponent's, not {answer!r:.80}") from None
 
 def score(response: str, answer: "list | str") -> dict:
     """Score one response against `answer` (two lists of `[row, col]`, or their JSON).
 
-    Gives `mover`, `opponent` and `both` (0 or 1), `mean` of the first two, `format_error` (a report is missing or
-    unreadable), and `reported`, the two sets as lists. Raises `SpotError` when `answer` is malformed."""
+    Gives `mover`, `opponent` and `both` (0 or 1), `mean` of the first two, `format_error` (a report is
+    missing or unreadable), and `reported`, the two sets as lists. Raises `SpotError` when `answer` is
+    malformed."""
     truth, got = _answer_sets(answer), parse_report(response)
     right = [int(g is not None and g == t) for g, t in zip(got, truth)]
-    return {"mover": right[0], "opponent": right[1], "mean": sum(right)/2, "both": int(all(right)), "format_error": int(None in got),
+    return {"mover": right[0], "opponent": right[1], "mean": sum(right)/2, "both": int(all(right)),
+            "format_error": int(None in got),
             "reported": [None if g is None else [list(m) for m in sorted(g)] for g in got]}
 
 def render_answer(answer: "list | str") -> str:

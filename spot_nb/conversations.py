@@ -141,8 +141,8 @@ def split_prompt(prompt: Any, responses: "dict[str, Any]", where: str) -> "tuple
 
 # %% ../nbs/02a_conversations.ipynb #63cbafd5
 def tools_of(row: dict, where: str = "record") -> "list[dict] | None":
-    """The tools of a record (JSON schemas, or JSON text of them), or None.
-    Raises `SpotError` for anything else."""
+    """The tools of a record (JSON schemas, or JSON text of them), or None. Raises `SpotError` for anything
+    else."""
     tools = row.get("tools")
     if isinstance(tools, str):
         try: tools = json.loads(tools) if tools.strip() else None
@@ -178,8 +178,7 @@ def was_finished(row: dict, key: str) -> bool:
     """Whether a response came to its end, rather than being cut by length.
 
     `chosen_finish_reason` and `rejected_finish_reason` win. `finish_reason` is the sampled response's: the
-    rejected one of a pair,
-    the only one of a sample."""
+    rejected one of a pair, the only one of a sample."""
     own = row.get(f"{key}_finish_reason")
     if own is None and (key == "rejected" or row.get("rejected") is None): own = row.get("finish_reason")
     return own not in ("length", "max_tokens")
@@ -251,8 +250,8 @@ def _sample_parts(row: dict, where: str) -> "tuple[Any, Any]":
     return _first(row, "prompt"), response
 
 def parse_sample(row: dict, where: str = "sample") -> dict:
-    """`prompt` and `chosen` of a record to learn from alone (SFT).
-    Raises `SpotError` starting with `where` as `parse_pair` does."""
+    """`prompt` and `chosen` of a record to learn from alone (SFT). Raises `SpotError` starting with `where`
+    as `parse_pair` does."""
     _no_other_kind(row, where)
     prompt, response = _sample_parts(row, where)
     if prompt is None and not (isinstance(response, list) and len(response) > 1):

@@ -21,14 +21,17 @@ from .options import Parser, last_line, quoted
 # %% ../nbs/08_diff.ipynb #64a2e671
 Span = tuple[str, int, int, int, int]      # (op, i1, i2, j1, j2): rejected[i1:i2] against chosen[j1:j2]
 
-_UTF32 = f"utf-32-{sys.byteorder[0]}e"     # with the byte order named, id 65,279 is not taken for a byte-order mark
+# with the byte order named, id 65,279 is not taken for a byte-order mark
+_UTF32 = f"utf-32-{sys.byteorder[0]}e"
 
 def _text_of(ids: "list[int]") -> str: return array("I", ids).tobytes().decode(_UTF32, "surrogatepass")
 
 def _recode(rejected: Sequence, chosen: Sequence) -> "tuple[Sequence, Sequence]":
-    "The two sequences as strings (or arrays, past 1.1 million distinct items) with the same equalities between items."
+    """The two sequences as strings (or arrays, past 1.1 million distinct items) with the same equalities
+    between items."""
     if isinstance(rejected, str) and isinstance(chosen, str): return rejected, chosen
-    a, b = (s if type(s) is list else s.tolist() if hasattr(s, "tolist") else list(s) for s in (rejected, chosen))
+    a, b = (s if type(s) is list else s.tolist() if hasattr(s, "tolist") else list(s)
+            for s in (rejected, chosen))
     try: return _text_of(a), _text_of(b)
     except (TypeError, OverflowError, ValueError): pass
     number: dict = {}
@@ -36,15 +39,16 @@ def _recode(rejected: Sequence, chosen: Sequence) -> "tuple[Sequence, Sequence]"
     return (_text_of(a), _text_of(b)) if len(number) < 0x110000 else (array("I", a), array("I", b))
 
 def lcs_length(rejected: Sequence, chosen: Sequence) -> int:
-    "Length of the longest common subsequence of two sequences of hashable items (token ids, words, a string's characters)."
+    """Length of the longest common subsequence of two sequences of hashable items (token ids, words, a
+    string's characters)."""
     from rapidfuzz.distance import LCSseq
     return LCSseq.similarity(*_recode(rejected, chosen))
 
 def change_ratio(rejected: Sequence, chosen: Sequence) -> float:
     """R_LCS = 1 - |LCS| / |chosen| over the items given, in [0, 1] (paper, section 4.2).
 
-    0: every item of `chosen` is in `rejected`, in order. 1: nothing in common. An empty `chosen` gives 0 beside an empty
-    `rejected`, else 1."""
+    0: every item of `chosen` is in `rejected`, in order. 1: nothing in common. An empty `chosen` gives 0
+    beside an empty `rejected`, else 1."""
     if not len(chosen): return float(len(rejected) > 0)
     return 1 - lcs_length(rejected, chosen)/len(chosen)
 
@@ -68,7 +72,8 @@ class Diff:
     @property
     def suffix(self) -> int:
         "Items shared after the last edit (not counting the shared prefix again)."
-        return self.spans[-1][2] - self.spans[-1][1] if len(self.spans) > 1 and self.spans[-1][0] == "equal" else 0
+        return (self.spans[-1][2] - self.spans[-1][1] if len(self.spans) > 1 and self.spans[-1][0] == "equal"
+                else 0)
     @property
     def deleted(self) -> int:
         "Items of `rejected` that are not kept."
@@ -90,7 +95,8 @@ def _fill(blocks: "Iterable[tuple[int, int, int]]", n: int, m: int) -> "list[Spa
         elif j < b: spans.append(("insert", i, a, j, b))
         i, j = a + size, b + size
         if size: spans.append(("equal", a, i, b, j))
-    if i < n or j < m: spans.append(("replace" if i < n and j < m else "delete" if i < n else "insert", i, n, j, m))
+    if i < n or j < m:
+        spans.append(("replace" if i < n and j < m else "delete" if i < n else "insert", i, n, j, m))
     return spans
 
 def compare(rejected: Sequence, chosen: Sequence) -> Diff:
@@ -98,20 +104,22 @@ def compare(rejected: Sequence, chosen: Sequence) -> Diff:
     from rapidfuzz.distance import LCSseq
     n, m = len(rejected), len(chosen)
     ops = LCSseq.editops(*_recode(rejected, chosen))
-    return Diff(n, m, (n + m - len(ops))//2, _fill(((k.a, k.b, k.size) for k in ops.as_matching_blocks()), n, m))
+    return Diff(n, m, (n + m - len(ops))//2,
+                _fill(((k.a, k.b, k.size) for k in ops.as_matching_blocks()), n, m))
 
 def edit_spans(rejected: Sequence, chosen: Sequence) -> "list[Span]":
     """The edits that turn `rejected` into `chosen`, as `(op, i1, i2, j1, j2)`.
 
-    `op` is `equal`, `delete`, `insert` or `replace`; the spans cover both sequences in order, and the equal ones add up
-    to the longest common subsequence."""
+    `op` is `equal`, `delete`, `insert` or `replace`; the spans cover both sequences in order, and the equal
+    ones add up to the longest common subsequence."""
     return compare(rejected, chosen).spans
 
 # %% ../nbs/08_diff.ipynb #71850a7d
 def split_units(text: str, tokenizer: Any = None) -> "tuple[list, list[tuple[int, int]]]":
     """What is compared, and where each item stands in `text`: `(items, [(start, end), ...])`.
 
-    Items are the token ids of a (fast) `tokenizer`; with `None` or "words": words, runs of space, single signs; with "chars": characters."""
+    Items are the token ids of a (fast) `tokenizer`; with `None` or "words": words, runs of space, single
+    signs; with "chars": characters."""
     if tokenizer == "chars": return list(text), [(i, i + 1) for i in range(len(text))]
     if tokenizer in (None, "words") or not getattr(tokenizer, "is_fast", False):
         found = [(m.group(), m.span()) for m in re.finditer(r"\s+|\w+|[^\w\s]", text)]
@@ -125,7 +133,8 @@ def _extent(where: "list[tuple[int, int]]", i: int, j: int, size: int) -> "tuple
     end = size if j == len(where) else min(where[j-1][1], where[j][0])
     return start, max(start, end)
 
-def _kept(spans: "list[Span]", rejected: str, chosen: str, where_r: list, where_c: list) -> "Iterator[tuple[int, int, int]]":
+def _kept(spans: "list[Span]", rejected: str, chosen: str, where_r: list,
+          where_c: list) -> "Iterator[tuple[int, int, int]]":
     "Blocks of characters that are the same on both sides, in order, from spans over items."
     i = j = 0
     for op, i1, i2, j1, j2 in spans:
@@ -135,39 +144,48 @@ def _kept(spans: "list[Span]", rejected: str, chosen: str, where_r: list, where_
         if a < i or b < j: continue                                        # offsets that run backwards
         if rejected[i:a] == chosen[j:b]: a, b = i, j                       # the same text in other tokens
         if rejected[a:a2] == chosen[b:b2]: blocks = [(a, b, a2 - a)]
-        else: blocks = [(a + s[1], b + s[3], s[2] - s[1]) for s in edit_spans(rejected[a:a2], chosen[b:b2]) if s[0] == "equal"]
+        else:
+            blocks = [(a + s[1], b + s[3], s[2] - s[1])
+                      for s in edit_spans(rejected[a:a2], chosen[b:b2]) if s[0] == "equal"]
         yield from (k for k in blocks if k[2])
         i, j = a2, b2
     if i < len(rejected) and rejected[i:] == chosen[j:]: yield i, j, len(rejected) - i
 
-def text_spans(rejected: str, chosen: str, tokenizer: Any = None, spans: "list[Span] | None" = None) -> "list[Span]":
+def text_spans(rejected: str, chosen: str, tokenizer: Any = None,
+               spans: "list[Span] | None" = None) -> "list[Span]":
     """Edit spans in character offsets, found over tokens (or words, or characters: see `split_units`).
 
-    `spans` may bring the spans over items where they are known. Joining the slices rebuilds both texts exactly."""
+    `spans` may bring the spans over items where they are known. Joining the slices rebuilds both texts
+    exactly."""
     (a, where_a), (b, where_b) = split_units(rejected, tokenizer), split_units(chosen, tokenizer)
     merged: "list[list[int]]" = []
     for i, j, size in _kept(spans or edit_spans(a, b), rejected, chosen, where_a, where_b):
-        if merged and merged[-1][0] + merged[-1][2] == i and merged[-1][1] + merged[-1][2] == j: merged[-1][2] += size
+        if merged and merged[-1][0] + merged[-1][2] == i and merged[-1][1] + merged[-1][2] == j:
+            merged[-1][2] += size
         else: merged.append([i, j, size])
     return _fill(merged, len(rejected), len(chosen))
 
 # %% ../nbs/08_diff.ipynb #137a8cc8
 _HTML_TAGS = set("article div span del ins b code p pre h3 details summary dl dt dd".split())
 _SVG_TAGS = set("svg rect title".split())
-_MATH_TAGS = set("math mrow mi mn mo ms mtext mspace mfrac msqrt mroot msup msub msubsup mover munder munderover mmultiscripts mprescripts "
+_MATH_TAGS = set("math mrow mi mn mo ms mtext mspace mfrac msqrt mroot msup msub msubsup mover munder "
+                 "munderover mmultiscripts mprescripts "
                  "none mpadded mphantom mstyle mtable mtr mtd merror".split())
 _ATTRIBUTES = set("class title dir open lang id role tabindex aria-label".split())
 _SVG_ATTRIBUTES = set("class x y width height viewBox preserveAspectRatio role aria-label".split())
-_MATH_ATTRIBUTES = set("class display displaystyle scriptlevel stretchy fence separator form lspace rspace minsize maxsize symmetric largeop "
-                       "movablelimits accent accentunder linethickness width height depth mathvariant columnalign".split())
+_MATH_ATTRIBUTES = set("class display displaystyle scriptlevel stretchy fence separator form lspace rspace "
+                       "minsize maxsize symmetric largeop " "movablelimits accent accentunder linethickness "
+                       "width height depth mathvariant columnalign".split())
 
 def _allowed(tag: str) -> "set[str]":
-    for tags, attributes in ((_HTML_TAGS, _ATTRIBUTES), (_SVG_TAGS, _SVG_ATTRIBUTES), (_MATH_TAGS, _MATH_ATTRIBUTES)):
+    for tags, attributes in ((_HTML_TAGS, _ATTRIBUTES), (_SVG_TAGS, _SVG_ATTRIBUTES),
+                             (_MATH_TAGS, _MATH_ATTRIBUTES)):
         if tag in tags: return attributes
     raise ValueError(f"the view may not hold a <{tag}>")
 
 def to_html(node: "str | list") -> str:
-    "HTML for a tree `[tag, attributes, *children]` or a text; raises `ValueError` for a tag or attribute that is not known to be harmless."
+    """HTML for a tree `[tag, attributes, *children]` or a text; raises `ValueError` for a tag or attribute
+    that is not known to be harmless."""
     if isinstance(node, str): return html.escape(node)
     tag, attributes, *children = node
     allowed = _allowed(tag)
@@ -177,7 +195,9 @@ def to_html(node: "str | list") -> str:
     return f"<{tag}{head}>{''.join(map(to_html, children))}</{tag}>"
 
 # %% ../nbs/08_diff.ipynb #aed543c1
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffc\ud800-\udfff\U000e0000-\U000e007f]")
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffc\ud800-\udfff\U000e0000-\U000e007f]")
 
 def text_nodes(text: str) -> "list[str | list]":
     "`text` as tree children, with invisible and reordering characters replaced by visible labels."
@@ -190,34 +210,45 @@ def text_nodes(text: str) -> "list[str | list]":
 
 # %% ../nbs/08_diff.ipynb #1ec55064
 _MATH = re.compile(r"\$\$(?P<a>[^$]{1,2000}?)\$\$|\\\[(?P<b>.{1,2000}?)\\\]|\\\((?P<c>.{1,2000}?)\\\)"
-                   r"|(?P<d>\\begin\{(?P<env>align|aligned|equation|gather|cases|array|[pbvB]?matrix)(?P<star>\*?)\}.{1,2000}?\\end\{(?P=env)(?P=star)\})"
+                   r"|(?P<d>\\begin\{(?P<env>align|aligned|equation|gather|cases|array|[pbvB]?matrix)(?P<star>\*?)\}.{1,2000}?"
+                   r"\\end\{(?P=env)(?P=star)\})"
                    r"|(?<![\\$\w])\$(?P<e>(?![\s$])(?:[^$\\\n]|\\.){1,500}?)(?<!\s)\$(?![\d$])"
                    r"|(?P<f>\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})", re.S)
 
 def find_formulas(text: str) -> "list[tuple[int, int, str, bool]]":
-    "Formulas in `text` as `(start, end, tex, display)`, in order; dollars that look like money are left alone."
+    """Formulas in `text` as `(start, end, tex, display)`, in order; dollars that look like money are left
+    alone."""
     return [(m.start(), m.end(), tex, m.lastgroup in ("a", "b", "star")) for m in _MATH.finditer(text)
             if (tex := next(m[g] for g in "abcdef" if m[g] is not None)).strip()]
 
 def _tree(element, depth: int = 0) -> list:
-    "A MathML element as a tree; what is not on the list of harmless tags and attributes is dropped, text is kept."
+    """A MathML element as a tree; what is not on the list of harmless tags and attributes is dropped, text is
+    kept."""
     if depth > 60: raise ValueError("nested too deep")
     tag = element.tag.rsplit("}", 1)[-1]
     attributes = {k: v for k, v in element.attrib.items() if k in _MATH_ATTRIBUTES}
     if tag == "menclose": tag, attributes = "mrow", {"class": "box"}
-    children = ([element.text] if element.text and element.text.strip(" \n") else []) + [_tree(child, depth + 1) for child in element]
+    children = ([element.text] if element.text and element.text.strip(" \n")
+                else []) + [_tree(child, depth + 1) for child in element]
     return [tag if tag in _MATH_TAGS else "mrow", attributes, *children]
 
 @lru_cache(maxsize=20_000)
 def _mathml(tex: str, display: bool) -> "str | None":
-    "The tree of a formula as JSON (so that the cache holds no shared lists), or None when it does not convert."
+    """The tree of a formula as JSON (so that the cache holds no shared lists), or None when it does not
+    convert."""
     if len(tex) > 2000 or _HIDDEN.search(tex): return None
     import xml.etree.ElementTree as ET
     from latex2mathml.converter import convert
-    tex = re.sub(r"\\(begin|end)\{(aligned|align|equation|gather)\*?\}", lambda m: "" if m[2] == "equation" else rf"\{m[1]}{{align*}}", tex)
-    try: text = json.dumps(_tree(ET.fromstring(re.sub("&(?!#?\\w+;)", "&amp;", convert(tex, display="block" if display else "inline")))))
-    except Exception: return None                                          # the library raises its own and Python's errors alike
-    return None if '"\\\\' in text or '"&"' in text else text              # a command or a column mark was left over
+    tex = re.sub(r"\\(begin|end)\{(aligned|align|equation|gather)\*?\}",
+                 lambda m: "" if m[2] == "equation" else rf"\{m[1]}{{align*}}", tex)
+    try:
+        text = json.dumps(_tree(ET.fromstring(re.sub("&(?!#?\\w+;)", "&amp;",
+                                                     convert(tex,
+                                                             display="block" if display else "inline")))))
+    except Exception:
+        # the library raises its own and Python's errors alike
+        return None
+    return None if '"\\\\' in text or '"&"' in text else text  # a command or a column mark was left over
 
 def formula(tex: str, display: bool = False) -> "list | None":
     "MathML for `tex` as a tree of harmless tags, or None when it cannot be converted."
@@ -225,10 +256,13 @@ def formula(tex: str, display: bool = False) -> "list | None":
     return found and json.loads(found)
 
 # %% ../nbs/08_diff.ipynb #8cd0dfcb
-_CONTEXT, _FOLD_ROWS, _FOLD_CHARS = 2, 6, 600      # unchanged lines kept around a change; what is long enough to fold
+# unchanged lines kept around a change; what is long enough to fold
+_CONTEXT, _FOLD_ROWS, _FOLD_CHARS = 2, 6, 600
 
-def _rows(spans: "list[Span]", rejected: str, chosen: str, inside: "tuple[list, list]") -> "list[tuple[bool, int, int, int, int]]":
-    "(changed, i1, i2, j1, j2) for each row; rows break at kept newlines that lie inside no formula of either text."
+def _rows(spans: "list[Span]", rejected: str, chosen: str,
+          inside: "tuple[list, list]") -> "list[tuple[bool, int, int, int, int]]":
+    """(changed, i1, i2, j1, j2) for each row; rows break at kept newlines that lie inside no formula of
+    either text."""
     blocked = [{p for s, e, *_ in found for p in range(s + 1, e)} for found in inside]
     rows, i, j, changed = [], 0, 0, False
     for op, i1, i2, j1, j2 in spans:
@@ -242,14 +276,18 @@ def _rows(spans: "list[Span]", rejected: str, chosen: str, inside: "tuple[list, 
     return rows
 
 def _marked(text: str, mark: str) -> list:
-    "Tree children for a stretch of text: plain when it is kept, else inside <del> or <ins> with its line breaks made visible."
+    """Tree children for a stretch of text: plain when it is kept, else inside <del> or <ins> with its line
+    breaks made visible."""
     if not mark: return text_nodes(text)
     return [[mark, {}, *text_nodes(text.replace("\n", "↵\n"))]] if text else []
 
-def _cell(text: str, lo: int, hi: int, pieces: "list[tuple[int, int, str]]", formulas: "list[tuple[int, int, str, bool]]") -> list:
-    "Tree children for text[lo:hi]; `pieces` are (start, end, mark) covering the text, formulas as `find_formulas` gives them."
+def _cell(text: str, lo: int, hi: int, pieces: "list[tuple[int, int, str]]",
+          formulas: "list[tuple[int, int, str, bool]]") -> list:
+    """Tree children for text[lo:hi]; `pieces` are (start, end, mark) covering the text, formulas as
+    `find_formulas` gives them."""
     def stretch(a, b):
-        return [n for s, e, mark in pieces if s < b and e > a for n in _marked(text[max(a, s):min(b, e)], mark)]
+        return [n for s, e,
+                mark in pieces if s < b and e > a for n in _marked(text[max(a, s):min(b, e)], mark)]
     nodes, at = [], lo
     for s, e, tex, display in formulas:
         if s < at or e > hi: continue
@@ -258,14 +296,16 @@ def _cell(text: str, lo: int, hi: int, pieces: "list[tuple[int, int, str]]", for
         nodes += stretch(at, s)
         at, mark = e, marks.pop()
         if not drawn: nodes.append(["code", {"class": "tex"}, *stretch(s, e)]); continue
-        both = ["span", {"class": "tex"}, ["span", {"class": "drawn"}, drawn], ["code", {"class": "src"}, *text_nodes(text[s:e])]]
+        both = ["span", {"class": "tex"}, ["span", {"class": "drawn"}, drawn],
+                ["code", {"class": "src"}, *text_nodes(text[s:e])]]
         nodes.append([mark, {}, both] if mark else both)
     return nodes + stretch(at, hi)
 
 def _sides(spans: "list[Span]") -> "tuple[list, list]":
     "The pieces (start, end, mark) of the rejected and of the chosen text."
     mark = lambda op, edit: "" if op == "equal" else edit
-    return ([(i1, i2, mark(op, "del")) for op, i1, i2, _, _ in spans if i1 < i2], [(j1, j2, mark(op, "ins")) for op, _, _, j1, j2 in spans if j1 < j2])
+    return ([(i1, i2, mark(op, "del")) for op, i1, i2, _, _ in spans if i1 < i2],
+            [(j1, j2, mark(op, "ins")) for op, _, _, j1, j2 in spans if j1 < j2])
 
 # %% ../nbs/08_diff.ipynb #3f86b531
 def _folded(text: str, lo: int, hi: int, pieces: list, formulas: list) -> list:
@@ -279,7 +319,8 @@ def _folded(text: str, lo: int, hi: int, pieces: list, formulas: list) -> list:
             if f0 < a < f1: a = f1
             if f0 < b < f1: b = f0
         if a < s or b - a < _FOLD_CHARS//3: continue
-        fold = ["details", {"class": "cut"}, ["summary", {}, f"… {b - a:,} characters unchanged …"], ["span", {}, *_cell(text, a, b, pieces, formulas)]]
+        fold = ["details", {"class": "cut"}, ["summary", {}, f"… {b - a:,} characters unchanged …"],
+                ["span", {}, *_cell(text, a, b, pieces, formulas)]]
         nodes += [*_cell(text, at, a, pieces, formulas), fold]
         at = b
     return nodes + _cell(text, at, hi, pieces, formulas)
@@ -304,7 +345,8 @@ def _body(spans: "list[Span]", rejected: str, chosen: str) -> "list[list]":
         end = k
         while end < len(rows) and end not in near: end += 1
         if end - k >= _FOLD_ROWS:
-            out.append(["details", {"class": "fold"}, ["summary", {}, f"{end - k} unchanged lines"], *map(draw, range(k, end))])
+            out.append(["details", {"class": "fold"}, ["summary", {}, f"{end - k} unchanged lines"],
+                        *map(draw, range(k, end))])
             k = end
         else:
             out += map(draw, range(k, max(end, k + 1)))
@@ -313,28 +355,43 @@ def _body(spans: "list[Span]", rejected: str, chosen: str) -> "list[list]":
 
 # %% ../nbs/08_diff.ipynb #fbb9d575
 def _map(spans: "list[Span]", n: int, m: int) -> list:
-    "A strip as wide as both texts together, marked where tokens were deleted (upper half) and inserted (lower half)."
+    """A strip as wide as both texts together, marked where tokens were deleted (upper half) and inserted
+    (lower half)."""
     marks = []
     for op, i1, i2, j1, j2 in spans:
-        if op != "equal" and i1 < i2: marks.append(["rect", {"class": "d", "x": f"{1000*i1/n:.1f}", "y": "0", "width": f"{max(3, 1000*(i2 - i1)/n):.1f}", "height": "5"}])
-        if op != "equal" and j1 < j2: marks.append(["rect", {"class": "i", "x": f"{1000*j1/m:.1f}", "y": "5", "width": f"{max(3, 1000*(j2 - j1)/m):.1f}", "height": "5"}])
-    return ["svg", {"class": "map", "viewBox": "0 0 1000 10", "preserveAspectRatio": "none", "role": "img", "aria-label": "where the edits are"}, *marks]
+        if op != "equal" and i1 < i2:
+            marks.append(["rect",
+                          {"class": "d", "x": f"{1000*i1/n:.1f}", "y": "0",
+                           "width": f"{max(3, 1000*(i2 - i1)/n):.1f}", "height": "5"}])
+        if op != "equal" and j1 < j2:
+            marks.append(["rect",
+                          {"class": "i", "x": f"{1000*j1/m:.1f}", "y": "5",
+                           "width": f"{max(3, 1000*(j2 - j1)/m):.1f}", "height": "5"}])
+    return ["svg",
+            {"class": "map", "viewBox": "0 0 1000 10", "preserveAspectRatio": "none", "role": "img",
+             "aria-label": "where the edits are"}, *marks]
 
 # %% ../nbs/08_diff.ipynb #61f24704
 class Pair:
-    """A pair to look at: `record` holds at least `prompt`, `rejected` and `chosen`; `tokenizer` as in `split_units`.
+    """A pair to look at: `record` holds at least `prompt`, `rejected` and `chosen`; `tokenizer` as in
+    `split_units`.
 
-    Displays itself in a notebook. `diff` has the numbers (items of the tokenizer), `spans` the edits in characters."""
+    Displays itself in a notebook. `diff` has the numbers (items of the tokenizer), `spans` the edits in
+    characters."""
     def __init__(self, record: dict, tokenizer: Any = None):
         missing = [k for k in ("prompt", "rejected", "chosen") if record.get(k) is None]
-        if missing: raise SpotError(f"pair {record.get('id', '')!r} has no {missing[0]!r}: pairs hold prompt, rejected and chosen")
+        if missing:
+            raise SpotError(f"pair {record.get('id', '')!r} has no {missing[0]!r}: pairs hold prompt, "
+                            "rejected and chosen")
         self.record, self.tokenizer = record, tokenizer
-        self.prompt, self.rejected, self.chosen = as_messages(record["prompt"]), str(record["rejected"]), str(record["chosen"])
+        self.prompt, self.rejected, self.chosen = as_messages(record["prompt"]), str(record["rejected"]), str(
+            record["chosen"])
 
     @cached_property
     def diff(self) -> Diff:
         "The comparison over the tokenizer's items."
-        return compare(split_units(self.rejected, self.tokenizer)[0], split_units(self.chosen, self.tokenizer)[0])
+        return compare(split_units(self.rejected, self.tokenizer)[0],
+                       split_units(self.chosen, self.tokenizer)[0])
     @cached_property
     def spans(self) -> "list[Span]":
         "Edit spans in character offsets."
@@ -346,7 +403,8 @@ class Pair:
     @property
     def unit(self) -> str:
         "What is counted: tokens, words or chars."
-        return self.tokenizer if isinstance(self.tokenizer, str) else "tokens" if getattr(self.tokenizer, "is_fast", False) else "words"
+        return (self.tokenizer if isinstance(self.tokenizer, str) else "tokens"
+                if getattr(self.tokenizer, "is_fast", False) else "words")
 
     def facts(self) -> "list[tuple[str, str]]":
         "(label, value) for what the view's head shows."
@@ -356,20 +414,30 @@ class Pair:
                  (self.unit, f"{d.n_rejected} → {d.n_chosen} (−{d.deleted} +{d.inserted})")]
         if self.record.get("answer") is not None: facts.append(("answer", str(self.record["answer"])))
         oracle = self.record.get("oracle")
-        if oracle: facts.append(("Oracle", str(oracle.get("model") or oracle.get("name") or "") if isinstance(oracle, dict) else str(oracle)))
+        if oracle:
+            facts.append(("Oracle",
+                          str(oracle.get("model") or oracle.get("name") or "") if isinstance(oracle, dict)
+                          else str(oracle)))
         return facts
 
     def tree(self) -> list:
         "The view as a tree for `to_html`."
         d = self.diff
-        turns = [["div", {"class": "turn"}, ["b", {}, *text_nodes(m["role"])], ["div", {"class": "text", "dir": "auto"}, *_cell(m["content"], 0, len(m["content"]),
-                  [(0, len(m["content"]), "")], find_formulas(m["content"]))]] for m in self.prompt]
-        if len(turns) > 1: turns = [["details", {"class": "fold"}, ["summary", {}, f"{len(turns) - 1} earlier messages"], *turns[:-1]], turns[-1]]
-        facts = [["div", {"class": "fact"}, ["span", {}, k], ["b", {"dir": "auto"}, *text_nodes(v)]] for k, v in self.facts()]
-        heads = _row([["span", {"class": "del"}, "rejected"], " y⁻"], [["span", {"class": "ins"}, "chosen"], " y⁺"])
+        turns = [["div", {"class": "turn"}, ["b", {}, *text_nodes(m["role"])],
+                  ["div", {"class": "text", "dir": "auto"},
+                   *_cell(m["content"], 0, len(m["content"]), [(0, len(m["content"]), "")],
+                          find_formulas(m["content"]))]] for m in self.prompt]
+        if len(turns) > 1:
+            turns = [["details", {"class": "fold"}, ["summary", {}, f"{len(turns) - 1} earlier messages"],
+                      *turns[:-1]], turns[-1]]
+        facts = [["div", {"class": "fact"}, ["span", {}, k], ["b", {"dir": "auto"}, *text_nodes(v)]] for k,
+                 v in self.facts()]
+        heads = _row([["span", {"class": "del"}, "rejected"], " y⁻"],
+                     [["span", {"class": "ins"}, "chosen"], " y⁺"])
         heads[1]["class"] = "row heads"
-        return ["article", {"class": "spot-pair"}, ["div", {"class": "facts"}, *facts], _map(d.spans, d.n_rejected, d.n_chosen),
-                ["div", {"class": "prompt"}, *turns], ["div", {"class": "sides"}, heads, *_body(self.spans, self.rejected, self.chosen)]]
+        return ["article", {"class": "spot-pair"}, ["div", {"class": "facts"}, *facts],
+                _map(d.spans, d.n_rejected, d.n_chosen), ["div", {"class": "prompt"}, *turns],
+                ["div", {"class": "sides"}, heads, *_body(self.spans, self.rejected, self.chosen)]]
 
     def to_html(self) -> str:
         "The view as an HTML fragment; put `pair_css()` into the page once."
@@ -378,7 +446,8 @@ class Pair:
     def _repr_html_(self) -> str: return pairs_html([self])
     def __repr__(self) -> str:
         d = self.diff
-        return f"<Pair {self.record.get('id', '')}: R={d.change_ratio:.3f}, {d.edits} edits, {d.n_rejected} → {d.n_chosen} {self.unit}>"
+        return (f"<Pair {self.record.get('id', '')}: R={d.change_ratio:.3f}, {d.edits} edits, "
+                f"{d.n_rejected} → {d.n_chosen} {self.unit}>")
 
 # %% ../nbs/08_diff.ipynb #a782e047
 def as_pairs(pairs: "Iterable[dict | Pair]", tokenizer: Any = None) -> "list[Pair]":
@@ -386,7 +455,8 @@ def as_pairs(pairs: "Iterable[dict | Pair]", tokenizer: Any = None) -> "list[Pai
     return [p if isinstance(p, Pair) else Pair(p, tokenizer) for p in pairs]
 
 def pairs_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None) -> str:
-    "A self-contained HTML fragment (styles and pairs, no script) for a handful of pairs: for notebooks and reports."
+    """A self-contained HTML fragment (styles and pairs, no script) for a handful of pairs: for notebooks and
+    reports."""
     return f"<style>{pair_css()}</style>\n" + "\n".join(p.to_html() for p in as_pairs(pairs, tokenizer))
 
 def pair_css() -> str:
@@ -413,12 +483,18 @@ def _histogram(ratios: "list[float]", gamma: float) -> str:
     bins = [0]*40
     for r in ratios: bins[min(39, int(40*r))] += 1
     top = max(bins)
-    bars = [["rect", {"x": str(10*k + 1), "y": f"{60 - 54*n/top:.1f}", "width": "8", "height": f"{54*n/top:.1f}"}, ["title", {}, f"{n} pairs from {k/40:.3f} to {(k + 1)/40:.3f}"]]
-            for k, n in enumerate(bins) if n]
-    line = ["rect", {"class": "gamma", "x": f"{400*gamma - 1:.1f}", "y": "2", "width": "2", "height": "58"}, ["title", {}, f"gamma = {gamma}"]]
-    return to_html(["svg", {"class": "histogram", "viewBox": "0 0 400 62", "preserveAspectRatio": "none", "role": "img", "aria-label": "histogram of change ratios"}, *bars, line])
+    bars = [["rect",
+             {"x": str(10*k + 1), "y": f"{60 - 54*n/top:.1f}", "width": "8", "height": f"{54*n/top:.1f}"},
+             ["title", {}, f"{n} pairs from {k/40:.3f} to {(k + 1)/40:.3f}"]] for k,
+            n in enumerate(bins) if n]
+    line = ["rect", {"class": "gamma", "x": f"{400*gamma - 1:.1f}", "y": "2", "width": "2", "height": "58"},
+            ["title", {}, f"gamma = {gamma}"]]
+    return to_html(["svg",
+                    {"class": "histogram", "viewBox": "0 0 400 62", "preserveAspectRatio": "none",
+                     "role": "img", "aria-label": "histogram of change ratios"}, *bars, line])
 
-_SORTS = {"order": "file order", "ratio": "change ratio, low first", "-ratio": "change ratio, high first", "first": "first edit", "edits": "most edits", "length": "longest"}
+_SORTS = {"order": "file order", "ratio": "change ratio, low first", "-ratio": "change ratio, high first",
+          "first": "first edit", "edits": "most edits", "length": "longest"}
 
 def _start_of(text: str, n: int = 90) -> str: return " ".join(_HIDDEN.sub("", text).split())[:n]
 
@@ -426,11 +502,14 @@ def _block(job: "tuple[int, Pair]") -> "tuple[str, list]":
     "A pair's JSON block and its line in the index."
     k, pair = job
     d = pair.diff
-    row = [_no_surrogates(str(pair.record.get("id", k + 1))), round(d.change_ratio, 4), d.prefix, d.edits, d.n_rejected + d.n_chosen, _start_of(pair.prompt[-1]["content"])]
+    row = [_no_surrogates(str(pair.record.get("id", k + 1))), round(d.change_ratio, 4), d.prefix, d.edits,
+           d.n_rejected + d.n_chosen, _start_of(pair.prompt[-1]["content"])]
     return _json_block(f"p{k}", pair.tree()), row
 
-def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: str = "Pairs", gamma: float = 0.6, workers: int = 1) -> str:
-    """A self-contained page to browse pairs: list, search, sort, keyboard, light and dark. No network, no foreign script.
+def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: str = "Pairs",
+                gamma: float = 0.6, workers: int = 1) -> str:
+    """A self-contained page to browse pairs: list, search, sort, keyboard, light and dark. No network, no
+    foreign script.
 
     `tokenizer` as in `split_units`; `gamma` is marked in the histogram; `workers` processes draw the pairs.
     Raises `SpotError` for an empty set or a record without prompt, rejected or chosen."""
@@ -438,27 +517,41 @@ def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: st
     if not pairs: raise SpotError("there are no pairs to show")
     if workers > 1 and len(pairs) > 200:
         from concurrent.futures import ProcessPoolExecutor
-        with ProcessPoolExecutor(workers) as pool: drawn = list(pool.map(_block, enumerate(pairs), chunksize=32))
+        with ProcessPoolExecutor(workers) as pool:
+            drawn = list(pool.map(_block, enumerate(pairs), chunksize=32))
     else: drawn = [_block(job) for job in progress(enumerate(pairs), desc="pairs", total=len(pairs))]
     blocks, index = zip(*drawn)
     ratios = sorted(row[1] for row in index)
-    kinds = [["html", sorted(_HTML_TAGS), sorted(_ATTRIBUTES)], ["svg", sorted(_SVG_TAGS), sorted(_SVG_ATTRIBUTES)], ["math", sorted(_MATH_TAGS), sorted(_MATH_ATTRIBUTES)]]
+    kinds = [["html", sorted(_HTML_TAGS), sorted(_ATTRIBUTES)],
+             ["svg", sorted(_SVG_TAGS), sorted(_SVG_ATTRIBUTES)],
+             ["math", sorted(_MATH_TAGS), sorted(_MATH_ATTRIBUTES)]]
     style, script = pair_css() + _data("inspect_page.css"), _data("inspect.js")
-    policy = (f"default-src 'none'; script-src {_hash_of(script)}; style-src {_hash_of(style)}; base-uri 'none'; form-action 'none'; "
-              "require-trusted-types-for 'script'; trusted-types 'none'")
-    summary = f"{len(pairs):,} pair{'s'*(len(pairs) > 1)}, median change ratio {ratios[len(ratios)//2]:.3f}, {sum(r > gamma for r in ratios):,} above γ = {gamma:g}"
+    policy = (f"default-src 'none'; script-src {_hash_of(script)}; style-src {_hash_of(style)}; base-uri "
+              "'none'; form-action 'none'; " "require-trusted-types-for 'script'; trusted-types 'none'")
+    summary = (f"{len(pairs):,} pair{'s'*(len(pairs) > 1)}, median change ratio "
+               f"{ratios[len(ratios)//2]:.3f}, {sum(r > gamma for r in ratios):,} above γ = {gamma:g}")
     options = "".join(f'<option value="{k}">{v}</option>' for k, v in _SORTS.items())
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title><style>{style}</style></head>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" \
+content="{html.escape(policy)}">
+<meta name="viewport" content="width=device-width, \
+initial-scale=1"><title>{html.escape(title)}</title><style>{style}</style></head>
 <body class="spot-app"><header><h1>{html.escape(title)}</h1><span class="summary">{summary}</span>
-<button id="open-list" aria-pressed="false">List</button><button id="prev" aria-label="previous pair">◀</button><span id="count" aria-live="polite"></span><button id="next" aria-label="next pair">▶</button>
-<input id="search" type="search" placeholder="search" aria-label="search in prompts and responses"><select id="sort" aria-label="sort by">{options}</select>
-<button id="show-tex" aria-pressed="false">TeX source</button><button id="unfold" aria-pressed="false">Unfold</button><button id="theme">Light/dark</button></header>
-<aside>{_histogram(ratios, gamma)}<div class="axis"><span>0</span><span>change ratio (<span id="unit"></span>)</span><span>1</span></div><ul id="list" role="listbox" tabindex="0" aria-label="pairs"></ul></aside>
-<main><noscript>This page draws its pairs with its own script: allow scripts for it.</noscript><div id="view"></div>
-<p class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> search <kbd>t</kbd> TeX source <kbd>u</kbd> unfold <kbd>d</kbd> light/dark</p></main>
-{_json_block("index", dict(index=index, kinds=kinds, unit=pairs[0].unit, gamma=gamma))}{"".join(blocks)}<script>{script}</script></body></html>
+<button id="open-list" aria-pressed="false">List</button><button id="prev" aria-label="previous \
+pair">◀</button><span id="count" aria-live="polite"></span><button id="next" aria-label="next pair">▶</button>
+<input id="search" type="search" placeholder="search" aria-label="search in prompts and responses"><select \
+id="sort" aria-label="sort by">{options}</select>
+<button id="show-tex" aria-pressed="false">TeX source</button><button id="unfold" \
+aria-pressed="false">Unfold</button><button id="theme">Light/dark</button></header>
+<aside>{_histogram(ratios, gamma)}<div class="axis"><span>0</span><span>change ratio (<span \
+id="unit"></span>)</span><span>1</span></div><ul id="list" role="listbox" tabindex="0" \
+aria-label="pairs"></ul></aside>
+<main><noscript>This page draws its pairs with its own script: allow scripts for it.</noscript><div \
+id="view"></div>
+<p class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> search <kbd>t</kbd> TeX source \
+<kbd>u</kbd> unfold <kbd>d</kbd> light/dark</p></main>
+{_json_block("index", dict(index=index, kinds=kinds, unit=pairs[0].unit, gamma=gamma))}\
+{"".join(blocks)}<script>{script}</script></body></html>
 """
 
 # %% ../nbs/08_diff.ipynb #3e9f99fc

@@ -14,8 +14,10 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
-from .records import SpotError, Store, as_messages, iter_jsonl, progress, prompt_id, read_json, read_rows, same_on_disk, write_json, write_jsonl
-from .options import Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted, sampling_of
+from .records import (SpotError, Store, as_messages, iter_jsonl, progress, prompt_id, read_json,
+                             read_rows, same_on_disk, write_json, write_jsonl)
+from .options import (Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted,
+                             sampling_of)
 from .outputs import wilson
 from .tasks import MATH, Task, find_task, is_math, judge_task, make_problem, stamp, try_check
 from .generate import Generator, Sampling, make_generator
@@ -27,35 +29,50 @@ INSTRUCTION = "Reason step by step, and put the final answer in \\boxed{}."
 _PROMPT = ("prompt", "question", "problem")
 
 def unwrap(text: str) -> str:
-    "The question inside verl's wrapper (an instruction paragraph before it, a reminder after it); other text as it is."
+    """The question inside verl's wrapper (an instruction paragraph before it, a reminder after it); other
+    text as it is."""
     parts = text.strip().split("\n\n")
-    if len(parts) >= 3 and parts[0].startswith("Solve the following math problem") and parts[-1].startswith("Remember to put your answer"):
+    if len(parts) >= 3 and parts[0].startswith("Solve the following math problem") and parts[-1].startswith(
+        "Remember to put your answer"):
         return "\n\n".join(parts[1:-1]).strip()
     return text
 
 def is_english(text: str, share: float = 0.05) -> bool:
-    "Whether at most `share` of the letters belong to a script other than Latin and Greek (which mathematics uses). Tells scripts apart, not languages of one script."
+    """Whether at most `share` of the letters belong to a script other than Latin and Greek (which mathematics
+    uses). Tells scripts apart, not languages of one script."""
     letters = [c for c in text if c.isalpha() and ord(c) > 127]
-    foreign = sum(not unicodedata.name(c, "").startswith(("LATIN", "GREEK", "MATHEMATICAL", "DOUBLE-STRUCK", "SCRIPT", "FRAKTUR", "MICRO", "BLACK-LETTER")) for c in letters)
+    foreign = sum(not unicodedata.name(c, "").startswith(("LATIN", "GREEK", "MATHEMATICAL", "DOUBLE-STRUCK",
+                                                          "SCRIPT", "FRAKTUR", "MICRO", "BLACK-LETTER"))
+                  for c in letters)
     return foreign <= share*max(1, sum(c.isalpha() for c in text))
 
 # %% ../nbs/05_elicit.ipynb #3f23da82
 def as_problem(row: dict, instruction: str = INSTRUCTION, where: str = "problem") -> dict:
-    "One problem record from a row in our form or one of DAPO's. Raises `SpotError` starting with `where` when the prompt or the answer is missing."
+    """One problem record from a row in our form or one of DAPO's. Raises `SpotError` starting with `where`
+    when the prompt or the answer is missing."""
     prompt = next((row[k] for k in _PROMPT if row.get(k) is not None), None)
     extra = row.get("extra_info") if isinstance(row.get("extra_info"), dict) else {}
     answer = gold_of(row)
-    if prompt is None: raise SpotError(f"{where}: no {', '.join(_PROMPT)}: found only {', '.join(map(str, row)) or 'nothing'}")
-    if answer is None: raise SpotError(f"{where}: no answer: one of {', '.join(GOLD)} or reward_model.ground_truth is needed")
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], dict) and "reward_model" in row: prompt = prompt[0].get("content")   # verl
+    if prompt is None:
+        raise SpotError(f"{where}: no {', '.join(_PROMPT)}: found only "
+                        f"{', '.join(map(str, row)) or 'nothing'}")
+    if answer is None:
+        raise SpotError(f"{where}: no answer: one of {', '.join(GOLD)} or reward_model.ground_truth is "
+                        "needed")
+    # verl
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0],
+                                                                    dict) and "reward_model" in row:
+        prompt = prompt[0].get("content")
     if isinstance(prompt, str):
         prompt = unwrap(prompt)
         if instruction and "\\boxed" not in prompt: prompt = f"{prompt}\n\n{instruction}"
     try: as_messages(prompt)
     except SpotError as e: raise SpotError(f"{where}: {e}") from None
-    rid = next((v for v in (row.get("id"), row.get("index"), row.get("unique_id"), extra.get("index")) if v is not None), None)
+    rid = next((v for v in (row.get("id"), row.get("index"), row.get("unique_id"), extra.get("index"))
+                if v is not None), None)
     if not isinstance(rid, (str, int, type(None))): rid = json.dumps(rid, sort_keys=True, default=str)
-    return {"id": prompt_id(prompt) if rid is None else rid, "prompt": prompt, "answer": answer[0], "source": str(row.get("source") or row.get("data_source") or "")}
+    return {"id": prompt_id(prompt) if rid is None else rid, "prompt": prompt, "answer": answer[0],
+            "source": str(row.get("source") or row.get("data_source") or "")}
 
 def _text(prompt) -> str: return prompt if isinstance(prompt, str) else as_messages(prompt)[-1]["content"]
 
@@ -64,23 +81,27 @@ def _refuse_tools(task: Task, row: dict, where: str) -> None:
     "A row's `tools` must reach the prompt: through the task's columns, its template or its `prepare`."
     if not row.get("tools") or task.prepare or "tools" in task.columns: return
     if not is_math(task) and "{tools}" in task.template + task.system: return
-    raise SpotError(f"{where}: the row offers `tools`, which task {task.name} would leave out of the prompt: use "
-                    "--task tool or a task whose `columns` name `tools`, or drop the column")
+    raise SpotError(f"{where}: the row offers `tools`, which task {task.name} would leave out of the "
+                    "prompt: use " "--task tool or a task whose `columns` name `tools`, or drop the column")
 
-def load_problems(source: "str | Path | list[dict]", split: str = "train", language: "str | None" = None, instruction: str = INSTRUCTION,
-                  max_samples: "int | None" = None, config: "str | None" = None, task: "Task | str | None" = None) -> "tuple[list[dict], dict]":
+def load_problems(source: "str | Path | list[dict]", split: str = "train", language: "str | None" = None,
+                  instruction: str = INSTRUCTION, max_samples: "int | None" = None,
+                  config: "str | None" = None, task: "Task | str | None" = None) -> "tuple[list[dict], dict]":
     """Problems of a file or hub data set (or rows in memory), and counts of what was left out.
 
-    `language="en"` (the default of mathematics) keeps English (see `is_english`), `"all"` keeps everything. `instruction` is for
-    mathematics; other tasks ask by their own template. A repeated problem is dropped; an id that names two
-    different problems gets a suffix on its second use. `max_samples` keeps the first ones. Raises `SpotError` as `read_rows` and `as_problem` do."""
-    if max_samples is not None and max_samples < 1: raise SpotError(f"max_samples must be at least 1, not {max_samples}")
+    `language="en"` (the default of mathematics) keeps English (see `is_english`), `"all"` keeps everything.
+    `instruction` is for mathematics; other tasks ask by their own template. A repeated problem is dropped; an
+    id that names two different problems gets a suffix on its second use. `max_samples` keeps the first ones.
+    Raises `SpotError` as `read_rows` and `as_problem` do."""
+    if max_samples is not None and max_samples < 1:
+        raise SpotError(f"max_samples must be at least 1, not {max_samples}")
     task = find_task(task)
     language = language or ("en" if is_math(task) else "all")
     if language not in ("en", "all"): raise SpotError(f"language must be en or all, not {language!r}")
     rows = source if isinstance(source, list) else read_rows(source, split=split, config=config)
     where = "data" if isinstance(source, list) else str(source)
-    out, prompts, ids, stats = [], set(), set(), Counter(rows=len(rows), duplicates=0, other_language=0, ids_renamed=0, empty=0)
+    out, prompts, ids, stats = [], set(), set(), Counter(rows=len(rows), duplicates=0, other_language=0,
+                                                         ids_renamed=0, empty=0)
     for n, row in enumerate(rows, 1):
         here = f"{where}, record {n}"
         _refuse_tools(task, row, here)
@@ -89,24 +110,30 @@ def load_problems(source: "str | Path | list[dict]", split: str = "train", langu
         if key in prompts: stats["duplicates"] += 1; continue
         prompts.add(key)
         if not _text(p["prompt"]).strip(): stats["empty"] += 1; continue
-        if language == "en" and not is_english(_text(p["prompt"]).removesuffix(instruction)): stats["other_language"] += 1; continue
+        if language == "en" and not is_english(_text(p["prompt"]).removesuffix(instruction)):
+            stats["other_language"] += 1
+            continue
         if str(p["id"]) in ids: p["id"] = f"{p['id']}~{key[:8]}"; stats["ids_renamed"] += 1
         ids.add(str(p["id"]))
         out.append(p)
         if max_samples and len(out) == max_samples: break
-    if not out: raise SpotError(f"{where}: no problem is left of {len(rows)} rows ({stats['other_language']} not English): check the file, or pass --language all")
+    if not out:
+        raise SpotError(f"{where}: no problem is left of {len(rows)} rows ({stats['other_language']} not "
+                        "English): check the file, or pass --language all")
     return out, {**stats, "problems": len(out)}
 
 # %% ../nbs/05_elicit.ipynb #eccd9d77
 GOLD_LOST, GOLD_PATIENCE = 0.05, 50
-_NEVER = "\\boxed{\\frac{q_{97}}{89}+\\sqrt{w_{83}}}"                                     # nobody's answer; asks whether gold can be parsed
+_NEVER = "\\boxed{\\frac{q_{97}}{89}+\\sqrt{w_{83}}}"  # nobody's answer; asks whether gold can be parsed
 
 def unreadable_gold(problems: "list[dict]", most: int = 500) -> "list[dict]":
-    "Those of `problems` (evenly drawn, at most `most`) whose gold answer no verifier can read: empty, a rationale, or no mathematics."
+    """Those of `problems` (evenly drawn, at most `most`) whose gold answer no verifier can read: empty, a
+    rationale, or no mathematics."""
     drawn = problems[::max(1, -(-len(problems)//most))]
     plain = [p for p in drawn if not is_rationale(str(p["answer"]))]
     verdicts = judge_many([(_NEVER, p["answer"]) for p in plain])
-    bad = {id(p) for p, v in zip(plain, verdicts) if v.reason == "bad ground truth"} | {id(p) for p in drawn} - {id(p) for p in plain}
+    bad = ({id(p) for p, v in zip(plain, verdicts) if v.reason == "bad ground truth"} | {id(p) for p in drawn}
+           - {id(p) for p in plain})
     return [p for p in drawn if id(p) in bad]
 
 def gold_shown(problems: "list[dict]", n: int = 3) -> str:
@@ -119,12 +146,14 @@ def check_gold(problems: "list[dict]") -> None:
     drawn = min(len(problems), len(problems[::max(1, -(-len(problems)//500))]))
     bad = unreadable_gold(problems)
     if len(bad) <= GOLD_LOST*drawn: return
-    raise SpotError(f"{len(bad)} of {drawn} gold answers cannot be read as an answer, the first is {bad[0]['answer']!r:.80} (problem {bad[0]['id']!r}): "
-                    "put the bare answer into a column `final_answer`, or go on with --ignore_gold_check (ignore_gold_check=True)")
+    raise SpotError(f"{len(bad)} of {drawn} gold answers cannot be read as an answer, the first is "
+                    f"{bad[0]['answer']!r:.80} (problem {bad[0]['id']!r}): " "put the bare answer into a "
+                    "column `final_answer`, or go on with --ignore_gold_check (ignore_gold_check=True)")
 
 # %% ../nbs/05_elicit.ipynb #2a165bc2
 class GoldWatch:
-    "Stops a run whose first `GOLD_PATIENCE` problems have a final answer but never a right one; call it with each record."
+    """Stops a run whose first `GOLD_PATIENCE` problems have a final answer but never a right one; call it
+    with each record."""
     def __init__(self, on: bool = True): self.on, self.seen, self.answered, self.example = on, set(), 0, None
 
     def __call__(self, record: dict) -> None:
@@ -136,8 +165,10 @@ class GoldWatch:
         if len(self.seen) < GOLD_PATIENCE: return
         self.on = False
         if self.answered < GOLD_PATIENCE//2: return
-        raise SpotError(f"none of the first {GOLD_PATIENCE} responses is right although {self.answered} hold a final answer (problem {self.example['id']!r}: found "
-                        f"{self.example['extracted']!r:.60}, gold {self.example['answer']!r:.60}): check the gold answers, or go on with --ignore_gold_check; the samples are kept")
+        raise SpotError(f"none of the first {GOLD_PATIENCE} responses is right although {self.answered} "
+                        f"hold a final answer (problem {self.example['id']!r}: found "
+                        f"{self.example['extracted']!r:.60}, gold {self.example['answer']!r:.60}): check "
+                        "the gold answers, or go on with --ignore_gold_check; the samples are kept")
 
 # %% ../nbs/05_elicit.ipynb #dfc04bdf
 NOT_AN_ERROR = ("timeout", "bad ground truth", "prompt_too_long", "empty", "check failed")
@@ -150,29 +181,36 @@ def _record(problem: dict, k: int, completion, sampling: Sampling, timeout: floa
     "A sample record: the problem, the response and its verdict."
     c = completion
     if c.finish_reason == "prompt_too_long": correct, extracted, reason = False, None, "prompt_too_long"
-    elif not c.text.strip(): correct, extracted, reason = False, None, "truncated" if c.finish_reason == "length" and c.n_tokens > 1 else "empty"
+    elif not c.text.strip():
+        cut = c.finish_reason == "length" and c.n_tokens > 1
+        correct, extracted, reason = False, None, "truncated" if cut else "empty"
     else:
         v = _verdict(task, c.text, problem, c.finish_reason, timeout)
         correct, extracted, reason = v.correct, v.extracted, v.reason
     same = {} if sampling.n == 1 else {"problem_id": problem["id"], "sample": k}
-    return {**problem, "task": stamp(task), "id": problem["id"] if sampling.n == 1 else f"{problem['id']}#{k}", **same, "response": c.text, "extracted": extracted, "correct": correct,
-            "reason": reason, "finish_reason": c.finish_reason, "n_tokens": c.n_tokens, "sampling": sampling.to_dict()}
+    return {**problem, "task": stamp(task),
+            "id": problem["id"] if sampling.n == 1 else f"{problem['id']}#{k}", **same, "response": c.text,
+            "extracted": extracted, "correct": correct, "reason": reason, "finish_reason": c.finish_reason,
+            "n_tokens": c.n_tokens, "sampling": sampling.to_dict()}
 
 def is_error(record: dict) -> bool:
     "Whether a sample is a wrong response of the student that can be corrected."
     return not record["correct"] and record["reason"] not in NOT_AN_ERROR and bool(record["response"].strip())
 
 # %% ../nbs/05_elicit.ipynb #57131b25
-def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path", sampling: "Sampling | None" = None, *, resume: bool = True,
-           target_errors: "int | None" = None, timeout: float = 5.0, verify_threads: int = 1, extra: "dict | None" = None,
+def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path",
+           sampling: "Sampling | None" = None, *, resume: bool = True, target_errors: "int | None" = None,
+           timeout: float = 5.0, verify_threads: int = 1, extra: "dict | None" = None,
            task: "Task | str | None" = None, ignore_gold_check: bool = False) -> dict:
     """Sample `problems`, verify, write the four files in `output_dir`, and return the summary.
 
-    `task` checks the responses; the samples on disk are judged again when its check has changed, or had failed.
-    With `resume`, samples on disk are kept if model, chat template, sampling and problems are the same (else `SpotError`); without it they are thrown away.
-    Raises `SpotError` before anything is sampled when the gold answers cannot be read (`check_gold`), and after 50 problems without a right
-    answer (`GoldWatch`), unless `ignore_gold_check`. `target_errors` stops once that many errors are on disk. `extra` is added to the summary. A generator's failure or an
-    interruption passes through after everything finished is on disk."""
+    `task` checks the responses; the samples on disk are judged again when its check has changed, or had
+    failed. With `resume`, samples on disk are kept if model, chat template, sampling and problems are the
+    same (else `SpotError`); without it they are thrown away. Raises `SpotError` before anything is sampled
+    when the gold answers cannot be read (`check_gold`), and after 50 problems without a right answer
+    (`GoldWatch`), unless `ignore_gold_check`. `target_errors` stops once that many errors are on disk.
+    `extra` is added to the summary. A generator's failure or an interruption passes through after everything
+    finished is on disk."""
     from concurrent.futures import ThreadPoolExecutor
     out, s, task = Path(output_dir), sampling or Sampling(), find_task(task)
     if not is_math(task): try_check(task, problems)
@@ -180,7 +218,8 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
     watch = GoldWatch(is_math(task) and not ignore_gold_check)
     info = generator.info()
     template = getattr(getattr(generator, "tokenizer", None), "chat_template", None)
-    run = {"model": info.get("model"), "sampling": s.to_dict(), "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest()[:12]}
+    run = {"model": info.get("model"), "sampling": s.to_dict(),
+           "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest()[:12]}
     run["task"] = stamp(task)
     again = _same_run(out, run, resume, problems)
     if again: again = _judge_again(out, task, problems, timeout)
@@ -190,7 +229,8 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
         record = _record(problem, k, completion, s, timeout, task)
         judging[0] += time.perf_counter() - start
         return record
-    with Store(out/"all_results.jsonl", resume=resume, keep=False) as store, ThreadPoolExecutor(verify_threads) as threads:
+    with Store(out/"all_results.jsonl", resume=resume,
+               keep=False) as store, ThreadPoolExecutor(verify_threads) as threads:
         write_json(out/"run.json", run)
         rid = (lambda p, k: p["id"]) if s.n == 1 else (lambda p, k: f"{p['id']}#{k}")
         todo = [p for p in problems if not all(rid(p, k) in store for k in range(s.n))]
@@ -199,7 +239,8 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
         watch.on = watch.on and not (kept and any(r["correct"] for r in iter_jsonl(store.path)))
         waiting = deque()
         def settle(limit):
-            "Write the verdicts that are there; wait for the oldest ones only where more than `limit` are open."
+            """Write the verdicts that are there; wait for the oldest ones only where more than `limit` are
+            open."""
             nonlocal errors
             while waiting and (len(waiting) > limit or waiting[0].done()):
                 record = waiting.popleft().result()
@@ -209,7 +250,8 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
                 bar.update(1)
                 bar.set_postfix(errors=errors, refresh=False)
                 if not (target_errors and errors >= target_errors): watch(record)
-        stream = iter(()) if target_errors and errors >= target_errors else generator.stream([p["prompt"] for p in todo], s)
+        stream = (iter(()) if target_errors and errors >= target_errors
+                  else generator.stream([p["prompt"] for p in todo], s))
         try:
             with progress(desc="elicit", total=len(todo)*s.n) as bar:
                 for i, completions in stream:
@@ -225,24 +267,28 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
                 if sys.exc_info()[0] is not None: _settle_quietly(waiting, store)
             finally:
                 sampled = len(store) - kept
-                summary = _finish(out, {**run, "engine": info, "kept_from_before": kept, "sampled_now": sampled, "failed": failed, "judged_again": again, "problems": len(problems),
-                                        "seconds": round(time.perf_counter() - began, 2), "verify_seconds": round(judging[0], 3), **(extra or {})})
+                summary = _finish(out,
+                                  {**run, "engine": info, "kept_from_before": kept, "sampled_now": sampled,
+                                   "failed": failed, "judged_again": again, "problems": len(problems),
+                                   "seconds": round(time.perf_counter() - began, 2),
+                                   "verify_seconds": round(judging[0], 3), **(extra or {})})
     return summary
 
 # %% ../nbs/05_elicit.ipynb #a4777bad
 def _settle_quietly(waiting, store):
     "On the way out of an error: judge and keep what was sampled."
     for f in waiting:
-        if not f.cancelled() and f.exception() is None and f.result()["id"] not in store: store.append(f.result())
+        if not f.cancelled() and f.exception() is None and f.result()["id"] not in store:
+            store.append(f.result())
 
 # %% ../nbs/05_elicit.ipynb #b8e3c442
 def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]") -> int:
     """Whether samples on disk may have to be judged again.
 
-    Raises `SpotError` when the samples in `out` come from another model, chat template or sampling, or
-    answer other problems
-    under the same ids."""
-    if not resume or not (out/"run.json").is_file() or not (out/"all_results.jsonl").is_file() or not (out/"all_results.jsonl").stat().st_size:
+    Raises `SpotError` when the samples in `out` come from another model, chat template or sampling, or answer
+    other problems under the same ids."""
+    samples = out/"all_results.jsonl"
+    if not resume or not (out/"run.json").is_file() or not samples.is_file() or not samples.stat().st_size:
         return 0
     before = read_json(out/"run.json")
     differ = [k for k in run["sampling"] if before.get("sampling", {}).get(k) != run["sampling"][k]]
@@ -302,14 +348,17 @@ def _finish(out: Path, facts: dict) -> dict:
     correct = reasons["match"]
     judged = n - sum(reasons[k] for k in ("timeout", "bad ground truth", "prompt_too_long", "check failed"))
     low, high = wilson(correct, judged)
-    summary = {"samples": n, "correct": correct, "errors": errors, "accuracy": round(correct/judged, 4) if judged else None,
-               "accuracy_95": [round(low, 4), round(high, 4)], "reasons": dict(reasons.most_common()), "tokens": tokens, **facts}
+    summary = {"samples": n, "correct": correct, "errors": errors,
+               "accuracy": round(correct/judged, 4) if judged else None,
+               "accuracy_95": [round(low, 4), round(high, 4)], "reasons": dict(reasons.most_common()),
+               "tokens": tokens, **facts}
     write_json(out/"summary.json", summary)
     return Facts(summary)
 
 # %% ../nbs/05_elicit.ipynb #537ef10b
 def answer_type(answer: str) -> str:
-    "A coarse class of a reference answer: integer, decimal, fraction, interval or tuple, list, words, equation, expression."
+    """A coarse class of a reference answer: integer, decimal, fraction, interval or tuple, list, words,
+    equation, expression."""
     from spot_nb.compare import choice, clean, elements, split_unit, words_of
     s = clean(str(answer))
     s = s if words_of(s) else split_unit(s)[0]
@@ -337,15 +386,21 @@ def answer_class(record: dict) -> str:
     except SpotError: classes = None                         # a task of a file, which is not run for a table
     return str(classes(record["answer"])) if classes and record.get("answer") is not None else "any"
 
-GROUPS: "dict[str, Callable]" = {
-    "answer type": answer_class, "source": lambda r: r.get("source") or "unknown", "response tokens": _length_bin,
-    "prompt characters": lambda r: f"{2**int(math.log2(max(1, len(_text(r['prompt']))))):>5}+", "outcome": lambda r: r.get("reason", "match" if r["correct"] else "mismatch")}
+GROUPS: "dict[str, Callable]" = {"answer type": answer_class,
+                                 "source": lambda r: r.get("source") or "unknown",
+                                 "response tokens": _length_bin,
+                                 "prompt characters": lambda r:
+                                 f"{2**int(math.log2(max(1, len(_text(r['prompt']))))):>5}+",
+                                 "outcome": lambda r: r.get("reason",
+                                                            "match" if r["correct"] else "mismatch")}
 
 def error_table(records: "list[dict]", by: "str | Callable" = "answer type"):
-    """A data frame with one row a class of `by` (a key of `GROUPS` or a function of a record): samples, accuracy with its 95% interval,
-    the class's share of all errors, truncated and unanswered shares, median response tokens."""
+    """A data frame with one row a class of `by` (a key of `GROUPS` or a function of a record): samples,
+    accuracy with its 95% interval, the class's share of all errors, truncated and unanswered shares,
+    median response tokens."""
     import pandas as pd
-    if isinstance(by, str) and by not in GROUPS: raise SpotError(f"there is no grouping {by!r}: use {', '.join(GROUPS)}, or a function")
+    if isinstance(by, str) and by not in GROUPS:
+        raise SpotError(f"there is no grouping {by!r}: use {', '.join(GROUPS)}, or a function")
     name, of = (by, GROUPS[by]) if isinstance(by, str) else ("class", by)
     groups: dict = {}
     for r in records: groups.setdefault(of(r), []).append(r)
@@ -354,31 +409,42 @@ def error_table(records: "list[dict]", by: "str | Callable" = "answer type"):
         rs = groups[key]
         hits, n = sum(r["correct"] for r in rs), len(rs)
         low, high = wilson(hits, n)
-        rows.append({name: key, "samples": n, "accuracy": hits/n, "low": low, "high": high, "share of errors": (n - hits)/wrong if wrong else 0.0,
-                     "truncated": sum(r.get("finish_reason") == "length" for r in rs)/n, "no answer": sum(r.get("extracted") is None for r in rs)/n,
-                     "median tokens": float(pd.Series([r.get("n_tokens") or len(r["response"].split()) for r in rs]).median())})
+        rows.append({name: key, "samples": n, "accuracy": hits/n, "low": low, "high": high,
+                     "share of errors": (n - hits)/wrong if wrong else 0.0,
+                     "truncated": sum(r.get("finish_reason") == "length" for r in rs)/n,
+                     "no answer": sum(r.get("extracted") is None for r in rs)/n,
+                     "median tokens":
+                     float(pd.Series([r.get("n_tokens") or len(r["response"].split())
+                                      for r in rs]).median())})
     return pd.DataFrame(rows).set_index(name).round(3)
 
 # %% ../nbs/05_elicit.ipynb #83f5fb58
 INK, BLUE, ORANGE = "#7f7f7f", "#0072B2", "#D55E00"        # Okabe-Ito; grey ink reads on light and dark
 
 def first_edit(pair: dict, tokenizer: Any = None) -> float:
-    "Where the first edit of a pair falls, as a share of the rejected response (0: at once, 1: only appended)."
+    """Where the first edit of a pair falls, as a share of the rejected response (0: at once, 1: only
+    appended)."""
     from spot_nb.diff import compare, split_units
     d = compare(split_units(pair["rejected"], tokenizer)[0], split_units(pair["chosen"], tokenizer)[0])
     return d.prefix/max(1, d.n_rejected)
 
-def plot_errors(records: "list[dict]", pairs: "list[dict] | None" = None, by: "str | Callable" = "answer type", tokenizer: Any = None):
-    "Four panels: accuracy by class, response lengths of right and wrong, outcomes, and the position of the first edit. Returns the figure."
+def plot_errors(records: "list[dict]", pairs: "list[dict] | None" = None,
+                by: "str | Callable" = "answer type", tokenizer: Any = None):
+    """Four panels: accuracy by class, response lengths of right and wrong, outcomes, and the position of the
+    first edit. Returns the figure."""
     import matplotlib.pyplot as plt
-    style = {"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": INK, "axes.titlecolor": INK,
-             "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
+    style = {"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+             "axes.edgecolor": INK, "axes.titlecolor": INK, "figure.facecolor": "none",
+             "axes.facecolor": "none", "savefig.facecolor": "none", "axes.spines.top": False,
+             "axes.spines.right": False, "font.size": 9}
     with plt.rc_context(style):
         fig, axes = plt.subplots(2, 2, figsize=(8.5, 5.4), layout="constrained")
         a, b, c, d = axes.flat
         t = error_table(records, by)
         y = range(len(t))
-        a.errorbar(t["accuracy"]*100, y, xerr=[(t["accuracy"] - t["low"])*100, (t["high"] - t["accuracy"])*100], fmt="o", color=BLUE, capsize=3)
+        a.errorbar(t["accuracy"]*100, y,
+                   xerr=[(t["accuracy"] - t["low"])*100, (t["high"] - t["accuracy"])*100], fmt="o",
+                   color=BLUE, capsize=3)
         a.set_yticks(list(y), [f"{k} ({n})" for k, n in zip(t.index, t["samples"])])
         a.set(xlim=(-2, 102), xlabel="accuracy (%), 95% interval", title=f"by {t.index.name} (samples)")
         a.set_ylim(-0.7, len(t) - 0.3)
@@ -388,12 +454,15 @@ def plot_errors(records: "list[dict]", pairs: "list[dict] | None" = None, by: "s
         b.set(xlabel="response length (tokens)", ylabel="samples", title="length")
         b.legend(frameon=False, labelcolor=INK)
         reasons = Counter(GROUPS["outcome"](r) for r in records).most_common()
-        c.barh([k for k, _ in reasons][::-1], [n for _, n in reasons][::-1], color=[BLUE if k == "match" else ORANGE for k, _ in reasons][::-1])
+        c.barh([k for k, _ in reasons][::-1], [n for _, n in reasons][::-1],
+               color=[BLUE if k == "match" else ORANGE for k, _ in reasons][::-1])
         c.set(xlabel="samples", title="outcome")
         for at, (_, n) in enumerate(reasons[::-1]): c.text(n, at, f" {n}", va="center", color=INK)
         if pairs:
-            d.hist([100*first_edit(p, tokenizer) for p in pairs if p.get("chosen")], bins=20, range=(0, 100), color=BLUE)
-            d.set(xlabel="first edit (% of the wrong response)", ylabel="pairs", title="how much was right before it")
+            d.hist([100*first_edit(p, tokenizer) for p in pairs if p.get("chosen")], bins=20, range=(0, 100),
+                   color=BLUE)
+            d.set(xlabel="first edit (% of the wrong response)", ylabel="pairs",
+                  title="how much was right before it")
         else:
             d.axis("off")
         plt.close(fig)
@@ -408,14 +477,19 @@ class Browse:
     def _repr_html_(self) -> str:
         from html import escape
         e = lambda t: escape(str(t))
-        rows = "".join(
-            f'<details style="margin:.2em 0"><summary>{"✓" if r["correct"] else "✗"} <code>{e(r["id"])}</code> · {e(r.get("reason", ""))} · found '
-            f'<code>{e(r.get("extracted"))[:80]}</code> · wanted <code>{e(r["answer"])[:80]}</code></summary><pre style="white-space:pre-wrap;margin:.3em 1.5em">{e(_text(r["prompt"]))}'
-            f'\n―\n{e(r["response"])}</pre></details>' for r in self.records)
+        rows = "".join(f'<details style="margin:.2em 0"><summary>{"✓" if r["correct"] else "✗"} '
+                       f'<code>{e(r["id"])}</code> · {e(r.get("reason", ""))} · found '
+                       f'<code>{e(r.get("extracted"))[:80]}</code> · wanted '
+                       f'<code>{e(r["answer"])[:80]}</code></summary><pre '
+                       f'style="white-space:pre-wrap;margin:.3em 1.5em">{e(_text(r["prompt"]))}'
+                       f'\n―\n{e(r["response"])}</pre></details>' for r in self.records)
         return f'<div style="font-size:.9em">{rows}</div>'
     def save(self, path: "str | Path") -> Path:
         from spot_nb.records import write_text
-        return write_text(path, f'<!doctype html><meta charset="utf-8"><title>samples</title><body style="font-family:sans-serif;max-width:60em;margin:2em auto">{self._repr_html_()}')
+        return write_text(path,
+                          '<!doctype html><meta charset="utf-8"><title>samples</title><body '
+                          'style="font-family:sans-serif;max-width:60em;margin:2em '
+                          f'auto">{self._repr_html_()}')
 
 def browse(records: "list[dict]", n: int = 20, seed: int = 0) -> Browse:
     "A random sample of `records` to read."
@@ -423,8 +497,10 @@ def browse(records: "list[dict]", n: int = 20, seed: int = 0) -> Browse:
 
 # %% ../nbs/05_elicit.ipynb #452f4275
 def pass_at_k(n: int, c: int, k: int) -> float:
-    "Unbiased estimate of pass@k from `c` right among `n` samples. Raises `SpotError` unless 1 <= k <= n and 0 <= c <= n."
-    if not (1 <= k <= n and 0 <= c <= n): raise SpotError(f"pass@k needs 1 <= k <= n and 0 <= c <= n, not n={n}, c={c}, k={k}")
+    """Unbiased estimate of pass@k from `c` right among `n` samples. Raises `SpotError` unless 1 <= k <= n and
+    0 <= c <= n."""
+    if not (1 <= k <= n and 0 <= c <= n):
+        raise SpotError(f"pass@k needs 1 <= k <= n and 0 <= c <= n, not n={n}, c={c}, k={k}")
     return 1.0 if n - c < k else 1 - math.prod((n - c - i)/(n - i) for i in range(k))
 
 def _by_problem(records: "Iterable[dict]") -> "dict[Any, list[dict]]":
@@ -432,24 +508,29 @@ def _by_problem(records: "Iterable[dict]") -> "dict[Any, list[dict]]":
     for r in records: groups.setdefault(r.get("problem_id", r["id"]), []).append(r)
     return groups
 
-def pass_table(records: "Iterable[dict]", ks: "Iterable[int]" = (1, 2, 4, 8, 16, 32, 64)) -> "dict[int, float]":
+def pass_table(records: "Iterable[dict]",
+               ks: "Iterable[int]" = (1, 2, 4, 8, 16, 32, 64)) -> "dict[int, float]":
     "Mean pass@k over problems, for each `k` that every problem has samples for."
     groups = _by_problem(records).values()
     if not groups: raise SpotError("pass@k of no samples")
     most = min(map(len, groups))
-    return {k: sum(pass_at_k(len(g), sum(r["correct"] for r in g), k) for g in groups)/len(groups) for k in ks if k <= most}
+    return {k: sum(pass_at_k(len(g), sum(r["correct"] for r in g), k) for g in groups)/len(groups)
+            for k in ks if k <= most}
 
 def rft_samples(records: "Iterable[dict]", per_problem: int = 4) -> "list[dict]":
-    "Verified samples for RFT: texts that differ by more than white space, at most `per_problem` for each problem, those that occur first."
+    """Verified samples for RFT: texts that differ by more than white space, at most `per_problem` for each
+    problem, those that occur first."""
     out = []
     for group in _by_problem(records).values():
-        distinct = {re.sub(r"\s+", " ", r["response"]).strip(): r for r in reversed(group) if r["correct"] and r["response"].strip()}
+        distinct = {re.sub(r"\s+", " ", r["response"]).strip(): r
+                    for r in reversed(group) if r["correct"] and r["response"].strip()}
         out += list(distinct.values())[::-1][:per_problem]
     return out
 
 # %% ../nbs/05_elicit.ipynb #2e56b1e8
 _ABOUT = """Sample the policy once per problem, check, and keep what it gets wrong. Writes all_results.jsonl,
-errors.jsonl, correct_results.jsonl and summary.json. The same command goes on where an earlier run stopped."""
+errors.jsonl, correct_results.jsonl and summary.json. The same command goes on where an earlier run \
+stopped."""
 
 def _parser() -> Parser:
     p = Parser("spot elicit", _ABOUT)

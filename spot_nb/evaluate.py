@@ -15,23 +15,29 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
-from .records import SpotError, Store, prompt_id, read_json, read_jsonl, read_rows, write_json, write_jsonl
+from .records import (SpotError, Store, prompt_id, read_json, read_jsonl, read_rows, write_json,
+                             write_jsonl)
 from .connect4 import strip_thinking
 from .tasks import chosen_letter, find_task, is_math, judge_tasks, make_problem, stamp
-from .options import Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted, sampling_of
+from .options import (Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted,
+                             sampling_of)
 
 # %% ../nbs/15_evaluate.ipynb #812a6d51
-NAMES = {"aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23", "math_500": "MATH-500", "minerva": "Minerva", "olympiadbench": "Olympiad",
-         "gpqa:diamond": "GPQA-D", "connect4": "Connect4", "ifeval": "IFEval", "truthfulqa": "TruthfulQA", "mmlu_pro_500": "MMLU-Pro"}
-GROUPS = {"in_domain": ("aime24", "aime25", "amc23", "math_500", "minerva", "olympiadbench"), "ood": ("gpqa:diamond", "connect4"), "ifeval": ("ifeval",)}
+NAMES = {"aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23", "math_500": "MATH-500",
+         "minerva": "Minerva", "olympiadbench": "Olympiad", "gpqa:diamond": "GPQA-D", "connect4": "Connect4",
+         "ifeval": "IFEval", "truthfulqa": "TruthfulQA", "mmlu_pro_500": "MMLU-Pro"}
+GROUPS = {"in_domain": ("aime24", "aime25", "amc23", "math_500", "minerva", "olympiadbench"),
+          "ood": ("gpqa:diamond", "connect4"), "ifeval": ("ifeval",)}
 GROUPS["overall"] = sum(GROUPS.values(), ())
-_ALIASES = {"gpqa": "gpqa:diamond", "gpqadiamond": "gpqa:diamond", "math500": "math_500", "ifevalnothinking": "ifeval", "mmlupro": "mmlu_pro_500",
-            "olympiad": "olympiadbench", "minervamath": "minerva", "aime2024": "aime24", "aime2025": "aime25"}
+_ALIASES = {"gpqa": "gpqa:diamond", "gpqadiamond": "gpqa:diamond", "math500": "math_500",
+            "ifevalnothinking": "ifeval", "mmlupro": "mmlu_pro_500", "olympiad": "olympiadbench",
+            "minervamath": "minerva", "aime2024": "aime24", "aime2025": "aime25"}
 
 def _bare(text: str) -> str: return re.sub(r"[^a-z0-9]", "", text.lower())
 
 def task_key(name: str) -> str:
-    "The key of a task however it is written: `custom|gpqa:diamond|0|0`, `GPQA-Diamond` and `gpqa_diamond` are `gpqa:diamond`. Unknown names come back as they are."
+    """The key of a task however it is written: `custom|gpqa:diamond|0|0`, `GPQA-Diamond` and `gpqa_diamond`
+    are `gpqa:diamond`. Unknown names come back as they are."""
     inner = name.split("|")[1] if "|" in name else name
     known = {_bare(k): k for k in NAMES} | {_bare(v): k for k, v in NAMES.items()} | _ALIASES
     return known.get(_bare(inner), inner)
@@ -44,23 +50,29 @@ def finite(value: Any) -> "float | None":
 def averages(scores: "dict[str, float]") -> "dict[str, float | None]":
     """`{"in_domain", "ood", "ifeval", "overall"}`: means over six, two, one and all nine benchmarks.
 
-    Keys may be written as in `task_key`; tasks outside the nine are ignored. A group that lacks a task, or has a score that
-    is NaN or no number, is None."""
+    Keys may be written as in `task_key`; tasks outside the nine are ignored. A group that lacks a task, or
+    has a score that is NaN or no number, is None."""
     known = {task_key(k): finite(v) for k, v in scores.items()}
-    mean = lambda keys: None if any(known.get(k) is None for k in keys) else sum(known[k] for k in keys)/len(keys)
+    mean = lambda keys: None if any(known.get(k) is None for k in keys) else sum(known[k]
+                                                                                 for k in keys)/len(keys)
     return {g: mean(keys) for g, keys in GROUPS.items()}
 
 # %% ../nbs/15_evaluate.ipynb #13639732
-MATH = "{question}\n\nWork through this step by step. Put the final answer, and nothing else, inside \\boxed{}."
-CHOICE = "{question}\n\n{options}\n\nExactly one option is right. Reason about it, then finish with a line of the form \\boxed{X}, where X is the option's letter."
+MATH = ("{question}\n\nWork through this step by step. Put the final answer, and nothing else, inside "
+        "\\boxed{}.")
+CHOICE = ("{question}\n\n{options}\n\nExactly one option is right. Reason about it, then finish with a line "
+          "of the form \\boxed{X}, where X is the option's letter.")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Questions and how they are asked and scored. `source` is a hub data set or a local file; `question` and `answer` list the column names to try.
+    """Questions and how they are asked and scored. `source` is a hub data set or a local file; `question` and
+    `answer` list the column names to try.
 
-    `template` is the prompt, with `{question}` (and `{options}`) filled in. `prepare(row, rng)` may replace the reading of
-    columns: it returns the fields of the template, plus `answer` and whatever the scorer needs, or a whole `prompt` (text or chat messages) in place of them. `scorer` is `math`,
-    `choice`, `connect4`, `ifeval`, a task of `spot_nb.tasks`, or `f(response, problem) -> float | bool`. `take` draws that many rows with the seed."""
+    `template` is the prompt, with `{question}` (and `{options}`) filled in. `prepare(row, rng)` may replace
+    the reading of columns: it returns the fields of the template, plus `answer` and whatever the scorer
+    needs, or a whole `prompt` (text or chat messages) in place of them. `scorer` is `math`,
+    `choice`, `connect4`, `ifeval`, a task of `spot_nb.tasks`, or `f(response, problem) -> float | bool`.
+    `take` draws that many rows with the seed."""
     name: str
     source: str
     split: str = "train"
@@ -89,7 +101,8 @@ def register(task: Benchmark) -> Benchmark:
 def _pick(row: dict, names: Iterable, what: str):
     for n in names:
         if row.get(n) is not None: return row[n]
-    raise SpotError(f"no column for the {what}: tried {', '.join(names)}, and the row has {', '.join(row)}. Rename the column, or register a Task that names it")
+    raise SpotError(f"no column for the {what}: tried {', '.join(names)}, and the row has {', '.join(row)}. "
+                    "Rename the column, or register a Task that names it")
 
 def _plain_answer(value: Any) -> str:
     "An answer column as text: `27.0` is 27, several answers are joined with commas, math delimiters go."
@@ -104,13 +117,15 @@ def _minerva(row, rng):
         boxes = boxed(_pick(row, ("solution",), "answer"))[0]
         if not boxes: raise SpotError("the solution has no \\boxed answer")
         answer = boxes[-1][2]
-    return {"question": _pick(row, ("question", "problem", "prompt"), "question"), "answer": _plain_answer(answer), "rounding": "minerva"}
+    return {"question": _pick(row, ("question", "problem", "prompt"), "question"),
+            "answer": _plain_answer(answer), "rounding": "minerva"}
 
 def _olympiad(row, rng):
     gold = row.get("final_answer")
     gold = _pick(row, ("answer", "solution"), "answer") if gold is None else gold
     context = f"{row['context']}\n\n" if row.get("context") else ""
-    return {"question": context + _pick(row, ("question", "problem"), "question"), "answer": _plain_answer(gold), "error": row.get("error") or None}
+    return {"question": context + _pick(row, ("question", "problem"), "question"),
+            "answer": _plain_answer(gold), "error": row.get("error") or None}
 
 # %% ../nbs/15_evaluate.ipynb #ccc9a4f7
 def _options(question: str, right: str, wrong: "list[str]", rng) -> dict:
@@ -122,16 +137,19 @@ def _options(question: str, right: str, wrong: "list[str]", rng) -> dict:
 
 def _lettered(question: str, texts: "list[str]", right: int) -> dict:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:len(texts)]
-    return {"question": question.strip(), "options": "\n".join(f"{a}. {t}" for a, t in zip(letters, texts)), "answer": letters[right], "letters": letters}
+    return {"question": question.strip(), "options": "\n".join(f"{a}. {t}" for a, t in zip(letters, texts)),
+            "answer": letters[right], "letters": letters}
 
 def _gpqa(row, rng):
-    return _options(_pick(row, ("Question", "question"), "question"), _pick(row, ("Correct Answer",), "right answer"),
+    return _options(_pick(row, ("Question", "question"), "question"),
+                    _pick(row, ("Correct Answer",), "right answer"),
                     [_pick(row, (f"Incorrect Answer {i}",), "wrong answer") for i in (1, 2, 3)], rng)
 
 def _truthful(row, rng):
     targets = _pick(row, ("mc1_targets",), "answers")
     right = [c for c, ok in zip(targets["choices"], targets["labels"]) if ok]
-    return _options(_pick(row, ("question",), "question"), right[0], [c for c, ok in zip(targets["choices"], targets["labels"]) if not ok], rng)
+    return _options(_pick(row, ("question",), "question"), right[0],
+                    [c for c, ok in zip(targets["choices"], targets["labels"]) if not ok], rng)
 
 def _mmlu_pro(row, rng):
     options = [o for o in _pick(row, ("options",), "options") if o != "N/A"]
@@ -145,26 +163,37 @@ def _connect4(row, rng):
 
 def _ifeval(row, rng):
     _pick(row, ("instruction_id_list",), "instructions")
-    return {"question": _pick(row, ("prompt",), "prompt"), "answer": None, "instruction_id_list": list(row["instruction_id_list"]), "kwargs": list(row["kwargs"])}
+    return {"question": _pick(row, ("prompt",), "prompt"), "answer": None,
+            "instruction_id_list": list(row["instruction_id_list"]), "kwargs": list(row["kwargs"])}
 
 # %% ../nbs/15_evaluate.ipynb #41e3ae10
 def _builtin():
     from spot_nb.connect4 import PROMPT
-    math_ = lambda name, source, trials=5, **kw: register(Benchmark(name, source, group="in_domain", trials=trials, **kw))
+    math_ = lambda name, source, trials=5, **kw: register(Benchmark(name, source, group="in_domain",
+                                                                    trials=trials, **kw))
     math_("aime24", "HuggingFaceH4/aime_2024", 16, answer=("answer",), help="30 problems of AIME 2024")
     math_("aime25", "yentinglin/aime_2025", 16, answer=("answer",), help="30 problems of AIME 2025")
     math_("amc23", "knoveleng/AMC-23", 16, answer=("answer",), help="40 problems of AMC 2023")
     math_("math_500", "HuggingFaceH4/MATH-500", split="test", answer=("answer",), help="500 problems of MATH")
     math_("minerva", "knoveleng/Minerva-Math", prepare=_minerva, help="272 problems of undergraduate science")
-    math_("olympiadbench", "knoveleng/OlympiadBench", prepare=_olympiad, help="675 olympiad problems with one checkable answer")
-    register(Benchmark("gpqa:diamond", "Idavidrein/gpqa", config="gpqa_diamond", group="ood", template=CHOICE, prepare=_gpqa, scorer="choice", help="198 graduate-level questions; gated"))
-    register(Benchmark("connect4", "generated", group="ood", template=PROMPT.replace("{state}", "{question}"), prepare=_connect4, scorer="connect4",
-                  help="500 generated states; both sets of winning moves must be right"))
-    register(Benchmark("ifeval", "google/IFEval", group="ifeval", template="{question}", prepare=_ifeval, scorer="ifeval", help="541 prompts with verifiable instructions; prompt-level strict"))
-    register(Benchmark("truthfulqa", "truthfulqa/truthful_qa", "validation", "multiple_choice", "retention", 1, CHOICE, prepare=_truthful, scorer="choice", help="one true option, generated letter"))
-    register(Benchmark("mmlu_pro_500", "TIGER-Lab/MMLU-Pro", "test", None, "retention", 1, CHOICE, prepare=_mmlu_pro, scorer="choice", take=500, help="500 questions of MMLU-Pro, drawn by seed"))
-    register(Benchmark("small_ifeval", "built-in", group="retention", trials=1, template="{question}", prepare=_ifeval, scorer="ifeval", max_tokens=128,
-                  help="40 short instructions that ship with the package"))
+    math_("olympiadbench", "knoveleng/OlympiadBench", prepare=_olympiad,
+          help="675 olympiad problems with one checkable answer")
+    register(Benchmark("gpqa:diamond", "Idavidrein/gpqa", config="gpqa_diamond", group="ood", template=CHOICE,
+                       prepare=_gpqa, scorer="choice", help="198 graduate-level questions; gated"))
+    register(Benchmark("connect4", "generated", group="ood", template=PROMPT.replace("{state}", "{question}"),
+                       prepare=_connect4, scorer="connect4",
+                       help="500 generated states; both sets of winning moves must be right"))
+    register(Benchmark("ifeval", "google/IFEval", group="ifeval", template="{question}", prepare=_ifeval,
+                       scorer="ifeval", help="541 prompts with verifiable instructions; prompt-level strict"))
+    register(Benchmark("truthfulqa", "truthfulqa/truthful_qa", "validation", "multiple_choice", "retention",
+                       1, CHOICE, prepare=_truthful, scorer="choice",
+                       help="one true option, generated letter"))
+    register(Benchmark("mmlu_pro_500", "TIGER-Lab/MMLU-Pro", "test", None, "retention", 1, CHOICE,
+                       prepare=_mmlu_pro, scorer="choice", take=500,
+                       help="500 questions of MMLU-Pro, drawn by seed"))
+    register(Benchmark("small_ifeval", "built-in", group="retention", trials=1, template="{question}",
+                       prepare=_ifeval, scorer="ifeval", max_tokens=128,
+                       help="40 short instructions that ship with the package"))
 _builtin()
 NINE = list(GROUPS["overall"])
 
@@ -224,27 +253,36 @@ def find_local(task: Task, data_dir: "str | Path | None") -> "Path | None":
     if data_dir is None: return None
     folder = Path(data_dir)
     if not folder.is_dir(): raise SpotError(f"--data_dir {folder} is no folder: check the path")
-    names = {_bare(task.name)} | {k for k, v in _ALIASES.items() if v == task.name} | {_bare(task.source.split("/")[-1])}
-    hits = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jsonl", ".json", ".parquet", ".csv") and _bare(p.stem) in names)
-    if len(hits) > 1: raise SpotError(f"{folder} has several files for {task.name}: {', '.join(p.name for p in hits)}; keep one")
+    names = ({_bare(task.name)} | {k for k, v in _ALIASES.items() if v == task.name}
+             | {_bare(task.source.split("/")[-1])})
+    hits = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jsonl", ".json", ".parquet", ".csv")
+                  and _bare(p.stem) in names)
+    if len(hits) > 1:
+        raise SpotError(f"{folder} has several files for {task.name}: {', '.join(p.name for p in hits)}; "
+                        "keep one")
     return hits[0] if hits else None
 
 def _sha(blob: bytes) -> str: return hashlib.sha256(blob).hexdigest()[:16]
 
 def _rows(task: Task, data_dir, source, seed: int) -> "tuple[list[dict], str]":
     "The task's rows and their revision: a file's hash, the hub's commit, or how they were made."
-    path = Path(source) if source and Path(source).is_file() else None if source else find_local(task, data_dir)
+    path = Path(source) if source and Path(source).is_file() else None if source else find_local(task,
+                                                                                                 data_dir)
     if path: return read_rows(path), f"file {path.name} sha256:{_sha(path.read_bytes())}"
     where = source or task.source
     if where == "generated":
         from spot_nb.connect4 import generate
         return [{"state": s.text()} for s in generate(500, seed=0)], "spot_nb.connect4 n=500 seed=0"
-    if where == "built-in": return read_jsonl(files("spot_nb")/"data"/"instructions.jsonl"), "spot_nb instructions.jsonl"
-    if Path(where).is_file(): return read_rows(where), f"file {Path(where).name} sha256:{_sha(Path(where).read_bytes())}"
+    if where == "built-in":
+        return read_jsonl(files("spot_nb")/"data"/"instructions.jsonl"), "spot_nb instructions.jsonl"
+    if Path(where).is_file():
+        return read_rows(where), f"file {Path(where).name} sha256:{_sha(Path(where).read_bytes())}"
     try: rows = read_rows(where, task.split, task.config)
     except SpotError as e:
-        more = f" {where} is gated: accept its terms at https://huggingface.co/datasets/{where} first." if "gpqa" in where else ""
-        raise SpotError(f"{e}{more} Or put the rows in --data_dir as {task.name.replace(':', '_')}.jsonl") from None
+        more = (f" {where} is gated: accept its terms at https://huggingface.co/datasets/{where} first."
+                if "gpqa" in where else "")
+        raise SpotError(f"{e}{more} Or put the rows in --data_dir as "
+                        f"{task.name.replace(':', '_')}.jsonl") from None
     try:
         from huggingface_hub import HfApi
         sha = HfApi().dataset_info(where).sha
@@ -252,16 +290,19 @@ def _rows(task: Task, data_dir, source, seed: int) -> "tuple[list[dict], str]":
     return rows, f"{where} {sha}"
 
 # %% ../nbs/15_evaluate.ipynb #ee3e6ab7
-def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str | None" = None, limit: "int | None" = None, seed: int = 0,
-                  template: "str | None" = None, system: "str | None" = None, raw: bool = False) -> "tuple[list[dict], dict]":
+def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str | None" = None,
+                  limit: "int | None" = None, seed: int = 0, template: "str | None" = None,
+                  system: "str | None" = None, raw: bool = False) -> "tuple[list[dict], dict]":
     """`(problems, provenance)`: each problem has `id`, `prompt`, `answer` and what its scorer needs.
 
-    `limit` takes that many, evenly spaced, and the provenance says so. `template` replaces the task's own, `system` is put before
-    each question, and `raw` keeps prompts as text for the model as it stands. Raises `SpotError` naming the row when a column is missing or the data cannot be had."""
+    `limit` takes that many, evenly spaced, and the provenance says so. `template` replaces the task's own,
+    `system` is put before each question, and `raw` keeps prompts as text for the model as it stands. Raises
+    `SpotError` naming the row when a column is missing or the data cannot be had."""
     from random import Random
     rows, revision = _rows(task, data_dir, source, seed)
     if not rows: raise SpotError(f"{task.name}: {revision} has no rows")
-    if task.take and task.take < len(rows): rows = [rows[i] for i in sorted(Random(seed).sample(range(len(rows)), task.take))]
+    if task.take and task.take < len(rows):
+        rows = [rows[i] for i in sorted(Random(seed).sample(range(len(rows)), task.take))]
     if limit is not None and limit < 1: raise SpotError(f"limit must be at least 1, not {limit}")
     cut = limit is not None and limit < len(rows)
     if cut: rows = [rows[i*len(rows)//limit] for i in range(limit)]
@@ -269,26 +310,43 @@ def load_problems(task: Task, data_dir: "str | Path | None" = None, source: "str
     problems, seen = [], {}
     for i, row in enumerate(rows, 1):
         try:
-            fields = task.prepare(row, Random(f"{seed}:{i}:{json.dumps(row, sort_keys=True, default=str)}")) if task.prepare else {
-                "question": str(_pick(row, task.question, "question")), "answer": _plain_answer(_pick(row, task.answer, "answer"))}
+            fields = (task.prepare(row, Random(f"{seed}:{i}:{json.dumps(row, sort_keys=True, default=str)}"))
+                      if task.prepare
+                      else {"question": str(_pick(row, task.question, "question")),
+                            "answer": _plain_answer(_pick(row, task.answer, "answer"))})
         except SpotError as e: raise SpotError(f"{task.name} ({revision}), row {i}: {e}") from None
         except (KeyError, TypeError, ValueError, IndexError) as e:
-            raise SpotError(f"{task.name} ({revision}), row {i} is not in the expected form ({type(e).__name__}: {e}): the data set may have changed; give another with --source") from None
+            raise SpotError(f"{task.name} ({revision}), row {i} is not in the expected form "
+                            f"({type(e).__name__}: {e}): the data set may have changed; give another with "
+                            "--source") from None
         pid = prompt_id(fields.get("prompt") or fields["question"])
         seen[pid] = seen.get(pid, 0) + 1
-        prompt = fields.get("prompt") or re.sub(r"\{(question|options)\}", lambda m: fields.get(m[1], m[0]), task.template)
-        if template is not None and fields.get("prompt"): raise SpotError(f"{task.name} asks each question in its own words, so a --prompt cannot replace them: leave it out")
-        if raw and not isinstance(prompt, str): raise SpotError(f"{task.name}, row {i}: its prompt is a list of messages, and --raw_prompt takes text alone")
+        prompt = fields.get("prompt") or re.sub(r"\{(question|options)\}", lambda m: fields.get(m[1], m[0]),
+                                                task.template)
+        if template is not None and fields.get("prompt"):
+            raise SpotError(f"{task.name} asks each question in its own words, so a --prompt cannot replace "
+                            "them: leave it out")
+        if raw and not isinstance(prompt, str):
+            raise SpotError(f"{task.name}, row {i}: its prompt is a list of messages, and --raw_prompt "
+                            "takes text alone")
         if system is not None: prompt = _with_system(prompt, system, f"{task.name}, row {i}")
-        problems.append({"id": pid if seen[pid] == 1 else f"{pid}-{seen[pid]}", **{k: v for k, v in fields.items() if k not in ("question", "options")}, "prompt": prompt})
-    blob = json.dumps([[p["prompt"], p["answer"]] for p in problems], ensure_ascii=False).encode("utf-8", "replace")
-    return problems, {"data": revision, "questions": len(problems), "data_hash": _sha(blob), "prompt_hash": _sha(task.template.encode()), "option_seed": seed, **({"prompt": "another"} if template is not None else {}),
-                      **({"limit": limit} if cut else {}), **({"system_prompt": _sha(system.encode())} if system is not None else {})}
+        problems.append({"id": pid if seen[pid] == 1 else f"{pid}-{seen[pid]}",
+                         **{k: v for k, v in fields.items() if k not in ("question", "options")},
+                         "prompt": prompt})
+    blob = json.dumps([[p["prompt"], p["answer"]] for p in problems], ensure_ascii=False).encode("utf-8",
+                                                                                                 "replace")
+    return problems, {"data": revision, "questions": len(problems), "data_hash": _sha(blob),
+                      "prompt_hash": _sha(task.template.encode()), "option_seed": seed,
+                      **({"prompt": "another"} if template is not None else {}),
+                      **({"limit": limit} if cut else {}),
+                      **({"system_prompt": _sha(system.encode())} if system is not None else {})}
 
 def _with_system(prompt, system: str, where: str) -> "list[dict]":
     "The prompt as messages that `system` opens. Raises `SpotError` when another system message does."
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    if messages[0]["role"] == "system": raise SpotError(f"{where}: its prompt has a system message already, and --system_prompt would be a second")
+    if messages[0]["role"] == "system":
+        raise SpotError(f"{where}: its prompt has a system message already, and --system_prompt would be a "
+                        "second")
     return [{"role": "system", "content": system}, *messages]
 
 # %% ../nbs/15_evaluate.ipynb #a9b54187
@@ -296,7 +354,8 @@ def _within(extracted: "str | None", answer: str, error: Any) -> bool:
     "Whether a number lies within the tolerance that some OlympiadBench answers carry."
     try:
         return (error is not None
-                and abs(float(str(extracted).strip("$ ")) - float(str(answer).strip("$ "))) <= float(error)*(1 + 1e-9))
+                and abs(float(str(extracted).strip("$ ")) - float(str(answer).strip("$ ")))
+                <= float(error)*(1 + 1e-9))
     except ValueError: return False
 
 def _score_math(items, workers):
@@ -379,23 +438,27 @@ def bootstrap(values: "list[float]", level: float = 0.95, draws: int = 2000, see
 def mean_interval(values: "list[float]", low: float = 0, high: float = 1) -> "list[float]":
     """95% interval of the mean of `values`, which lie between `low` and `high`: bootstrap over the items.
 
-    Where all items are equal a bootstrap has no width, whatever their number; then Wilson's bound for "none of n is otherwise"
-    takes its place: that share of items may lie at either end. For n right of n it is Wilson's interval."""
+    Where all items are equal a bootstrap has no width, whatever their number; then Wilson's bound for "none
+    of n is otherwise" takes its place: that share of items may lie at either end. For n right of n it is
+    Wilson's interval."""
     from spot_nb.outputs import wilson
     if max(values) > min(values): return bootstrap(values)
     other, v = wilson(0, len(values))[1], float(values[0])
     return [v - other*(v - low), v + other*(high - v)]
 
-def bootstrap_ratio(totals: "list[float]", counts: "list[float]", level: float = 0.95, draws: int = 2000, seed: int = 0) -> "list[float]":
+def bootstrap_ratio(totals: "list[float]", counts: "list[float]", level: float = 0.95, draws: int = 2000,
+                    seed: int = 0) -> "list[float]":
     "Bootstrap interval of `sum(totals)/sum(counts)` over the items, as `[low, high]`."
     import numpy as np
     t, n = np.asarray(totals, float), np.asarray(counts, float)
     pick = np.random.default_rng(seed).integers(0, len(t), (draws, len(t)))
     d = n[pick].sum(1)
-    return [float(x) for x in np.quantile(t[pick].sum(1)/np.where(d > 0, d, 1), [(1 - level)/2, (1 + level)/2])]
+    return [float(x)
+            for x in np.quantile(t[pick].sum(1)/np.where(d > 0, d, 1), [(1 - level)/2, (1 + level)/2])]
 
 def summarize(scores: "list[list[dict]]", samples: "list[list[dict]]") -> dict:
-    "One task's figures, in percent, from per-question lists of `score_samples` results and of the samples scored."
+    """One task's figures, in percent, from per-question lists of `score_samples` results and of the samples
+    scored."""
     import numpy as np
     S = np.array([[r["score"] for r in q] for q in scores])
     n, flat = S.shape[1], [s for q in samples for s in q]
@@ -403,24 +466,34 @@ def summarize(scores: "list[list[dict]]", samples: "list[list[dict]]") -> dict:
     ks = sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
     share = lambda reason: 100*sum(s["finish_reason"] == reason for s in flat)/len(flat)
     tokens = [s["n_tokens"] for s in flat]
-    out = {"mean": 100*float(S.mean()), "std": 100*float(S.mean(0).std(ddof=1)) if n > 1 else None, "interval": [100*x for x in mean_interval(S.mean(1))],
-           "per_trial": [100*float(x) for x in S.mean(0)], "pass_at_k": {str(k): 100*float(np.mean([pass_at_k(n, int(c), k) for c in right])) for k in ks},
-           "questions": len(S), "trials": n, "truncated": share("length"), "too_long": share("prompt_too_long"),
-           "format_errors": 100*float(np.mean([r["format_error"] for q in scores for r in q])), "tokens": sum(tokens), "mean_tokens": sum(tokens)/len(tokens)}
+    out = {"mean": 100*float(S.mean()), "std": 100*float(S.mean(0).std(ddof=1)) if n > 1 else None,
+           "interval": [100*x for x in mean_interval(S.mean(1))],
+           "per_trial": [100*float(x) for x in S.mean(0)],
+           "pass_at_k": {str(k): 100*float(np.mean([pass_at_k(n, int(c), k) for c in right])) for k in ks},
+           "questions": len(S), "trials": n, "truncated": share("length"),
+           "too_long": share("prompt_too_long"),
+           "format_errors": 100*float(np.mean([r["format_error"] for q in scores for r in q])),
+           "tokens": sum(tokens), "mean_tokens": sum(tokens)/len(tokens)}
     first = scores[0][0]
-    if "metrics" in first: out["metrics"] = {k: 100*float(np.mean([r["metrics"][k] for q in scores for r in q])) for k in first["metrics"]}
+    if "metrics" in first:
+        out["metrics"] = {k: 100*float(np.mean([r["metrics"][k] for q in scores for r in q]))
+                          for k in first["metrics"]}
     if "checks" in first:
-        for i, kind in enumerate(("strict", "loose")): out["metrics"][f"instruction_{kind}"] = 100*float(np.mean([x for q in scores for r in q for x in r["checks"][i]]))
+        for i, kind in enumerate(("strict", "loose")):
+            out["metrics"][f"instruction_{kind}"] = 100*float(np.mean([x for q in scores for r in q
+                                                                       for x in r["checks"][i]]))
     bad = sum(q[0].get("bad_gold", 0) for q in scores)
     if bad: out["bad_ground_truth"] = bad
     return out
 
 # %% ../nbs/15_evaluate.ipynb #2ec2a55e
 def model_fingerprint(model: str) -> str:
-    "The model's name; for a local folder (`m`, `m/` and `./m` are one) also a hash over the names, sizes and times of its weight and config files, so that retraining in place is noticed."
+    """The model's name; for a local folder (`m`, `m/` and `./m` are one) also a hash over the names, sizes
+    and times of its weight and config files, so that retraining in place is noticed."""
     folder = Path(model).expanduser()
     if not folder.is_dir(): return str(model)
-    parts = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json", ".gguf"))
+    parts = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns)
+                   for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json", ".gguf"))
     return f"{Path(model)} {_sha(json.dumps(parts).encode())}"
 
 def _differences(old: dict, new: dict, words: tuple = (" before, ", " now"), prefix: str = "") -> "list[str]":
@@ -441,9 +514,13 @@ class _TaskRun:
     def __init__(self, task, problems, made, output, sampling, model, overwrite):
         self.task, self.made, self.problems = task, made, {p["id"]: p for p in problems}
         stem = task.name.replace(":", "_")
-        self.path, self.meta_path, self.score_path = output/"responses"/f"{stem}.jsonl", output/"responses"/f"{stem}.meta.json", output/"scores"/f"{stem}.jsonl"
-        self.sampling = dataclasses.replace(sampling, max_tokens=min(sampling.max_tokens, task.max_tokens or sampling.max_tokens))
-        self.meta = {"model": model, "sampling": self.sampling.to_dict(), "prompt_hash": made["prompt_hash"], "option_seed": made["option_seed"], "engine": {}}
+        self.path, self.score_path = output/"responses"/f"{stem}.jsonl", output/"scores"/f"{stem}.jsonl"
+        self.meta_path = output/"responses"/f"{stem}.meta.json"
+        self.sampling = dataclasses.replace(sampling,
+                                            max_tokens=min(sampling.max_tokens,
+                                                           task.max_tokens or sampling.max_tokens))
+        self.meta = {"model": model, "sampling": self.sampling.to_dict(), "prompt_hash": made["prompt_hash"],
+                     "option_seed": made["option_seed"], "engine": {}}
         self.short, self.error = {}, None
         if overwrite:
             for p in (self.path, self.meta_path, self.score_path): p.unlink(missing_ok=True)
@@ -451,11 +528,18 @@ class _TaskRun:
             old = read_json(self.meta_path)
             self.meta["engine"] = old.get("engine", {})
             changed = _differences(old, self.meta)
-            if changed: raise SpotError(f"{self.path} was made with other settings ({'; '.join(changed)}): choose another --output, or pass --overwrite")
+            if changed:
+                raise SpotError(f"{self.path} was made with other settings ({'; '.join(changed)}): choose "
+                                "another --output, or pass --overwrite")
         self.store = Store(self.path)
-        self.have = {r["id"]: r for r in self.store.records if r["id"] in self.problems and r.get("prompt_hash") == _prompt_hash(self.problems[r["id"]])}
+        self.have = {r["id"]: r
+                     for r in self.store.records if r["id"] in self.problems
+                     and r.get("prompt_hash") == _prompt_hash(self.problems[r["id"]])}
         clash = [i for i in self.problems if i in self.store.ids and i not in self.have]
-        if clash: self.store.close(); raise SpotError(f"{self.path} holds another prompt for question {clash[0]}: choose another --output, or pass --overwrite")
+        if clash:
+            self.store.close()
+            raise SpotError(f"{self.path} holds another prompt for question {clash[0]}: choose another "
+                            "--output, or pass --overwrite")
 
     @property
     def pending(self) -> "list[dict]": return [p for i, p in self.problems.items() if i not in self.have]
@@ -463,7 +547,9 @@ class _TaskRun:
     def use_engine(self, identity: dict):
         old = self.meta["engine"]
         if self.have and old and old != identity:
-            raise SpotError(f"{self.path} was made with another engine ({'; '.join(_differences(old, identity))}): choose another --output, or pass --overwrite")
+            raise SpotError(f"{self.path} was made with another engine "
+                            f"({'; '.join(_differences(old, identity))}): choose another --output, or pass "
+                            "--overwrite")
         self.meta["engine"] = identity
         write_json(self.meta_path, self.meta)
 
@@ -471,23 +557,33 @@ class _TaskRun:
         n, completions = self.sampling.n, [c for c in completions if c.finish_reason != "error"]
         if len(completions) < n: self.short[problem["id"]] = len(completions); return
         record = {"id": problem["id"], "prompt_hash": _prompt_hash(problem), "prompt": problem["prompt"],
-                  "samples": [{"text": c.text, "finish_reason": c.finish_reason, "n_tokens": c.n_tokens} for c in completions[:n]]}
+                  "samples": [{"text": c.text, "finish_reason": c.finish_reason, "n_tokens": c.n_tokens}
+                              for c in completions[:n]]}
         self.store.append(record)
         self.have[problem["id"]] = record
 
     def result(self, workers) -> dict:
         "Score what is there, write `scores/`, and summarize."
         done = [(p, self.have[i]["samples"]) for i, p in self.problems.items() if i in self.have]
-        if not done: raise SpotError(f"no response came back for any of {len(self.problems)} questions: see the engine's messages")
+        if not done:
+            raise SpotError(f"no response came back for any of {len(self.problems)} questions: see the "
+                            "engine's messages")
         flat = iter(score_samples(self.task, [(p, s) for p, samples in done for s in samples], workers))
         scores = [[next(flat) for _ in samples] for _, samples in done]
-        write_jsonl(self.score_path, ({"id": p["id"], "scores": [r["score"] for r in q], "extracted": [r["extracted"] for r in q],
-                                       "format_errors": [r["format_error"] for r in q], "answer": p["answer"]} for (p, _), q in zip(done, scores)))
+        write_jsonl(self.score_path,
+                    ({"id": p["id"], "scores": [r["score"] for r in q],
+                      "extracted": [r["extracted"] for r in q],
+                      "format_errors": [r["format_error"] for r in q], "answer": p["answer"]} for (p, _),
+                     q in zip(done, scores)))
         out = summarize(scores, [samples for _, samples in done])
-        out |= {"group": self.task.group, "complete": len(done) == len(self.problems), "provenance": {**self.made, "sampling": self.sampling.to_dict(), "engine": self.meta["engine"], **_scorer_info(self.task)}}
+        out |= {"group": self.task.group, "complete": len(done) == len(self.problems),
+                "provenance": {**self.made, "sampling": self.sampling.to_dict(),
+                               "engine": self.meta["engine"], **_scorer_info(self.task)}}
         if self.short:
             lowest = min(self.short.values())
-            out["note"] = f"{len(self.short)} of {len(self.problems)} questions got fewer than {self.sampling.n} responses (as few as {lowest}) and are left out: run the same command again to ask them again"
+            out["note"] = (f"{len(self.short)} of {len(self.problems)} questions got fewer than "
+                           f"{self.sampling.n} responses (as few as {lowest}) and are left out: run the "
+                           "same command again to ask them again")
         return out
 
 # %% ../nbs/15_evaluate.ipynb #8b21e171
@@ -504,36 +600,52 @@ def _scorer_info(task: Task) -> dict:
     return {}
 
 # %% ../nbs/15_evaluate.ipynb #417aaa8e
-def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | Path" = "evaluation_results", *, sampling: Any = None, trials: "int | None" = None,
-             limit: "int | None" = None, data_dir: "str | Path | None" = None, sources: "dict | None" = None, seed: int = 0, engine: str = "auto", overwrite: bool = False,
-             workers: "int | None" = None, report: Callable = print, task: Any = None, templates: "dict | None" = None, system: "str | None" = None, **engine_options) -> dict:
-    """Evaluate `model` (folder, hub id, `embedded`, or a `Generator`) and write `output/aggregated_results.json`; returns its content.
+def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | Path" = "evaluation_results",
+             *, sampling: Any = None, trials: "int | None" = None, limit: "int | None" = None,
+             data_dir: "str | Path | None" = None, sources: "dict | None" = None, seed: int = 0,
+             engine: str = "auto", overwrite: bool = False, workers: "int | None" = None,
+             report: Callable = print, task: Any = None, templates: "dict | None" = None,
+             system: "str | None" = None, **engine_options) -> dict:
+    """Evaluate `model` (folder, hub id, `embedded`, or a `Generator`) and write
+    `output/aggregated_results.json`; returns its content.
 
-    All tasks share one engine; each question is sampled `trials` times (default: the task's own 5 or 16). What is on disk is
-    not asked again. Scores are percentages. A task whose data, responses or scorer fail is listed in `missing` with the
-    reason, and the others go on. Earlier results of the same model stay in the file, its KL too, until a new result takes their
-    place; `overwrite` drops those of the tasks it runs. `sources` maps a task to another file or hub id; a task
-    `NAME=PATH` is rows of one's own, which `task` asks and checks. `templates` maps a task to another prompt template with
-    `{question}` (and `{options}`); `system` is a system message for every question. Raises `SpotError`
-    when the folder holds another experiment, `sources` or `templates` name no known task, a template lacks `{question}`, or no task could be run."""
+    All tasks share one engine; each question is sampled `trials` times (default: the task's own 5 or 16).
+    What is on disk is not asked again. Scores are percentages. A task whose data, responses or scorer fail is
+    listed in `missing` with the reason, and the others go on. Earlier results of the same model stay in the
+    file, its KL too, until a new result takes their place; `overwrite` drops those of the tasks it runs.
+    `sources` maps a task to another file or hub id; a task `NAME=PATH` is rows of one's own, which `task`
+    asks and checks. `templates` maps a task to another prompt template with `{question}` (and `{options}`);
+    `system` is a system message for every question. Raises `SpotError` when the folder holds another
+    experiment, `sources` or `templates` name no known task, a template lacks `{question}`, or no task could
+    be run."""
     from spot_nb import __version__
     from spot_nb.generate import Generator, Sampling, make_generator
-    output, sampling = Path(output), sampling or Sampling(**find_task(task).sampling, seed=seed, enable_thinking=find_task(task).enable_thinking)
+    output, sampling = Path(output), sampling or Sampling(**find_task(task).sampling, seed=seed,
+                                                          enable_thinking=find_task(task).enable_thinking)
     own = not isinstance(model, Generator)
     fingerprint = model_fingerprint(model) if own else str(model.info().get("model"))
     if trials is not None and trials < 1: raise SpotError(f"trials must be at least 1, not {trials}")
     sources = {_known(k, " to give another source"): v for k, v in (sources or {}).items()}
     templates = {_known(k, " to give another prompt"): _template(k, v) for k, v in (templates or {}).items()}
-    if sampling.raw and system: raise SpotError("raw prompts have no roles: leave system_prompt or raw_prompt out")
+    if sampling.raw and system:
+        raise SpotError("raw prompts have no roles: leave system_prompt or raw_prompt out")
     runs, missing, generator, info = [], {}, None, {}
     path = output/"aggregated_results.json"
     before = _earlier(path, fingerprint, overwrite)
     try:
         for chosen in resolve_tasks(tasks, task):
-            try: problems, made = load_problems(chosen, data_dir, sources.get(chosen.name), limit, seed, templates.get(chosen.name), system, sampling.raw)
-            except SpotError as e: missing[chosen.name] = str(e); report(f"{chosen.name}: skipped. {e}"); continue
-            runs.append(_TaskRun(chosen, problems, made, output, dataclasses.replace(sampling, n=trials or chosen.trials), fingerprint, overwrite))
-        if not runs: raise SpotError("no task could be loaded: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
+            try:
+                problems, made = load_problems(chosen, data_dir, sources.get(chosen.name), limit, seed,
+                                               templates.get(chosen.name), system, sampling.raw)
+            except SpotError as e:
+                missing[chosen.name] = str(e)
+                report(f"{chosen.name}: skipped. {e}")
+                continue
+            runs.append(_TaskRun(chosen, problems, made, output,
+                                 dataclasses.replace(sampling, n=trials or chosen.trials), fingerprint,
+                                 overwrite))
+        if not runs:
+            raise SpotError("no task could be loaded: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
         pending = [(run, p) for run in runs for p in run.pending]
         if pending:
             generator = make_generator(model, engine, **engine_options) if own else model
@@ -543,7 +655,10 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
         results = {}
         for run in runs:
             try: results[run.task.name] = run.result(workers)
-            except SpotError as e: missing[run.task.name] = str(e); report(f"{run.task.name}: no result. {e}"); continue
+            except SpotError as e:
+                missing[run.task.name] = str(e)
+                report(f"{run.task.name}: no result. {e}")
+                continue
             report(_line(run.task.name, results[run.task.name]))
     finally:
         for run in runs: run.store.close()
@@ -551,18 +666,23 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
     dropped = {run.task.name for run in runs} if overwrite else ()
     tasks_ = {k: v for k, v in before.get("tasks", {}).items() if k not in dropped} | results
     whole = {k: v["mean"] for k, v in tasks_.items() if v.get("complete")}
-    out = Facts({"version": 1, "unit": "percent", "model": fingerprint, "tasks": tasks_, "averages": averages(whole), "missing": missing,
-           "spot_nb": __version__, "engine": info or before.get("engine", {}), **{k: before[k] for k in ("kl",) if k in before}})
+    out = Facts({"version": 1, "unit": "percent", "model": fingerprint, "tasks": tasks_,
+                 "averages": averages(whole), "missing": missing, "spot_nb": __version__,
+                 "engine": info or before.get("engine", {}),
+                 **{k: before[k] for k in ("kl",) if k in before}})
     write_json(path, out)
     return out
 
 # %% ../nbs/15_evaluate.ipynb #f3be0c42
 def _template(name: str, text: str) -> str:
-    if "{question}" not in text: raise SpotError(f"the prompt for {name} does not say where the question goes: write {{question}} into it")
+    if "{question}" not in text:
+        raise SpotError(f"the prompt for {name} does not say where the question goes: write {{question}} "
+                        "into it")
     return text
 
 def _earlier(path: Path, fingerprint: str, overwrite: bool) -> dict:
-    "What an earlier run left in this folder for the same model; with `overwrite`, nothing if that cannot be used."
+    """What an earlier run left in this folder for the same model; with `overwrite`, nothing if that cannot be
+    used."""
     if not path.is_file(): return {}
     try: old = read_json(path)
     except SpotError:
@@ -570,12 +690,17 @@ def _earlier(path: Path, fingerprint: str, overwrite: bool) -> dict:
         raise
     if not isinstance(old, dict): old = {}
     if overwrite and (old.get("version"), old.get("model")) != (1, fingerprint): return {}
-    if old.get("version") != 1: raise SpotError(f"{path} has format version {old.get('version')!r}, and this spot_nb writes version 1: choose another --output")
-    if old.get("model") != fingerprint: raise SpotError(f"{path} holds results of another model ({old.get('model')}, now {fingerprint}): choose another --output, or pass --overwrite")
+    if old.get("version") != 1:
+        raise SpotError(f"{path} has format version {old.get('version')!r}, and this spot_nb writes version "
+                        "1: choose another --output")
+    if old.get("model") != fingerprint:
+        raise SpotError(f"{path} holds results of another model ({old.get('model')}, now {fingerprint}): "
+                        "choose another --output, or pass --overwrite")
     return old
 
 def _generate(generator, pending: "list[tuple[_TaskRun, dict]]"):
-    "Ask every pending question; questions with the same number of trials and limits go through the engine in one pass, most trials first."
+    """Ask every pending question; questions with the same number of trials and limits go through the engine
+    in one pass, most trials first."""
     from spot_nb.records import progress
     passes = {}
     for run, p in pending: passes.setdefault(run.sampling, []).append((run, p))
@@ -587,8 +712,10 @@ def _generate(generator, pending: "list[tuple[_TaskRun, dict]]"):
 
 def _line(name: str, r: dict) -> str:
     spread = f" ± {r['std']:.1f}" if r["std"] is not None else ""
-    text = f"{NAMES.get(name, name):12} {r['mean']:5.1f}{spread}  [{r['interval'][0]:.1f}, {r['interval'][1]:.1f}]  {r['questions']} questions x {r['trials']}"
-    text += f", {r['truncated']:.0f}% cut off, {r['format_errors']:.0f}% without a readable answer, {r['mean_tokens']:.0f} tokens each"
+    text = (f"{NAMES.get(name, name):12} {r['mean']:5.1f}{spread}  [{r['interval'][0]:.1f}, "
+            f"{r['interval'][1]:.1f}]  {r['questions']} questions x {r['trials']}")
+    text += (f", {r['truncated']:.0f}% cut off, {r['format_errors']:.0f}% without a readable answer, "
+             f"{r['mean_tokens']:.0f} tokens each")
     return text + (f"\n  {r['note']}" if "note" in r else "")
 
 # %% ../nbs/15_evaluate.ipynb #d10ad63a
@@ -605,10 +732,17 @@ class Comparison:
 
     def markdown(self) -> str:
         "A table of differences with intervals, the questions that flipped, the KL, and the warnings."
-        lines = [f"`{self.b}` against `{self.a}`", "", "| Task | before | after | difference | 95% interval | questions | gained | lost |", "|---|---:|---:|---:|---:|---:|---:|---:|"]
+        lines = [f"`{self.b}` against `{self.a}`", "",
+                 "| Task | before | after | difference | 95% interval | questions | gained | lost |",
+                 "|---|---:|---:|---:|---:|---:|---:|---:|"]
         for name, t in self.tasks.items():
-            lines.append(f"| {NAMES.get(name, name)} | {t['a']:.1f} | {t['b']:.1f} | {t['difference']:+.1f} | {t['interval'][0]:+.1f} to {t['interval'][1]:+.1f} | {t['questions']} | {len(t['gained'])} | {len(t['lost'])} |")
-        if self.kl: lines += ["", f"KL from the base on general prompts: {self.kl['mean']:.4f} nats a token ({self.kl['interval'][0]:.4f} to {self.kl['interval'][1]:.4f}, {self.kl['tokens']} tokens)"]
+            lines.append(f"| {NAMES.get(name, name)} | {t['a']:.1f} | {t['b']:.1f} | {t['difference']:+.1f} "
+                         f"| {t['interval'][0]:+.1f} to {t['interval'][1]:+.1f} | {t['questions']} | "
+                         f"{len(t['gained'])} | {len(t['lost'])} |")
+        if self.kl:
+            lines += ["", f"KL from the base on general prompts: {self.kl['mean']:.4f} nats a token "
+                      f"({self.kl['interval'][0]:.4f} to {self.kl['interval'][1]:.4f}, {self.kl['tokens']} "
+                      "tokens)"]
         return "\n".join(lines + [""] + [f"- {w}" for w in self.warnings]).rstrip() + "\n"
 
     def _repr_markdown_(self) -> str: return self.markdown()
@@ -620,12 +754,15 @@ class Comparison:
         names = list(self.tasks)[::-1]
         for y, name in enumerate(names):
             t = self.tasks[name]
-            color = "#888" if t["interval"][0] <= 0 <= t["interval"][1] else "#0072B2" if t["difference"] > 0 else "#D55E00"
+            color = ("#888" if t["interval"][0] <= 0 <= t["interval"][1] else "#0072B2" if t["difference"] > 0
+                     else "#D55E00")
             ax.plot(t["interval"], [y, y], color=color, lw=2)
             ax.plot([t["difference"]], [y], "o", color=color, ms=7)
         ax.axvline(0, color="#888", lw=.8, zorder=0)
-        ax.set(yticks=range(len(names)), yticklabels=[NAMES.get(n, n) for n in names], xlabel="change (points), 95% interval over questions", ylim=(-.6, len(names) - .4))
-        ax.set_title("What changed" + (f"; KL from base {self.kl['mean']:.4f} nats a token" if self.kl else ""), fontsize=10)
+        ax.set(yticks=range(len(names)), yticklabels=[NAMES.get(n, n) for n in names],
+               xlabel="change (points), 95% interval over questions", ylim=(-.6, len(names) - .4))
+        ax.set_title("What changed"
+                     + (f"; KL from base {self.kl['mean']:.4f} nats a token" if self.kl else ""), fontsize=10)
         for side in ("top", "right"): ax.spines[side].set_visible(False)
         return ax
 
@@ -633,40 +770,51 @@ def _run_folder(path: "str | Path") -> "tuple[Path, dict]":
     path = Path(path)
     folder = path.parent if path.name == "aggregated_results.json" else path
     data = read_json(folder/"aggregated_results.json")
-    if data.get("version") != 1: raise SpotError(f"{folder}/aggregated_results.json has format version {data.get('version')!r}, and this spot_nb reads version 1: evaluate again with this version")
+    if data.get("version") != 1:
+        raise SpotError(f"{folder}/aggregated_results.json has format version {data.get('version')!r}, and "
+                        "this spot_nb reads version 1: evaluate again with this version")
     return folder, data
 
 # %% ../nbs/15_evaluate.ipynb #c8d28295
 def compare(a: "str | Path", b: "str | Path", kl: "dict | None" = None) -> Comparison:
-    """Compare two result folders on the questions they share: `b - a`, paired, with a bootstrap interval over questions.
+    """Compare two result folders on the questions they share: `b - a`, paired, with a bootstrap interval over
+    questions.
 
-    `gained` and `lost` list the ids of questions whose mean score over trials went up or down through one half. Raises
-    `SpotError` when the folders share no task or question."""
+    `gained` and `lost` list the ids of questions whose mean score over trials went up or down through one
+    half. Raises `SpotError` when the folders share no task or question."""
     (da, ra), (db, rb) = _run_folder(a), _run_folder(b)
     tasks, notes = {}, []
     for name in ra["tasks"]:
         if name not in rb["tasks"]: notes.append(f"{NAMES.get(name, name)} is only in {da}"); continue
         ta, tb = ra["tasks"][name], rb["tasks"][name]
-        notes += [f"{NAMES.get(name, name)}: the two differ in {d}" for d in _differences(ta["provenance"], tb["provenance"], (" and ", ""))]
+        notes += [f"{NAMES.get(name, name)}: the two differ in {d}"
+                  for d in _differences(ta["provenance"], tb["provenance"], (" and ", ""))]
         stem = name.replace(":", "_")
-        qa, qb = ({r["id"]: sum(r["scores"])/len(r["scores"]) for r in read_jsonl(d/"scores"/f"{stem}.jsonl")} for d in (da, db))
+        qa, qb = ({r["id"]: sum(r["scores"])/len(r["scores"]) for r in read_jsonl(d/"scores"/f"{stem}.jsonl")}
+                  for d in (da, db))
         shared = [i for i in qa if i in qb]
         if not shared: notes.append(f"{NAMES.get(name, name)}: the two share no question"); continue
-        if len(shared) < max(len(qa), len(qb)): notes.append(f"{NAMES.get(name, name)}: only {len(shared)} questions are in both ({len(qa)} and {len(qb)})")
+        if len(shared) < max(len(qa), len(qb)):
+            notes.append(f"{NAMES.get(name, name)}: only {len(shared)} questions are in both ({len(qa)} and "
+                         f"{len(qb)})")
         diff = [qb[i] - qa[i] for i in shared]
         mean = lambda q: 100*sum(q[i] for i in shared)/len(shared)
-        tasks[name] = {"a": mean(qa), "b": mean(qb), "difference": 100*sum(diff)/len(diff), "interval": [100*x for x in mean_interval(diff, -1)], "questions": len(shared),
-                       "group": tb.get("group"), "gained": [i for i in shared if qa[i] < .5 <= qb[i]], "lost": [i for i in shared if qb[i] < .5 <= qa[i]]}
+        tasks[name] = {"a": mean(qa), "b": mean(qb), "difference": 100*sum(diff)/len(diff),
+                       "interval": [100*x for x in mean_interval(diff, -1)], "questions": len(shared),
+                       "group": tb.get("group"), "gained": [i for i in shared if qa[i] < .5 <= qb[i]],
+                       "lost": [i for i in shared if qb[i] < .5 <= qa[i]]}
     notes += [f"{NAMES.get(n, n)} is only in {db}" for n in rb["tasks"] if n not in ra["tasks"]]
     if not tasks: raise SpotError(f"{da} and {db} share no task: evaluate both on the same tasks")
     return Comparison(ra["model"], rb["model"], tasks, list(dict.fromkeys(notes)), kl or rb.get("kl"))
 
 # %% ../nbs/15_evaluate.ipynb #79d4d502
 def general_prompts() -> "list[str]":
-    "Forty everyday prompts (facts, writing, translation, lists, code, advice) that ship with the package; none is about arithmetic."
+    """Forty everyday prompts (facts, writing, translation, lists, code, advice) that ship with the package;
+    none is about arithmetic."""
     return [r["prompt"] for r in read_jsonl(files("spot_nb")/"data"/"general_prompts.jsonl")]
 
-def _kl_batches(sequences: "list[tuple[list, list]]", vocab: int, budget: int = 1 << 26) -> "Iterator[list[int]]":
+def _kl_batches(sequences: "list[tuple[list, list]]", vocab: int,
+                budget: int = 1 << 26) -> "Iterator[list[int]]":
     "Indices of sequences, by length, in batches whose logits hold at most `budget` numbers."
     order, batch, keep = sorted(range(len(sequences)), key=lambda i: sum(map(len, sequences[i]))), [], 0
     for i in order:
@@ -684,37 +832,46 @@ def _response_logits(model, rows, keep: int, pad: int):
     width = max(map(len, rows))
     ids = torch.tensor([[pad]*(width - len(r)) + r for r in rows], device=model.device)
     mask = torch.tensor([[0]*(width - len(r)) + [1]*len(r) for r in rows], device=model.device)
-    return model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False, logits_to_keep=keep).logits
+    return model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                 use_cache=False, logits_to_keep=keep).logits
 
-def kl_from_base(base: Any, policy: Any, tokenizer: Any, prompts: "list | None" = None, *, sampling: Any = None,
-                 responses: "list | None" = None, enable_thinking: "bool | None" = None, chunk: int = 512) -> dict:
+def kl_from_base(base: Any, policy: Any, tokenizer: Any, prompts: "list | None" = None, *,
+                 sampling: Any = None, responses: "list | None" = None, enable_thinking: "bool | None" = None,
+                 chunk: int = 512) -> dict:
     """How far `policy` moved from `base` on general prompts: mean per-token KL(base || policy), in nats.
 
-    `base` and `policy` are loaded models with one vocabulary; `prompts` default to `general_prompts()`. `responses` are the
-    base's own answers, `(text, finished)` pairs as an earlier call returned them; without them the base answers first
-    (`sampling`: temperature 1, 64 tokens, seed 0). The sum runs over the whole vocabulary, in float32, `chunk` positions at a time.
-    Returns `mean` (over all response tokens), `interval` (bootstrap 95% over prompts), `per_prompt`, `tokens` and `responses`.
-    Raises `SpotError` when the vocabularies differ or nothing was generated."""
+    `base` and `policy` are loaded models with one vocabulary; `prompts` default to `general_prompts()`.
+    `responses` are the base's own answers, `(text, finished)` pairs as an earlier call returned them; without
+    them the base answers first (`sampling`: temperature 1, 64 tokens, seed 0). The sum runs over the whole
+    vocabulary, in float32, `chunk` positions at a time. Returns `mean` (over all response tokens), `interval`
+    (bootstrap 95% over prompts), `per_prompt`, `tokens` and `responses`. Raises `SpotError` when the
+    vocabularies differ or nothing was generated."""
     import torch
     from spot_nb.models import encode_prompt, encode_response
     if prompts is None: prompts = general_prompts()
     if responses is None:
         from spot_nb.generate import Sampling, TransformersGenerator
-        sampling = sampling or Sampling(temperature=1.0, top_p=1.0, max_tokens=64, seed=0, enable_thinking=enable_thinking)
+        sampling = sampling or Sampling(temperature=1.0, top_p=1.0, max_tokens=64, seed=0,
+                                        enable_thinking=enable_thinking)
         done = TransformersGenerator(base, tokenizer, batch_size=len(prompts)).generate(prompts, sampling)
         responses = [(c[0].text, c[0].finish_reason == "stop") for c in done]
-    if len(responses) != len(prompts): raise SpotError(f"{len(responses)} responses for {len(prompts)} prompts: give one for each")
-    seqs = [(encode_prompt(tokenizer, p, enable_thinking), encode_response(tokenizer, text, finished)) for p, (text, finished) in zip(prompts, responses)]
+    if len(responses) != len(prompts):
+        raise SpotError(f"{len(responses)} responses for {len(prompts)} prompts: give one for each")
+    seqs = [(encode_prompt(tokenizer, p, enable_thinking), encode_response(tokenizer, text, finished)) for p,
+            (text, finished) in zip(prompts, responses)]
     sums, vocab = [0.0]*len(seqs), base.get_output_embeddings().weight.shape[0]
-    if policy.get_output_embeddings().weight.shape[0] != vocab: raise SpotError("base and policy have different vocabularies, so their KL is not defined: compare checkpoints of one model")
-    if not sum(len(y) for _, y in seqs): raise SpotError("the base gave no response tokens: check the prompts and max_tokens")
+    if policy.get_output_embeddings().weight.shape[0] != vocab:
+        raise SpotError("base and policy have different vocabularies, so their KL is not defined: compare "
+                        "checkpoints of one model")
+    if not sum(len(y) for _, y in seqs):
+        raise SpotError("the base gave no response tokens: check the prompts and max_tokens")
     with torch.inference_mode():
         for batch in _kl_batches(seqs, vocab):
             rows, keep = [seqs[i][0] + seqs[i][1] for i in batch], max(len(seqs[i][1]) for i in batch) + 1
             p, q = (_response_logits(m, rows, keep, tokenizer.pad_token_id) for m in (base, policy))
             for k, i in enumerate(batch):
                 n = len(seqs[i][1])
-                for a in range(keep - 1 - n, keep - 1, chunk):         # the position before a token predicts it
+                for a in range(keep - 1 - n, keep - 1, chunk):  # the position before a token predicts it
                     b = min(a + chunk, keep - 1)
                     lp, lq = (t[k, a:b].float().log_softmax(-1) for t in (p, q.to(p.device)))
                     sums[i] += (lp.exp()*(lp - lq)).sum(-1).double().sum().item()
@@ -742,7 +899,8 @@ def _parser() -> Parser:
     p.add("source", action="append", default=[], metavar="TASK=PATH_OR_HUB_ID",
           help="another source for one benchmark (repeatable)")
     p.add("prompt", action="append", default=[], metavar="TASK=FILE",
-          help="another prompt for one benchmark: a file with {question}, and {options} where it has them (repeatable)")
+          help="another prompt for one benchmark: a file with {question}, and {options} where it has them "
+          "(repeatable)")
     p.add("system_prompt", help="a system message before every question")
     p.add("raw_prompt", action="store_true",
           help="give prompts to the model as plain text, without its chat template (base models)")
@@ -776,7 +934,8 @@ def _map(given: "list[str]", flag: str, form: str) -> dict:
 def _read_prompt(name: str, path: str) -> str:
     try: return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise SpotError(f"--prompt {name}={path} cannot be read ({getattr(e, 'strerror', None) or e}): check the path") from None
+        raise SpotError(f"--prompt {name}={path} cannot be read ({getattr(e, 'strerror', None) or e}): "
+                        "check the path") from None
 
 def _shown(out: dict) -> None:
     for name, value in out["averages"].items():
@@ -794,7 +953,8 @@ def cli(argv: "list[str]") -> int:
     if a.compare: print(compare(*a.compare).markdown()); return 0
     model = a.model or a.student
     if not model: raise SpotError("--model is missing: a folder, a hub id, or `embedded`")
-    sources, files = _map(a.source, "source", "TASK=PATH or TASK=HUB_ID"), _map(a.prompt, "prompt", "TASK=FILE")
+    sources, files = _map(a.source, "source", "TASK=PATH or TASK=HUB_ID"), _map(a.prompt, "prompt",
+                                                                                "TASK=FILE")
     templates = {k: _read_prompt(k, v) for k, v in files.items()}
     tasks, task = _wanted(a), find_task(a.task)
     sampling = dataclasses.replace(sampling_of(a, task), raw=a.raw_prompt)

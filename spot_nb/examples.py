@@ -60,25 +60,25 @@ def _fitted(p: list, c: list, j: "list | None", config: Any) -> "tuple[str | Non
 def _thinking_block(tokenizer) -> "list[int]":
     """Token ids of the empty thinking block that the template writes after the prompt in non-thinking mode.
     Raises `SpotError` for a template that writes none."""
-    on, off = (encode_prompt(tokenizer, "x", mode) for mode in (True, False)) if has_thinking_switch(tokenizer) else ([], [])
+    on, off = (encode_prompt(tokenizer, "x", mode)
+               for mode in (True, False)) if has_thinking_switch(tokenizer) else ([], [])
     if len(off) > len(on) and off[:len(on)] == on: return off[len(on):]
-    raise SpotError("thinking_block response: this tokenizer's chat template writes no empty thinking block after the "
-                    "prompt, so there is none to move: leave thinking_block out")
+    raise SpotError("thinking_block response: this tokenizer's chat template writes no empty thinking block "
+                    "after the " "prompt, so there is none to move: leave thinking_block out")
 
 def _moved(block: list, p: list, c: list, j: "list | None", where: str) -> tuple:
     "The block taken off the prompt's end and put before each response."
     if p[-len(block):] != block:
-        raise SpotError(f"{where}: its prompt was rendered in thinking mode, which writes no empty thinking block: "
-                        f"leave thinking_block out")
+        raise SpotError(f"{where}: its prompt was rendered in thinking mode, which writes no empty thinking "
+                        "block: " f"leave thinking_block out")
     return p[:-len(block)], block + c, j and block + j
 
 # %% ../nbs/11b_examples.ipynb #9ed04ca1
 def tokenize_pairs(records: "Sequence[dict]", tokenizer, config: Any,
                    pairs: bool = True) -> "tuple[list[Example], dict]":
     """Examples and counts (`kept`, `overlong`, `truncated`, `empty`, `identical`, `unverified`) for records
-    in any form that
-    `spot_nb.conversations` reads. `pairs=False`: only a prompt and one response (`chosen`, `response`,
-    `completion` or `messages`).
+    in any form that `spot_nb.conversations` reads. `pairs=False`: only a prompt and one response
+    (`chosen`, `response`, `completion` or `messages`).
 
     `config`: `loss`, `max_length`, `overlong`, `enable_thinking` and `thinking_block` are read.
     Raises `SpotError` naming the record for what cannot be learned, and when none is left."""

@@ -20,7 +20,9 @@ from .records import SpotError, read_json, write_json
 # %% ../nbs/19_experiments.ipynb #a6e6a9b3
 def _merged(a: dict, b: dict) -> dict:
     "`a` with the values of `b` over it; dictionaries are merged one level down."
-    return {**a, **{k: {**a[k], **v} if isinstance(v, dict) and isinstance(a.get(k), dict) else v for k, v in b.items()}}
+    return {**a,
+            **{k: {**a[k], **v} if isinstance(v, dict) and isinstance(a.get(k), dict) else v for k,
+               v in b.items()}}
 
 def load_protocol(path: "str | Path" = "recipes/study/claims.yaml", quick: bool = False) -> dict:
     """The protocol in `path`; with `quick`, its `quick` part laid over the rest.
@@ -28,21 +30,26 @@ def load_protocol(path: "str | Path" = "recipes/study/claims.yaml", quick: bool 
     Raises `SpotError` for a file that cannot be read, or a run or claim that names an unknown method."""
     import yaml
     try: p = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as e: raise SpotError(f"{path} cannot be read ({e.strerror}): name the protocol with --protocol") from None
-    except yaml.YAMLError as e: raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
-    if not isinstance(p, dict) or p.get("version") != 1: raise SpotError(f"{path}: this spot_nb reads protocols of version 1")
+    except OSError as e:
+        raise SpotError(f"{path} cannot be read ({e.strerror}): name the protocol with --protocol") from None
+    except yaml.YAMLError as e:
+        raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+    if not isinstance(p, dict) or p.get("version") != 1:
+        raise SpotError(f"{path}: this spot_nb reads protocols of version 1")
     over = p.pop("quick", {})
     if quick: p = _merged(p, over)
     named = [m for r in p["runs"] for m in r["methods"]]
     named += [part[k] for c in p["claims"] for part in c["parts"] for k in ("method", "against") if k in part]
     unknown = sorted(set(named) - set(p["methods"]))
-    if unknown: raise SpotError(f"{path}: {unknown[0]!r} is no method of this protocol: add it under `methods`")
+    if unknown:
+        raise SpotError(f"{path}: {unknown[0]!r} is no method of this protocol: add it under `methods`")
     return p
 
 # %% ../nbs/19_experiments.ipynb #ac99932d
 @dataclass(frozen=True)
 class Job:
-    "One process's work: its `name` (also the file of its result), what it does, and the names of jobs that come first."
+    """One process's work: its `name` (also the file of its result), what it does, and the names of jobs that
+    come first."""
     name: str
     spec: dict = field(hash=False)
     needs: "tuple[str, ...]" = ()
@@ -52,7 +59,8 @@ class Job:
         "A hash of everything the result depends on."
         return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()[:16]
 
-def base_job(p: dict, family: str) -> Job: return Job(f"{family}-base", {"kind": "base", "family": family, "world": p["world"]})
+def base_job(p: dict, family: str) -> Job:
+    return Job(f"{family}-base", {"kind": "base", "family": family, "world": p["world"]})
 
 def pairs_job(p: dict, family: str, seed: int) -> Job:
     spec = {"kind": "pairs", "family": family, "seed": seed, "world": p["world"]}
@@ -87,7 +95,8 @@ def best_rate(p: dict, found: "dict[str, dict]", family: str, method: str) -> "f
     return min(tried)[2]
 
 def plan(p: dict, found: "dict[str, dict]") -> "tuple[list[Job], int]":
-    "`(jobs, waiting)`: the jobs whose settings are known, in order of priority, and how many wait for a pilot."
+    """`(jobs, waiting)`: the jobs whose settings are known, in order of priority, and how many wait for a
+    pilot."""
     jobs, waiting = {}, 0
     add = lambda job: jobs.setdefault(job.name, job)
     for run in p["runs"]:
@@ -101,7 +110,8 @@ def plan(p: dict, found: "dict[str, dict]") -> "tuple[list[Job], int]":
         for seed in run["seeds"]:
             add(pairs_job(p, f, seed))
             for method in run["methods"]:
-                rate = best_rate(p, found, f, run.get("rate_of", method)) if run["rate"] == "best" else run["rate"]
+                rate = best_rate(p, found, f,
+                                 run.get("rate_of", method)) if run["rate"] == "best" else run["rate"]
                 if rate is None: waiting += 1
                 else: add(train_job(p, f, method, rate, seed))
     return list(jobs.values()), waiting
@@ -117,11 +127,13 @@ def quick_copy(model):
 
 # %% ../nbs/19_experiments.ipynb #85f4fb4d
 def grouped_attention(module, query, key, value, attention_mask, scaling=None, dropout=0., **kwargs):
-    "Attention for `attn_implementation=\"spot_grouped\"`: one new token without copies of the keys, else plain SDPA."
+    """Attention for `attn_implementation=\"spot_grouped\"`: one new token without copies of the keys, else
+    plain SDPA."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     if query.shape[2] > 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout,
+                                      scaling=scaling, **kwargs)
     rows, heads, _, d = query.shape
     q = query.view(rows, key.shape[1], heads // key.shape[1], d)
     w = q @ key.transpose(2, 3) * (scaling or d ** -.5)
@@ -137,9 +149,12 @@ def answer(model, tokenizer, problems: "Sequence[dict]", max_tokens: int, sampli
     from spot_nb.generate import Sampling, TransformersGenerator
     AttentionInterface.register("spot_grouped", grouped_attention)
     AttentionMaskInterface.register("spot_grouped", sdpa_mask)
-    sampling, before = sampling or Sampling(temperature=0, top_p=1.0, max_tokens=max_tokens), model.config._attn_implementation
+    sampling, before = sampling or Sampling(temperature=0, top_p=1.0,
+                                            max_tokens=max_tokens), model.config._attn_implementation
     model.set_attn_implementation("spot_grouped")
-    try: out = TransformersGenerator(model, tokenizer, batch_size=64).generate([p["prompt"] for p in problems], sampling)
+    try:
+        out = TransformersGenerator(model, tokenizer, batch_size=64).generate([p["prompt"] for p in problems],
+                                                                              sampling)
     finally: model.set_attn_implementation(before)
     return [c[0] for c in out]
 
@@ -147,7 +162,8 @@ def answer(model, tokenizer, problems: "Sequence[dict]", max_tokens: int, sampli
 def _hidden(model, sequences: "list[tuple]") -> list:
     "For each `(prompt_ids, response_ids)`, the hidden states that predict its response, `[response, d]`."
     import torch
-    out, order = [None] * len(sequences), sorted(range(len(sequences)), key=lambda i: sum(map(len, sequences[i])))
+    out, order = [None] * len(sequences), sorted(range(len(sequences)),
+                                                 key=lambda i: sum(map(len, sequences[i])))
     for start in range(0, len(order), 16):
         rows = order[start:start + 16]
         width = max(sum(map(len, sequences[i])) for i in rows)
@@ -168,7 +184,8 @@ def own_answers(base, tokenizer, max_tokens: int, prompts: "list[str] | None" = 
     from spot_nb.models import encode_prompt, encode_response
     from spot_nb.worlds import everyday_prompts
     prompts = everyday_prompts() if prompts is None else prompts
-    said = answer(base, tokenizer, [{"prompt": p} for p in prompts], max_tokens, Sampling(1.0, 1.0, 0, max_tokens, seed=7))
+    said = answer(base, tokenizer, [{"prompt": p} for p in prompts], max_tokens,
+                  Sampling(1.0, 1.0, 0, max_tokens, seed=7))
     sequences = [(encode_prompt(tokenizer, p), encode_response(tokenizer, c.text, c.finish_reason == "stop"))
                  for p, c in zip(prompts, said)]
     with torch.inference_mode(): return {"sequences": sequences, "hidden": _hidden(base, sequences)}
@@ -180,7 +197,8 @@ def own_sequences(tokenizer, answers: "list[list[int]]") -> "list[tuple]":
     return [(encode_prompt(tokenizer, p), r) for p, r in zip(everyday_prompts(), answers)]
 
 def drift(base, model, kept: dict) -> "dict[str, list[float]]":
-    "Per prompt, nats a token: `kl` (base from model, over the vocabulary) and `nll` of the base's own answer."
+    """Per prompt, nats a token: `kl` (base from model, over the vocabulary) and `nll` of the base's own
+    answer."""
     import torch
     kl, nll = [], []
     with torch.inference_mode():
@@ -194,7 +212,8 @@ def drift(base, model, kept: dict) -> "dict[str, list[float]]":
 
 # %% ../nbs/19_experiments.ipynb #83a520cb
 def elicit(model, tokenizer, family: str, problems: "list[dict]", seed: int, n: int) -> "list[dict]":
-    "Up to `n` wrong responses to `problems`, one sampled for each, as `{id, topic, answer, response, finish_reason}` with the prompt."
+    """Up to `n` wrong responses to `problems`, one sampled for each, as `{id, topic, answer, response,
+    finish_reason}` with the prompt."""
     from spot_nb.generate import Sampling
     from spot_nb.verify import is_correct
     from spot_nb.worlds import family as named
@@ -205,7 +224,8 @@ def elicit(model, tokenizer, family: str, problems: "list[dict]", seed: int, n: 
     return wrong[:n]
 
 def bare(samples: "list[dict]") -> "list[dict]":
-    "Samples without what their problems hold: the prompt, the topic and the answer follow from the id and the seed."
+    """Samples without what their problems hold: the prompt, the topic and the answer follow from the id and
+    the seed."""
     return [{k: s[k] for k in ("id", "response", "finish_reason")} for s in samples]
 
 def rebuild(samples: "list[dict]", problems: "list[dict]") -> "list[dict]":
@@ -213,15 +233,18 @@ def rebuild(samples: "list[dict]", problems: "list[dict]") -> "list[dict]":
     by_id = {p["id"]: p for p in problems}
     return [{**by_id[s["id"]], **s} for s in samples]
 
-def corrected(samples: "Sequence[dict]", data: str = "rectified", tokenizer: Any = None, gamma: float = 0.6) -> "list[dict]":
-    "Pairs from wrong samples: `rectified`, `direct`, `mixed`, or `filtered` (`mixed` with change ratios up to `gamma`)."
+def corrected(samples: "Sequence[dict]", data: str = "rectified", tokenizer: Any = None,
+              gamma: float = 0.6) -> "list[dict]":
+    """Pairs from wrong samples: `rectified`, `direct`, `mixed`, or `filtered` (`mixed` with change ratios up
+    to `gamma`)."""
     import random
     from spot_nb.diff import change_ratio
     from spot_nb.models import encode_text
     from spot_nb.worlds import direct, oracle
     out = []
     for s in samples:
-        own = data == "direct" or data in ("mixed", "filtered") and random.Random("mix:" + s["id"]).random() < 0.3
+        own = data == "direct" or data in ("mixed",
+                                           "filtered") and random.Random("mix:" + s["id"]).random() < 0.3
         chosen = direct(s) if own else oracle(s)[0]
         if data == "filtered":
             ratio = change_ratio(encode_text(tokenizer, s["response"]), encode_text(tokenizer, chosen))
@@ -241,11 +264,13 @@ def held_out_nats(model, tokenizer, pairs: "list[dict]") -> "dict[str, list[floa
     triples = [(encode_prompt(tokenizer, x["prompt"]), encode_response(tokenizer, x["chosen"]),
                 encode_response(tokenizer, x["rejected"], x["finish_reason"] != "length")) for x in pairs]
     with torch.no_grad(): chosen, rejected = pair_logps(model, triples, row_tokens=2048)
-    return {"chosen": [round(x, 3) for x in chosen.tolist()], "rejected": [round(x, 3) for x in rejected.tolist()]}
+    return {"chosen": [round(x, 3) for x in chosen.tolist()],
+            "rejected": [round(x, 3) for x in rejected.tolist()]}
 
 @dataclass
 class Bench:
-    "What the models of one family are measured on: problems by split, held-out pairs, the base and its own answers."
+    """What the models of one family are measured on: problems by split, held-out pairs, the base and its own
+    answers."""
     family: str
     world: dict
     tokenizer: Any
@@ -270,7 +295,8 @@ class Bench:
         return bits(score(c.text, r)["prompt_strict"] for c, r in zip(said, rows))
 
     def measure(self, model, part: str, full: bool) -> dict:
-        "One point: accuracy on `part`, drift, log-likelihoods; with `full`, near transfer, multiple choice and constraints."
+        """One point: accuracy on `part`, drift, log-likelihoods; with `full`, near transfer, multiple choice
+        and constraints."""
         from spot_nb.worlds import mc_logps, mc_scores
         small = model if model is self.base else quick_copy(model)
         out = {"correct": self.right(small, part), **drift(self.base, small, self.kept),
@@ -283,7 +309,8 @@ class Bench:
 
 # %% ../nbs/19_experiments.ipynb #23a691f3
 def open_bench(family: str, world: dict, seed: int = 0, stored: "dict | None" = None) -> Bench:
-    "Load the student and prepare the problems of `family`. `stored` is the base's result, which holds its answers and errors."
+    """Load the student and prepare the problems of `family`. `stored` is the base's result, which holds its
+    answers and errors."""
     import torch
     from spot_nb.logps import register_tree_attention
     from spot_nb.models import load_model, load_tokenizer
@@ -304,12 +331,14 @@ def run_base(spec: dict) -> dict:
     "Measure the untouched student on the test and validation problems and on all that could be forgotten."
     bench = open_bench(spec["family"], spec["world"])
     point = bench.measure(bench.base, "test", full=True)
-    wrong = [{"id": x["id"], "response": x["rejected"], "finish_reason": x["finish_reason"]} for x in bench.held_out]
+    wrong = [{"id": x["id"], "response": x["rejected"], "finish_reason": x["finish_reason"]}
+             for x in bench.held_out]
     return {"points": [{"epoch": 0, **point, "val": bench.right(bench.base, "val")}],
             "answers": [r for _, r in bench.kept["sequences"]], "held_out": wrong}
 
 def run_pairs(spec: dict) -> dict:
-    "The base's errors on the training problems of one seed (the prompt is rebuilt from the id and the topic)."
+    """The base's errors on the training problems of one seed (the prompt is rebuilt from the id and the
+    topic)."""
     from spot_nb.logps import register_tree_attention
     from spot_nb.models import load_model, load_tokenizer
     from spot_nb.worlds import splits
@@ -340,11 +369,12 @@ def settings(spec: dict, epochs: float, folder: str):
     from spot_nb.train import SPoTConfig
     t, m = spec["training"], spec["method"]
     extra = {k: m[k] for k in ("reward_tokens",) if k in m}
-    return SPoTConfig(loss=m["loss"], learning_rate=spec["rate"], lr_scheduler_type="constant_with_warmup", warmup_steps=t["warmup"],
-                      num_train_epochs=epochs, effective_batch_size=t["batch"], beta="auto", target_headroom=t["headroom"],
-                      use_cpu=not torch.cuda.is_available(),
-                      bf16=fast_dtype() == torch.bfloat16, row_tokens=2048, save_strategy="no", report_to="none", output_dir=folder,
-                      seed=spec["seed"], disable_tqdm=True, **DELTA[m.get("delta", "ema")], **extra)
+    return SPoTConfig(loss=m["loss"], learning_rate=spec["rate"], lr_scheduler_type="constant_with_warmup",
+                      warmup_steps=t["warmup"], num_train_epochs=epochs, effective_batch_size=t["batch"],
+                      beta="auto", target_headroom=t["headroom"], use_cpu=not torch.cuda.is_available(),
+                      bf16=fast_dtype() == torch.bfloat16, row_tokens=2048, save_strategy="no",
+                      report_to="none", output_dir=folder, seed=spec["seed"], disable_tqdm=True,
+                      **DELTA[m.get("delta", "ema")], **extra)
 
 def along(points: "list[float]", batch: int, n: int, at_point):
     "A callback that calls `at_point(epoch, step, model)` after each of `points` epochs."
@@ -357,19 +387,25 @@ def along(points: "list[float]", batch: int, n: int, at_point):
     return Along()
 
 # %% ../nbs/19_experiments.ipynb #ce4e8a3f
-def train_once(spec: dict, pairs: "list[dict]", points: "list[float]", model, tokenizer, at_point) -> "tuple[dict, list[dict]]":
-    "Train `model` in place on `pairs`; returns its settings as measured (β, headroom, nats) and its rewards step by step."
+def train_once(spec: dict, pairs: "list[dict]", points: "list[float]", model, tokenizer,
+               at_point) -> "tuple[dict, list[dict]]":
+    """Train `model` in place on `pairs`; returns its settings as measured (β, headroom, nats) and its rewards
+    step by step."""
     import tempfile, warnings
     from spot_nb.train import build
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = settings(spec, max(points), folder)
-        trainer = build(config, pairs, model, tokenizer, callbacks=[along(points, spec["training"]["batch"], len(pairs), at_point)])
+        trainer = build(config, pairs, model, tokenizer,
+                        callbacks=[along(points, spec["training"]["batch"], len(pairs), at_point)])
         if spec["method"].get("delta") == "cumulative": trainer.shift = cumulative_shift()
         trainer.train()
-    steps = [{"step": h["step"], **{k.split("/")[-1]: round(h[k], 4) for k in ("rewards/chosen", "rewards/rejected", "delta") if k in h}}
+    steps = [{"step": h["step"],
+              **{k.split("/")[-1]: round(h[k], 4)
+                 for k in ("rewards/chosen", "rewards/rejected", "delta") if k in h}}
              for h in trainer.state.log_history if "loss" in h]
-    return {"beta": trainer.beta, "headroom": trainer.headroom, "nats": trainer.nats, "pairs": len(pairs)}, steps
+    return {"beta": trainer.beta, "headroom": trainer.headroom, "nats": trainer.nats,
+            "pairs": len(pairs)}, steps
 
 def run_train(spec: dict, samples: "list[dict]", stored: dict) -> dict:
     "Train on the pairs of `samples` and measure along the way; see `Bench.measure` for what a point holds."
@@ -380,7 +416,8 @@ def run_train(spec: dict, samples: "list[dict]", stored: dict) -> dict:
     model = load_model("embedded", "float32", attn_implementation=register_tree_attention())
     def at_point(epoch, step, model):
         model.eval()
-        out["points"].append({"epoch": epoch, "step": step, **bench.measure(model, spec["split"], epoch in t["full"])})
+        out["points"].append({"epoch": epoch, "step": step,
+                              **bench.measure(model, spec["split"], epoch in t["full"])})
         model.train()
     rounds = m.get("rounds", 1)
     if rounds == 1:
@@ -390,14 +427,17 @@ def run_train(spec: dict, samples: "list[dict]", stored: dict) -> dict:
     share = len(bench.split["train"]) // rounds
     for r in range(rounds):
         asked = bench.split["train"][r * share:(r + 1) * share]
-        wrong = elicit(quick_copy(model), bench.tokenizer, spec["family"], asked, spec["seed"], w["pairs"] // rounds)
-        about, steps = train_once(spec, corrected(wrong), [max(t["points"])], model, bench.tokenizer, at_point)
+        wrong = elicit(quick_copy(model), bench.tokenizer, spec["family"], asked, spec["seed"],
+                       w["pairs"] // rounds)
+        about, steps = train_once(spec, corrected(wrong), [max(t["points"])], model, bench.tokenizer,
+                                  at_point)
         out["steps"] += steps
     return out | about
 
 # %% ../nbs/19_experiments.ipynb #125fce06
 def run_job(job: Job, folder: "str | Path") -> dict:
-    "Do one job and write `folder/<name>.json`: its result, its settings, the versions, the processor and the seconds."
+    """Do one job and write `folder/<name>.json`: its result, its settings, the versions, the processor and
+    the seconds."""
     import torch
     from spot_nb import __version__
     from spot_nb.models import machine
@@ -408,7 +448,8 @@ def run_job(job: Job, folder: "str | Path") -> dict:
     else:
         base, pairs = (read_json(Path(folder)/f"{name}.json") for name in job.needs)
         found = run_train(job.spec, pairs["samples"], base)
-    out = {"name": job.name, "key": job.key, "spec": job.spec, **found, "dtype": str(fast_dtype()).removeprefix("torch."),
+    out = {"name": job.name, "key": job.key, "spec": job.spec, **found,
+           "dtype": str(fast_dtype()).removeprefix("torch."),
            "machine": {**machine(), "spot_nb": __version__}, "date": time.strftime("%Y-%m-%d", time.gmtime()),
            "seconds": round(time.time() - start, 1), "cpu_seconds": round(time.process_time(), 1)}
     write_json(Path(folder)/f"{job.name}.json", out)
@@ -425,10 +466,12 @@ def _ready(jobs: "list[Job]", found: dict, busy: "set[str]", failed: "set[str]")
 def _start(job: Job, protocol_path, quick: bool, folder) -> subprocess.Popen:
     "Start a job's process."
     env = {**os.environ, "OMP_NUM_THREADS": "1", "SPOT_PROGRESS": "0", "TOKENIZERS_PARALLELISM": "false"}
-    argv = [sys.executable, "-m", "spot_nb.experiments", job.name, str(protocol_path), str(folder)] + (["--quick"] if quick else [])
+    argv = [sys.executable, "-m", "spot_nb.experiments", job.name, str(protocol_path),
+            str(folder)] + (["--quick"] if quick else [])
     return subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
-def run_jobs(protocol_path, folder, quick: bool = False, workers: int = 2, minutes: "float | None" = None, only: str = "", say=print) -> int:
+def run_jobs(protocol_path, folder, quick: bool = False, workers: int = 2, minutes: "float | None" = None,
+             only: str = "", say=print) -> int:
     """Run what is not done yet, `workers` at a time; returns how many jobs failed.
 
     With `minutes`, no job is started after that long; `only` limits the jobs to names that contain it."""
@@ -441,7 +484,8 @@ def run_jobs(protocol_path, folder, quick: bool = False, workers: int = 2, minut
             jobs, waiting = plan(p, found)
             late = minutes is not None and time.time() - start > 60 * minutes
             while len(busy) < workers and not late:
-                job = _ready([j for j in jobs if only in j.name or not j.name.count("-") > 2], found, set(busy), failed)
+                job = _ready([j for j in jobs if only in j.name or not j.name.count("-") > 2], found,
+                             set(busy), failed)
                 if job is None: break
                 busy[job.name] = _start(job, protocol_path, quick, folder)
             if not busy: return len(failed)
@@ -449,7 +493,10 @@ def run_jobs(protocol_path, folder, quick: bool = False, workers: int = 2, minut
             for name, process in list(busy.items()):
                 if process.poll() is None: continue
                 del busy[name]
-                if process.returncode: failed.add(name); say(f"{name} failed: {_last_line(process)}"); continue
+                if process.returncode:
+                    failed.add(name)
+                    say(f"{name} failed: {_last_line(process)}")
+                    continue
                 left = sum(1 for j in jobs if not _done(found, j)) - 1 + waiting
                 say(f"{name}: {read_json(folder/(name + '.json'))['seconds']:.0f} s; {left} to go")
     finally:

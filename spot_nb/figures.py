@@ -11,28 +11,32 @@ import io
 # %% ../nbs/00c_figures.ipynb #2c47be0c
 INK = "#7a7a7a"     # reads on white and on near-black
 PALETTE = {"base": "#7a7a7a", "sft": "#E69F00", "rft": "#B8860B", "sft_plus": "#D55E00", "dft": "#CC79A7",
-           "reward_sft": "#9C6ADE", "dpo": "#56B4E9", "dpo_sft": "#3A7CA5", "spot_bce": "#009E73", "spot_bco": "#0072B2",
-           "chosen": "#44AA99", "rejected": "#CC6677"}
+           "reward_sft": "#9C6ADE", "dpo": "#56B4E9", "dpo_sft": "#3A7CA5", "spot_bce": "#009E73",
+           "spot_bco": "#0072B2", "chosen": "#44AA99", "rejected": "#CC6677"}
 SPARE = ["#882255", "#999933", "#332288", "#88CCEE", "#AA4499", "#DDCC77"]
 
 def _key(name: str) -> str:
-    return name.lower().replace("-", "_").replace(" ", "_").replace("dpo+sft", "dpo_sft").replace("sft+", "sft_plus")
+    return name.lower().replace("-", "_").replace(" ", "_").replace("dpo+sft", "dpo_sft").replace("sft+",
+                                                                                                  "sft_plus")
 
 def color_of(name: str) -> str:
-    """The colour of a method or response, by the longest palette name that `name` begins with, so variants share it.
+    """The colour of a method or response, by the longest palette name that `name` begins with, so variants
+    share it.
 
-    `"SPoT-BCO, lr 2e-5"` is as blue as `"spot_bco"`. A name of no known method gets a spare colour, always the same."""
+    `"SPoT-BCO, lr 2e-5"` is as blue as `"spot_bco"`. A name of no known method gets a spare colour, always
+    the same."""
     key = _key(name)
     known = [k for k in PALETTE if key == k or key.startswith((k + "_", k + ","))]
     if known: return PALETTE[max(known, key=len)]
     return SPARE[sum(map(ord, key)) % len(SPARE)]
 
 # %% ../nbs/00c_figures.ipynb #28bca6bb
-STYLE = {"text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-         "axes.titlesize": 10, "axes.titlecolor": INK, "axes.spines.top": False, "axes.spines.right": False,
-         "axes.axisbelow": True, "axes.facecolor": "none", "grid.color": INK, "grid.alpha": .2, "grid.linewidth": .6,
-         "figure.facecolor": "none", "savefig.facecolor": "none", "savefig.transparent": True, "font.size": 9,
-         "legend.frameon": False, "legend.labelcolor": INK, "svg.fonttype": "none", "svg.hashsalt": "spot"}
+STYLE = {"text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
+         "ytick.color": INK, "axes.titlesize": 10, "axes.titlecolor": INK, "axes.spines.top": False,
+         "axes.spines.right": False, "axes.axisbelow": True, "axes.facecolor": "none", "grid.color": INK,
+         "grid.alpha": .2, "grid.linewidth": .6, "figure.facecolor": "none", "savefig.facecolor": "none",
+         "savefig.transparent": True, "font.size": 9, "legend.frameon": False, "legend.labelcolor": INK,
+         "svg.fonttype": "none", "svg.hashsalt": "spot"}
 
 def style() -> None:
     "Use this project's look for every figure that follows; in Jupyter, draw SVG."
@@ -49,13 +53,15 @@ def axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.
     `axes` is one panel, or an array of them as `matplotlib.pyplot.subplots` gives."""
     import matplotlib.pyplot as plt
     style()
-    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", **kwargs)
+    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained",
+                        **kwargs)
 
 # %% ../nbs/00c_figures.ipynb #7656d7ad
 def svg(draw, columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.0, alt: str = "") -> str:
     """The figure that `draw(axes)` fills, as an inline `<svg>`; `axes` is a flat list of panels.
 
-    `alt` says in words what it shows (for `aria-label`). Text follows the page's own colour where it was `INK`."""
+    `alt` says in words what it shows (for `aria-label`). Text follows the page's own colour where it was
+    `INK`."""
     import html
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

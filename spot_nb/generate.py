@@ -16,7 +16,8 @@ from .records import SpotError
 # %% ../nbs/04_generate.ipynb #04ffed3a
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. `temperature=0` is greedy; `top_k=0`, `top_p=1` and `repetition_penalty=1` are off; `seed=None` draws a fresh seed.
+    """How to sample. `temperature=0` is greedy; `top_k=0`, `top_p=1` and `repetition_penalty=1` are off;
+    `seed=None` draws a fresh seed.
 
     `raw`: prompts are text for the model as it stands, without a chat template."""
     temperature: float = 0.7
@@ -37,26 +38,30 @@ class Sampling:
         need(self.top_k >= 0, "top_k", "0 (off) or more")
         need(self.max_tokens >= 1, "max_tokens", "at least 1")
         need(0 < self.repetition_penalty < math.inf, "repetition_penalty", "above 0 (1 is off)")
-        need(not (self.raw and self.enable_thinking is not None), "enable_thinking", "left out with raw prompts, which no template renders")
+        need(not (self.raw and self.enable_thinking is not None), "enable_thinking",
+             "left out with raw prompts, which no template renders")
         need(self.n >= 1, "n", "at least 1")
         need(self.seed is None or self.seed >= 0, "seed", "0 or more, or None")
 
     def to_dict(self) -> dict:
         "A plain dict, for a sample record's `sampling`."
-        late = {"repetition_penalty": 1.0, "raw": False}             # younger settings: recorded where they are used
+        late = {"repetition_penalty": 1.0, "raw": False}  # younger settings: recorded where they are used
         return {k: v for k, v in dataclasses.asdict(self).items() if late.get(k, ...) != v}
 
 @dataclass(frozen=True)
 class Completion:
-    "One response. `finish_reason`: `stop`, `length` (cut at a token limit), `prompt_too_long` or `error`; `n_tokens` counts what was sampled."
+    """One response. `finish_reason`: `stop`, `length` (cut at a token limit), `prompt_too_long` or `error`;
+    `n_tokens` counts what was sampled."""
     text: str
     finish_reason: str = "stop"
     n_tokens: int = 0
 
 class Generator:
     "The interface of every engine. Subclasses give `stream` and `info`."
-    def stream(self, prompts: list, sampling: "Sampling | None" = None) -> "Iterator[tuple[int, list[Completion]]]":
-        "Yield `(index of the prompt, its n completions)` as they finish. Prompts are strings or lists of chat messages."
+    def stream(self, prompts: list,
+               sampling: "Sampling | None" = None) -> "Iterator[tuple[int, list[Completion]]]":
+        """Yield `(index of the prompt, its n completions)` as they finish. Prompts are strings or lists of
+        chat messages."""
         raise TypeError(f"{type(self).__name__} does not generate")
 
     def generate(self, prompts: list, sampling: "Sampling | None" = None) -> "list[list[Completion]]":
@@ -87,7 +92,7 @@ def pick_tokens(logits, u, sampling: Sampling, head: int = 64):
     norm = top.logsumexp(-1, keepdim=True) if sampling.top_k else z.logsumexp(-1, keepdim=True)
     p = (top - norm).exp()
     c = p.cumsum(-1)
-    kept = (c - p < sampling.top_p).sum(-1, keepdim=True)                     # the smallest set that reaches top_p
+    kept = (c - p < sampling.top_p).sum(-1, keepdim=True)  # the smallest set that reaches top_p
     mass = c.gather(-1, kept - 1)
     at = torch.searchsorted(c, u[:, None].to(c)*(mass if sampling.top_p < 1 else 1.0), right=True)
     out = ids.gather(-1, torch.minimum(at, kept - 1))[:, 0]
@@ -97,8 +102,9 @@ def pick_tokens(logits, u, sampling: Sampling, head: int = 64):
     return out
 
 def penalize(logits, seen, penalty: float):
-    """`logits` `[rows, vocab]` with tokens that were `seen` (bool, same shape) made less likely: positive ones divided by
-    `penalty`, negative ones multiplied by it (CTRL, arXiv 1909.05858, as vLLM and transformers do)."""
+    """`logits` `[rows, vocab]` with tokens that were `seen` (bool, same shape) made less likely: positive
+    ones divided by `penalty`, negative ones multiplied by it (CTRL, arXiv 1909.05858, as vLLM and
+    transformers do)."""
     return logits.where(~seen, (logits/penalty).where(logits > 0, logits*penalty))
 
 # %% ../nbs/04_generate.ipynb #29596f25
@@ -115,13 +121,15 @@ def _buffered_layer():
             if self._k is None or end > self._k.shape[-2]:
                 rows = k.shape[0]
                 old = (self.keys, self.values)
-                self._k, self._v = (t.new_empty(rows, t.shape[1], end + self.room, t.shape[-1]) for t in (k, v))
+                self._k, self._v = (t.new_empty(rows, t.shape[1], end + self.room, t.shape[-1])
+                                    for t in (k, v))
                 if n: self._k[:, :, :n], self._v[:, :, :n] = old
             self._k[:, :, n:end], self._v[:, :, n:end] = k, v
             self.keys, self.values = self._k[:, :, :end], self._v[:, :, :end]
             return self.keys, self.values
         def batch_repeat_interleave(self, repeats):
-            self.keys, self.values = (t.repeat_interleave(repeats, 0) if t.shape[0] > 1 else t.expand(repeats, -1, -1, -1) for t in (self.keys, self.values))
+            self.keys, self.values = (t.repeat_interleave(repeats, 0) if t.shape[0] > 1
+                                      else t.expand(repeats, -1, -1, -1) for t in (self.keys, self.values))
             self._k = self._v = None
         def batch_select_indices(self, indices):
             self.keys, self.values = self.keys[indices], self.values[indices]
@@ -146,30 +154,38 @@ def _shared_prefix(rows: "list[list[int]]") -> int:
     return min(n, min(map(len, rows)) - 1)
 
 def _uniforms(seed: int, ids: "list[int]", k: int):
-    "The random stream of the `k`-th sample of a prompt: a function of the seed, the prompt's tokens and `k`, and of nothing else."
+    """The random stream of the `k`-th sample of a prompt: a function of the seed, the prompt's tokens and
+    `k`, and of nothing else."""
     import numpy as np
     key = hashlib.blake2b(f"{seed}:{k}:{','.join(map(str, ids))}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64)))
 
 def _prompt_ids(tokenizer, prompt, s: Sampling) -> "list[int]":
-    "What the model reads: the chat template's rendering, or a raw prompt's own tokens. Raises `SpotError` for a raw prompt that is not text."
+    """What the model reads: the chat template's rendering, or a raw prompt's own tokens. Raises `SpotError`
+    for a raw prompt that is not text."""
     from spot_nb.models import encode_prompt
     if not s.raw: return encode_prompt(tokenizer, prompt, s.enable_thinking)
     if isinstance(prompt, str): return list(tokenizer(prompt)["input_ids"])
-    raise SpotError("a raw prompt is text, and this one is a list of messages: leave raw out, and the chat template renders it")
+    raise SpotError("a raw prompt is text, and this one is a list of messages: leave raw out, and the chat "
+                    "template renders it")
 
 # %% ../nbs/04_generate.ipynb #da3af92c
 class TransformersGenerator(Generator):
     """Batched sampling with `transformers`.
 
-    `model` is a folder, a hub id, `embedded`, or a loaded model (then give its `tokenizer`; a name loads another one). `batch_size` counts rows
-    (`n` samples are `n` rows); `max_model_len` limits prompt plus response (default: the model's own)."""
-    def __init__(self, model: Any, tokenizer: Any = None, *, batch_size: int = 32, dtype: Any = "auto", device: "str | None" = None,
-                 trust_remote_code: bool = False, chat_template: "str | None" = None, max_model_len: "int | None" = None, share_prefix: bool = True):
+    `model` is a folder, a hub id, `embedded`, or a loaded model (then give its `tokenizer`; a name loads
+    another one). `batch_size` counts rows (`n` samples are `n` rows); `max_model_len` limits prompt plus
+    response (default: the model's own)."""
+    def __init__(self, model: Any, tokenizer: Any = None, *, batch_size: int = 32, dtype: Any = "auto",
+                 device: "str | None" = None, trust_remote_code: bool = False,
+                 chat_template: "str | None" = None, max_model_len: "int | None" = None,
+                 share_prefix: bool = True):
         from spot_nb.models import end_of_turn, load_model, load_tokenizer
         if batch_size < 1: raise SpotError(f"batch_size must be at least 1, not {batch_size}")
-        self.name = model if isinstance(model, str) else getattr(getattr(model, "config", None), "_name_or_path", "") or "model"
-        if tokenizer is None or isinstance(tokenizer, str): tokenizer = load_tokenizer(tokenizer or self.name, trust_remote_code, chat_template)
+        self.name = model if isinstance(model, str) else getattr(getattr(model, "config", None),
+                                                                 "_name_or_path", "") or "model"
+        if tokenizer is None or isinstance(tokenizer, str):
+            tokenizer = load_tokenizer(tokenizer or self.name, trust_remote_code, chat_template)
         self.model = load_model(model, dtype, device, trust_remote_code) if isinstance(model, str) else model
         self.tokenizer, self.batch_size, self.share_prefix = tokenizer, batch_size, share_prefix
         config = self.model.config.get_text_config()
@@ -180,8 +196,9 @@ class TransformersGenerator(Generator):
 
     def info(self) -> dict:
         import transformers
-        return {"engine": "transformers", "version": transformers.__version__, "model": self.name, "dtype": str(self.model.dtype).removeprefix("torch."),
-                "device": str(self.model.device), "batch_size": self.batch_size, "data_parallel": 1, "tensor_parallel": 1}
+        return {"engine": "transformers", "version": transformers.__version__, "model": self.name,
+                "dtype": str(self.model.dtype).removeprefix("torch."), "device": str(self.model.device),
+                "batch_size": self.batch_size, "data_parallel": 1, "tensor_parallel": 1}
 
     def close(self) -> None: self.model = None
 
@@ -194,12 +211,13 @@ class TransformersGenerator(Generator):
             if len(ids) >= self.context:
                 yield i, [Completion("", "prompt_too_long")]*s.n
                 continue
-            first = seen.get(tuple(ids), 0)                    # a prompt given twice is sampled twice, not copied
+            first = seen.get(tuple(ids), 0)  # a prompt given twice is sampled twice, not copied
             seen[tuple(ids)] = first + s.n
             rows += [_Row(i, j, ids, _uniforms(s.seed, ids, first + j)) for j in range(s.n)]
             waiting[i] = [None]*s.n
         rows.sort(key=lambda r: (len(r.ids), r.ids))
-        for row in itertools.chain.from_iterable(self._run(batch, s) for batch in _cut(rows, self.batch_size)):
+        for row in itertools.chain.from_iterable(self._run(batch, s)
+                                                 for batch in _cut(rows, self.batch_size)):
             waiting[row.index][row.sample] = self._completion(row)
             if all(waiting[row.index]): yield row.index, waiting.pop(row.index)
 
@@ -208,14 +226,17 @@ class TransformersGenerator(Generator):
         return Completion(self.tokenizer.decode(out, skip_special_tokens=True), row.reason, len(row.out))
 
     def _run(self, rows, s: Sampling):
-        "Yield the rows of one batch as they finish. Out of GPU memory, the batch is halved and started again."
+        """Yield the rows of one batch as they finish. Out of GPU memory, the batch is halved and started
+        again."""
         import torch
         done = set()
         try:
             for row in self._decode(rows, s): done.add(id(row)); yield row
         except torch.OutOfMemoryError:
             rows = [r.again(s) for r in rows if id(r) not in done]
-            if len(rows) == 1: raise SpotError(f"one prompt of {len(rows[0].ids)} tokens does not fit the device's memory: lower --max_tokens, or use a smaller model") from None
+            if len(rows) == 1:
+                raise SpotError(f"one prompt of {len(rows[0].ids)} tokens does not fit the device's memory: "
+                                "lower --max_tokens, or use a smaller model") from None
             torch.cuda.empty_cache()
             self.batch_size = max(1, len(rows)//2)
             for batch in _cut(rows, self.batch_size): yield from self._run(batch, s)
@@ -253,33 +274,39 @@ class TransformersGenerator(Generator):
         return seen
 
     def _prefill(self, rows):
-        "Logits after each prompt, `[rows, vocab]`, and the decoding state. The rows' common prefix goes through as one row."
+        """Logits after each prompt, `[rows, vocab]`, and the decoding state. The rows' common prefix goes
+        through as one row."""
         import torch
         with torch.inference_mode():
             device, ids = self.model.device, [r.ids for r in rows]
             cache, plain = _new_cache(self.model.config)
             shared = _shared_prefix(ids) if self.share_prefix and plain and len(ids) > 1 else 0
             if shared >= 16:
-                self.model(input_ids=torch.tensor([ids[0][:shared]], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+                self.model(input_ids=torch.tensor([ids[0][:shared]], device=device), past_key_values=cache,
+                           use_cache=True, logits_to_keep=1)
                 cache.batch_repeat_interleave(len(ids))
             else: shared = 0
             width = max(map(len, ids)) - shared
             pads = torch.tensor([width - (len(x) - shared) for x in ids], device=device)
-            batch = torch.tensor([[x[-1]]*(width - (len(x) - shared)) + x[shared:] for x in ids], device=device)
+            batch = torch.tensor([[x[-1]]*(width - (len(x) - shared)) + x[shared:] for x in ids],
+                                 device=device)
             column = torch.arange(width, device=device)
             position = (shared + column - pads[:, None]).clamp(min=0)
             mask = None
             if pads.any():
                 mask = torch.ones(len(ids), shared + width, dtype=torch.long, device=device)
                 mask[:, shared:] = column >= pads[:, None]
-            out = self.model(input_ids=batch, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            out = self.model(input_ids=batch, attention_mask=mask, position_ids=position,
+                             past_key_values=cache, use_cache=True, logits_to_keep=1)
             return out.logits[:, -1], _State(cache, mask, position[:, -1:] + 1)
 
     def _step(self, tokens, state):
         import torch
         with torch.inference_mode():
             if state.mask is not None: state.mask = torch.nn.functional.pad(state.mask, (0, 1), value=1)
-            out = self.model(input_ids=tokens[:, None], attention_mask=state.mask, position_ids=state.position, past_key_values=state.cache, use_cache=True, logits_to_keep=1)
+            out = self.model(input_ids=tokens[:, None], attention_mask=state.mask,
+                             position_ids=state.position, past_key_values=state.cache, use_cache=True,
+                             logits_to_keep=1)
             state.position = state.position + 1
             return out.logits[:, -1]
 
@@ -287,7 +314,8 @@ class TransformersGenerator(Generator):
 class _Row:
     "One sample under way."
     def __init__(self, index, sample, ids, rng):
-        self.index, self.sample, self.ids, self.rng, self.out, self.reason, self.told = index, sample, ids, rng, [], None, False
+        self.index, self.sample, self.ids, self.rng, self.out, self.reason, self.told = (index, sample, ids,
+                                                                                         rng, [], None, False)
         self.start = rng.bit_generator.state
     def again(self, s):
         self.rng.bit_generator.state = self.start
@@ -305,7 +333,8 @@ class _State:
             if self.mask is not None: self.mask = self.mask[index]
 
 def _cut(rows: list, size: int) -> "Iterator[list]":
-    "Batches of at most `size` rows; a batch that is at least half full ends where the length changes, so that it needs no padding."
+    """Batches of at most `size` rows; a batch that is at least half full ends where the length changes, so
+    that it needs no padding."""
     batch = []
     for row in rows:
         if batch and (len(batch) == size or (2*len(batch) >= size and len(row.ids) != len(batch[-1].ids))):
@@ -320,11 +349,15 @@ def _fresh_seed() -> int:
 
 # %% ../nbs/04_generate.ipynb #3728d8de
 def _seed_of(seed: int, ids: "list[int]", k: int) -> int:
-    "A 31-bit seed for an engine that takes one a request: the same prompt and seed give the same samples in any batch."
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{k}:{','.join(map(str, ids))}".encode(), digest_size=4).digest(), "big") >> 1
+    """A 31-bit seed for an engine that takes one a request: the same prompt and seed give the same samples in
+    any batch."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{k}:{','.join(map(str, ids))}".encode(),
+                                          digest_size=4).digest(), "big") >> 1
 
-def _encode_all(tokenizer, prompts, s: Sampling, context: int) -> "Iterator[tuple[int, list[int] | None, int | None]]":
-    "`(index, token ids, request seed)` for each prompt; ids are None where the prompt leaves no room for an answer."
+def _encode_all(tokenizer, prompts, s: Sampling,
+                context: int) -> "Iterator[tuple[int, list[int] | None, int | None]]":
+    """`(index, token ids, request seed)` for each prompt; ids are None where the prompt leaves no room for an
+    answer."""
     seed, seen = _fresh_seed() if s.seed is None else s.seed, {}
     for i, prompt in enumerate(prompts):
         ids = _prompt_ids(tokenizer, prompt, s)
@@ -333,38 +366,53 @@ def _encode_all(tokenizer, prompts, s: Sampling, context: int) -> "Iterator[tupl
         yield i, ids, _seed_of(seed, ids, k)
 
 class VLLMGenerator(Generator):
-    """Sampling with vLLM in this process, on `tensor_parallel` GPUs. Other keywords go to `vllm.LLM` (`gpu_memory_utilization`, `quantization`, ...).
+    """Sampling with vLLM in this process, on `tensor_parallel` GPUs. Other keywords go to `vllm.LLM`
+    (`gpu_memory_utilization`, `quantization`, ...).
 
     Raises `SpotError` when vLLM is not installed or does not start."""
-    def __init__(self, model: str, *, tensor_parallel: int = 1, dtype: str = "auto", max_model_len: "int | None" = None, trust_remote_code: bool = False,
+    def __init__(self, model: str, *, tensor_parallel: int = 1, dtype: str = "auto",
+                 max_model_len: "int | None" = None, trust_remote_code: bool = False,
                  chat_template: "str | None" = None, tokenizer: "str | None" = None, **options):
         from spot_nb.models import end_of_turn, load_tokenizer, resolve_model
         from spot_nb.outputs import need
         vllm = need("vllm", "vllm", "the engine vllm (transformers works without it)")
-        if not isinstance(model, str): raise SpotError("vLLM loads its model itself: give a folder or a hub id")
-        self.name, self.tokenizer, self.tensor_parallel = model, load_tokenizer(tokenizer or model, trust_remote_code, chat_template), tensor_parallel
+        if not isinstance(model, str):
+            raise SpotError("vLLM loads its model itself: give a folder or a hub id")
+        self.name, self.tensor_parallel = model, tensor_parallel
+        self.tokenizer = load_tokenizer(tokenizer or model, trust_remote_code, chat_template)
         if tokenizer: options["tokenizer"] = resolve_model(tokenizer)
         self.stop_ids = [end_of_turn(self.tokenizer)]
         options = {"enable_prefix_caching": True, "disable_log_stats": True, **options}
-        try: self.llm = vllm.LLM(resolve_model(model), tensor_parallel_size=tensor_parallel, dtype=dtype, max_model_len=max_model_len, trust_remote_code=trust_remote_code, **options)
-        except Exception as e: raise SpotError(f"vLLM could not start {model!r} ({type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}): see its messages above") from e
+        try:
+            self.llm = vllm.LLM(resolve_model(model), tensor_parallel_size=tensor_parallel, dtype=dtype,
+                                max_model_len=max_model_len, trust_remote_code=trust_remote_code, **options)
+        except Exception as e:
+            raise SpotError(f"vLLM could not start {model!r} ({type(e).__name__}: "
+                            f"{str(e).strip().splitlines()[0] if str(e).strip() else ''}): see its "
+                            "messages above") from e
         self.context, self.version = self.llm.model_config.max_model_len, vllm.__version__
 
     def info(self) -> dict:
-        return {"engine": "vllm", "version": self.version, "model": self.name, "dtype": str(self.llm.model_config.dtype).removeprefix("torch."),
-                "data_parallel": 1, "tensor_parallel": self.tensor_parallel}
+        return {"engine": "vllm", "version": self.version, "model": self.name,
+                "dtype": str(self.llm.model_config.dtype).removeprefix("torch."), "data_parallel": 1,
+                "tensor_parallel": self.tensor_parallel}
 
     def _params(self, s: Sampling, ids, seed):
         from vllm import SamplingParams
-        return SamplingParams(n=s.n, temperature=s.temperature, top_p=s.top_p if s.temperature else 1.0, top_k=s.top_k if s.temperature else 0, seed=seed if s.temperature else None, repetition_penalty=s.repetition_penalty,
-                              max_tokens=min(s.max_tokens, self.context - len(ids)), stop_token_ids=self.stop_ids)
+        return SamplingParams(n=s.n, temperature=s.temperature, top_p=s.top_p if s.temperature else 1.0,
+                              top_k=s.top_k if s.temperature else 0, seed=seed if s.temperature else None,
+                              repetition_penalty=s.repetition_penalty,
+                              max_tokens=min(s.max_tokens, self.context - len(ids)),
+                              stop_token_ids=self.stop_ids)
 
     def stream(self, prompts, sampling=None):
         s = sampling or Sampling()
         engine, ids, params, where = self.llm.llm_engine, [], [], []
         for i, tokens, seed in _encode_all(self.tokenizer, prompts, s, self.context):
             if tokens is None: yield i, [Completion("", "prompt_too_long")]*s.n; continue
-            ids.append({"prompt_token_ids": tokens}); params.append(self._params(s, tokens, seed)); where.append(i)
+            ids.append({"prompt_token_ids": tokens})
+            params.append(self._params(s, tokens, seed))
+            where.append(i)
         if not ids: return
         requests = dict(zip(self.llm.enqueue(ids, params, use_tqdm=False), where))
         requests = {str(k).split("-")[0]: v for k, v in requests.items()}
@@ -373,7 +421,8 @@ class VLLMGenerator(Generator):
                 for out in engine.step():
                     if out.finished:
                         done = sorted(out.outputs, key=lambda c: c.index)
-                        yield requests.pop(str(out.request_id).split("-")[0]), [Completion(c.text, "stop" if c.finish_reason == "stop" else c.finish_reason or "error", len(c.token_ids)) for c in done]
+                        yield requests.pop(str(out.request_id).split("-")[0]), [
+                            Completion(c.text, c.finish_reason or "error", len(c.token_ids)) for c in done]
         finally:
             if requests: engine.abort_request(list(requests))
 
@@ -395,22 +444,27 @@ def _replica(model, engine, options, visible, inbox, outbox, rank):
                 for item in gen.stream(*job): outbox.put((rank, "item", item))
                 outbox.put((rank, "end", None))
     except SpotError as e: outbox.put((rank, "failed", str(e)))
-    except BaseException as e: outbox.put((rank, "failed", f"{type(e).__name__}: {e}\n{traceback.format_exc()}"))
+    except BaseException as e:
+        outbox.put((rank, "failed", f"{type(e).__name__}: {e}\n{traceback.format_exc()}"))
 
 # %% ../nbs/04_generate.ipynb #fe7144f6
 class ReplicatedGenerator(Generator):
-    "`replicas` processes, each with an engine of its own on `gpus_each` GPUs (0: no GPU); the prompts are dealt out among them."
+    """`replicas` processes, each with an engine of its own on `gpus_each` GPUs (0: no GPU); the prompts are
+    dealt out among them."""
     def __init__(self, model: str, engine: str, replicas: int, gpus_each: int = 0, **options):
         import multiprocessing as mp, os
         context = mp.get_context("spawn")
         self.outbox, self.boxes, self.jobs, self.busy = context.Queue(), [], [], False
         own = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = own.split(",") if own else [str(i) for i in range(replicas*gpus_each)]
-        if len(devices) < replicas*gpus_each: raise SpotError(f"{replicas} replicas of {gpus_each} GPUs need {replicas*gpus_each}, but CUDA_VISIBLE_DEVICES names {len(devices)}")
+        if len(devices) < replicas*gpus_each:
+            raise SpotError(f"{replicas} replicas of {gpus_each} GPUs need {replicas*gpus_each}, but "
+                            f"CUDA_VISIBLE_DEVICES names {len(devices)}")
         for r in range(replicas):
             visible = ",".join(devices[r*gpus_each:(r + 1)*gpus_each]) if gpus_each else None
             box = context.Queue()
-            job = context.Process(target=_replica, args=(model, engine, options, visible, box, self.outbox, r))
+            job = context.Process(target=_replica,
+                                  args=(model, engine, options, visible, box, self.outbox, r))
             job.start()
             self.boxes.append(box); self.jobs.append(job)
         self.facts, waiting = {}, set(range(replicas))
@@ -428,12 +482,15 @@ class ReplicatedGenerator(Generator):
             try: return self.outbox.get(timeout=1)
             except queue.Empty:
                 dead = next((r for r in waiting if not self.jobs[r].is_alive()), None)
-                if dead is not None: return dead, "failed", f"its process ended with status {self.jobs[dead].exitcode}"
+                if dead is not None:
+                    return dead, "failed", f"its process ended with status {self.jobs[dead].exitcode}"
 
     def info(self) -> dict: return {**self.facts, "data_parallel": len(self.jobs)}
 
     def stream(self, prompts, sampling=None):
-        if self.busy: raise SpotError("an earlier run on these replicas was given up before its end: make a new generator")
+        if self.busy:
+            raise SpotError("an earlier run on these replicas was given up before its end: make a new "
+                            "generator")
         s, live = sampling or Sampling(), [r for r, j in enumerate(self.jobs) if j.is_alive()]
         if not live: raise SpotError("no replica is left: run again to start new ones")
         if s.seed is None: s = dataclasses.replace(s, seed=_fresh_seed())
@@ -460,41 +517,61 @@ class ReplicatedGenerator(Generator):
 
 # %% ../nbs/04_generate.ipynb #b0103639
 class OpenAIGenerator(Generator):
-    """Sampling from an OpenAI-compatible chat server at `base_url`; the key is read from `$OPENAI_API_KEY` (local servers need none).
+    """Sampling from an OpenAI-compatible chat server at `base_url`; the key is read from `$OPENAI_API_KEY`
+    (local servers need none).
 
-    A user and password in `base_url` become basic authentication, its query goes with every request, and neither they nor the key
-    are shown. Raises `SpotError` for an address or a key that no request could carry.
+    A user and password in `base_url` become basic authentication, its query goes with every request, and
+    neither they nor the key are shown. Raises `SpotError` for an address or a key that no request could
+    carry.
 
-    `thinking_key` names the template's switch, sent as `chat_template_kwargs` when `enable_thinking` is set."""
-    def __init__(self, model: str, *, base_url: "str | None" = None, api_key: "str | None" = None, concurrency: int = 64, retries: int = 6, timeout: float = 3600.0,
-                 give_up_after: int = 20, thinking_key: str = "enable_thinking", pause: float = 1.0):
+    `thinking_key` names the template's switch, sent as `chat_template_kwargs` when `enable_thinking` is
+    set."""
+    def __init__(self, model: str, *, base_url: "str | None" = None, api_key: "str | None" = None,
+                 concurrency: int = 64, retries: int = 6, timeout: float = 3600.0, give_up_after: int = 20,
+                 thinking_key: str = "enable_thinking", pause: float = 1.0):
         import os
         self.name, self._key = model, (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
-            raise SpotError("the API key holds a character that a request cannot carry (not ASCII, or a control character such as a line break): copy it afresh into OPENAI_API_KEY")
-        self.url, self._endpoint, self._auth, secrets = _split_address((base_url or os.environ.get("OPENAI_BASE_URL") or "").strip())
-        self._secrets = sorted(filter(None, {self._key if len(self._key) > 3 else "", *secrets}), key=len, reverse=True)
-        self.concurrency, self.retries, self.timeout, self.give_up_after, self.thinking_key, self.pause = concurrency, retries, timeout, give_up_after, thinking_key, pause
+            raise SpotError("the API key holds a character that a request cannot carry (not ASCII, or a "
+                            "control character such as a line break): copy it afresh into OPENAI_API_KEY")
+        self.url, self._endpoint, self._auth, secrets = _split_address((base_url
+                                                                        or os.environ.get("OPENAI_BASE_URL")
+                                                                        or "").strip())
+        self._secrets = sorted(filter(None, {self._key if len(self._key) > 3 else "", *secrets}), key=len,
+                               reverse=True)
+        self.concurrency, self.retries, self.timeout, self.give_up_after, self.thinking_key, self.pause = (
+            concurrency, retries, timeout, give_up_after, thinking_key, pause)
 
     def _masked(self, text: str) -> str:
-        "`text` without the key and the secret parts of the address, in case the server or the client repeats them."
+        """`text` without the key and the secret parts of the address, in case the server or the client
+        repeats them."""
         from spot_nb.oracle import scrub
         for secret in self._secrets: text = scrub(text, secret)
         return text
 
-    def info(self) -> dict: return {"engine": "openai", "version": None, "model": self.name, "url": self.url, "concurrency": self.concurrency, "data_parallel": 1, "tensor_parallel": 1}
+    def info(self) -> dict:
+        return {"engine": "openai", "version": None, "model": self.name, "url": self.url,
+                "concurrency": self.concurrency, "data_parallel": 1, "tensor_parallel": 1}
 
     def check(self) -> None:
-        "Ask the server for its models, which costs nothing. Raises `SpotError` when nothing answers at the address."
+        """Ask the server for its models, which costs nothing. Raises `SpotError` when nothing answers at the
+        address."""
         import httpx
-        try: httpx.get(_beside(self._endpoint, "models"), headers={"Authorization": f"Bearer {self._key or 'none'}"},
-                       auth=self._auth, timeout=10, trust_env=False)
+        try:
+            httpx.get(_beside(self._endpoint, "models"),
+                      headers={"Authorization": f"Bearer {self._key or 'none'}"}, auth=self._auth, timeout=10,
+                      trust_env=False)
         except httpx.ConnectError as e:
-            raise SpotError(f"no server answers at {self.url} ({self._masked(str(e))}): start it, or check --base_url") from None
-        except httpx.HTTPError: pass                                         # slow, or without such a page: the calls will tell
+            raise SpotError(f"no server answers at {self.url} ({self._masked(str(e))}): start it, or check "
+                            "--base_url") from None
+        except httpx.HTTPError:
+            # slow, or without such a page: the calls will tell
+            pass
 
     def stream(self, prompts, sampling=None):
-        if (sampling or Sampling()).raw: raise SpotError("raw prompts do not go with the openai engine, whose server applies the chat template: take the vllm or transformers engine")
+        if (sampling or Sampling()).raw:
+            raise SpotError("raw prompts do not go with the openai engine, whose server applies the chat "
+                            "template: take the vllm or transformers engine")
         if prompts: self.check()
         return self._stream(prompts, sampling)
 
@@ -511,43 +588,61 @@ class OpenAIGenerator(Generator):
         state = {"in_a_row": 0}
 
         def ask(client, i):
-            body = {"model": self.name, "messages": as_messages(prompts[i]), "temperature": s.temperature, "top_p": s.top_p, "n": s.n, "max_tokens": s.max_tokens,
-                    "seed": _seed_of(seed, [int.from_bytes(hashlib.blake2b(repr(as_messages(prompts[i])).encode("utf-8", "replace"), digest_size=6).digest(), "big")], order[i])}
+            body = {"model": self.name, "messages": as_messages(prompts[i]), "temperature": s.temperature,
+                    "top_p": s.top_p, "n": s.n, "max_tokens": s.max_tokens,
+                    "seed": _seed_of(seed,
+                                     [int.from_bytes(hashlib.blake2b(repr(as_messages(prompts[i])).encode(
+                                         "utf-8", "replace"), digest_size=6).digest(), "big")], order[i])}
             if s.top_k: body["top_k"] = s.top_k
             if s.repetition_penalty != 1: body["repetition_penalty"] = s.repetition_penalty
-            if s.enable_thinking is not None: body["chat_template_kwargs"] = {self.thinking_key: s.enable_thinking}
+            if s.enable_thinking is not None:
+                body["chat_template_kwargs"] = {self.thinking_key: s.enable_thinking}
             got = []
             for attempt in range(self.retries + 1):
                 if stop.is_set(): return
                 try: reply = client.post(self._endpoint, json=body)
                 except httpx.HTTPError as e: why, again = self._masked(f"{type(e).__name__}: {e}"), True
                 else:
-                    why, again = f"HTTP {reply.status_code}: {self._masked(reply.text)[:300]}", reply.status_code in (408, 409, 429) or reply.status_code >= 500
+                    why, again = (f"HTTP {reply.status_code}: {self._masked(reply.text)[:300]}",
+                                  reply.status_code in (408, 409, 429) or reply.status_code >= 500)
                     if reply.status_code == 200:
                         try:
                             data = reply.json()
-                            got += [Completion(c["message"].get("content") or "", {"stop": "stop", "length": "length"}.get(c.get("finish_reason"), "error"),
-                                               round((data.get("usage") or {}).get("completion_tokens", 0)/max(1, len(data["choices"])))) for c in data["choices"]]
-                        except (ValueError, KeyError, TypeError) as e: why, again = self._masked(f"not a chat completion ({type(e).__name__}: {e})"), True
+                            got += [Completion(c["message"].get("content") or "",
+                                               {"stop": "stop",
+                                                "length": "length"}.get(c.get("finish_reason"), "error"),
+                                               round((data.get("usage") or {}).get("completion_tokens",
+                                                                                   0)/max(1, len(data[
+                                                                                       "choices"]))))
+                                    for c in data["choices"]]
+                        except (ValueError, KeyError, TypeError) as e:
+                            why, again = (self._masked(f"not a chat completion ({type(e).__name__}: {e})"),
+                                          True)
                         else:
                             state["in_a_row"] = 0
                             if len(got) >= s.n: results.put((i, got[:s.n])); return
-                            body["n"] = s.n - len(got); body["seed"] = _seed_of(body["seed"], [len(got)], attempt)      # a server that ignores n
+                            # a server that ignores n
+                            body["n"] = s.n - len(got)
+                            body["seed"] = _seed_of(body["seed"], [len(got)], attempt)
                             continue
-                    elif reply.status_code == 400 and any(w in reply.text.lower() for w in ("context length", "maximum context", "too long", "max_model_len")) and not got:
+                    elif reply.status_code == 400 and any(w in reply.text.lower()
+                                                          for w in ("context length", "maximum context",
+                                                                    "too long", "max_model_len")) and not got:
                         room = _room(reply.text)
                         if room and room < body["max_tokens"]: body["max_tokens"] = room; continue
                         results.put((i, [Completion("", "prompt_too_long")]*s.n)); return
                     elif reply.status_code in (401, 403, 404): dead.append(why); stop.set(); return
                 if not again: break
-                if attempt < self.retries: stop.wait(min(60.0, self.pause*2**attempt*(0.5 + (i*7919 % 97)/97)))
+                if attempt < self.retries:
+                    stop.wait(min(60.0, self.pause*2**attempt*(0.5 + (i*7919 % 97)/97)))
             state["in_a_row"] += 1
             if state["in_a_row"] >= self.give_up_after: dead.append(why); stop.set()
             results.put((i, [Completion("", "error")]*s.n))
 
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        with httpx.Client(headers={"Authorization": f"Bearer {self._key or 'none'}"}, auth=self._auth, timeout=httpx.Timeout(self.timeout, connect=10), limits=limits, trust_env=False) as client, \
-                ThreadPoolExecutor(self.concurrency) as threads:
+        with httpx.Client(headers={"Authorization": f"Bearer {self._key or 'none'}"}, auth=self._auth,
+                          timeout=httpx.Timeout(self.timeout, connect=10), limits=limits,
+                          trust_env=False) as client, ThreadPoolExecutor(self.concurrency) as threads:
             jobs = [threads.submit(ask, client, i) for i in range(len(prompts))]
             try:
                 left = len(prompts)
@@ -563,7 +658,9 @@ class OpenAIGenerator(Generator):
             finally:
                 stop.set()
                 for j in jobs: j.cancel()
-        if dead: raise SpotError(f"the server at {self.url} does not serve this ({dead[0]}): check the address, the model's name and the key, then go on with --resume")
+        if dead:
+            raise SpotError(f"the server at {self.url} does not serve this ({dead[0]}): check the address, "
+                            "the model's name and the key, then go on with --resume")
 
 # %% ../nbs/04_generate.ipynb #f2028e0c
 def _beside(endpoint: str, name: str) -> str:
@@ -572,10 +669,12 @@ def _beside(endpoint: str, name: str) -> str:
     return address.removesuffix("chat/completions") + name + mark + query
 
 def _split_address(address: str) -> "tuple[str, str, tuple | None, set]":
-    "`(address to show, address to post to, (user, password) or None, texts to mask)` of a server's base address."
+    """`(address to show, address to post to, (user, password) or None, texts to mask)` of a server's base
+    address."""
     import base64, httpx
     from urllib.parse import unquote, unquote_plus, urlsplit
-    if not address.startswith(("http://", "https://")): raise SpotError("a server needs an address: pass --base_url http://HOST:PORT/v1")
+    if not address.startswith(("http://", "https://")):
+        raise SpotError("a server needs an address: pass --base_url http://HOST:PORT/v1")
     try:
         parts = urlsplit(address)
         login, _, host = parts.netloc.rpartition("@")
@@ -584,18 +683,22 @@ def _split_address(address: str) -> "tuple[str, str, tuple | None, set]":
         endpoint = shown + "/chat/completions" + (f"?{parts.query}" if parts.query else "")
         httpx.URL(endpoint)
     except (ValueError, httpx.InvalidURL):
-        raise SpotError("--base_url is not a usable address: write http://HOST:PORT/v1, with / # ? @ in a user or password percent-encoded") from None
+        raise SpotError("--base_url is not a usable address: write http://HOST:PORT/v1, with / # ? @ in a "
+                        "user or password percent-encoded") from None
     user, _, password = login.partition(":")
     auth = (unquote(user), unquote(password)) if login else None
     values = [pair.partition("=")[2] for pair in parts.query.split("&")]
-    words = [w for w in (user, unquote(user), *values, *map(unquote_plus, values)) if len(w) > 3]       # masking a short one would garble the message
+    # masking a short one would garble the message
+    words = [w for w in (user, unquote(user), *values, *map(unquote_plus, values)) if len(w) > 3]
     basic = [base64.b64encode(":".join(auth).encode()).decode(), password, auth[1]] if auth else []
     return shown, endpoint, auth, {login, parts.query, *basic, *words}
 
 def _room(message: str) -> "int | None":
-    "How many tokens a server says are left for the answer: context length less prompt, read from its error message."
+    """How many tokens a server says are left for the answer: context length less prompt, read from its error
+    message."""
     import re
-    m = re.search(r"maximum context length (?:is|of) (\d+)", message), re.search(r"(\d+) (?:tokens? )?(?:in the messages|input tokens|in (?:the|your) prompt)", message)
+    m = (re.search(r"maximum context length (?:is|of) (\d+)", message),
+         re.search(r"(\d+) (?:tokens? )?(?:in the messages|input tokens|in (?:the|your) prompt)", message))
     room = int(m[0][1]) - int(m[1][1]) if all(m) else 0
     return room if room > 0 else None
 
@@ -611,37 +714,54 @@ class _RayStage:
 
 # %% ../nbs/04_generate.ipynb #2a6d854f
 class RayGenerator(Generator):
-    """Sampling on a Ray cluster. `num_gpus` is `data_parallel * tensor_parallel`; `stage="vllm"` is `ray.data.llm`, `"transformers"` this notebook's engine.
+    """Sampling on a Ray cluster. `num_gpus` is `data_parallel * tensor_parallel`; `stage="vllm"` is
+    `ray.data.llm`, `"transformers"` this notebook's engine.
 
-    `address` is the cluster's (default: `$RAY_ADDRESS`, else a cluster of one machine). Raises `SpotError` when the vLLM stage finds no GPU;
-    `gpus=True` says that there will be."""
-    def __init__(self, model: str, *, data_parallel: int = 1, tensor_parallel: int = 1, batch_size: int = 32, stage: str = "vllm", dtype: str = "auto",
-                 max_model_len: "int | None" = None, trust_remote_code: bool = False, chat_template: "str | None" = None, tokenizer: "str | None" = None, address: "str | None" = None,
-                 gpus: "bool | None" = None, **options):
+    `address` is the cluster's (default: `$RAY_ADDRESS`, else a cluster of one machine). Raises `SpotError`
+    when the vLLM stage finds no GPU; `gpus=True` says that there will be."""
+    def __init__(self, model: str, *, data_parallel: int = 1, tensor_parallel: int = 1, batch_size: int = 32,
+                 stage: str = "vllm", dtype: str = "auto", max_model_len: "int | None" = None,
+                 trust_remote_code: bool = False, chat_template: "str | None" = None,
+                 tokenizer: "str | None" = None, address: "str | None" = None, gpus: "bool | None" = None,
+                 **options):
         import os
         from spot_nb.models import end_of_turn, load_tokenizer
         from spot_nb.outputs import need
         ray = need("ray", "ray", "the engine ray")
-        if stage not in ("vllm", "transformers"): raise SpotError(f"the Ray stage must be vllm or transformers, not {stage!r}")
-        self.name, self.data_parallel, self.tensor_parallel, self.batch_size, self.stage = model, data_parallel, tensor_parallel, batch_size, stage
-        self.dtype, self.max_model_len, self.trust, self.template, self.options = dtype, max_model_len, trust_remote_code, chat_template, options
+        if stage not in ("vllm", "transformers"):
+            raise SpotError(f"the Ray stage must be vllm or transformers, not {stage!r}")
+        self.name, self.stage, self.batch_size, self.dtype = model, stage, batch_size, dtype
+        self.data_parallel, self.tensor_parallel = data_parallel, tensor_parallel
+        self.max_model_len, self.trust, self.template = max_model_len, trust_remote_code, chat_template
+        self.options = options
         self.tokenizer = load_tokenizer(tokenizer or model, trust_remote_code, chat_template)
         if tokenizer: self.options["tokenizer"] = tokenizer
         self.stop_ids, self.version = [end_of_turn(self.tokenizer)], ray.__version__
-        if not ray.is_initialized(): ray.init(address=address or os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        if not ray.is_initialized():
+            ray.init(address=address or os.environ.get("RAY_ADDRESS"), log_to_driver=False,
+                     include_dashboard=False, logging_level="ERROR")
         ray.data.DataContext.get_current().enable_progress_bars = False
         have = int(ray.cluster_resources().get("GPU", 0))
         self.gpus = have > 0 if gpus is None else gpus
         if stage == "vllm" and not self.gpus:
-            raise SpotError("the Ray cluster has no GPU, and its vLLM stage would wait for one: add nodes with GPUs, give gpus=True where an autoscaler will, or take stage=\"transformers\"")
-        if 0 < have < data_parallel*tensor_parallel: warnings.warn(f"the Ray cluster has {have} GPUs and {data_parallel*tensor_parallel} are asked for: the run waits until there are as many", stacklevel=2)
+            raise SpotError("the Ray cluster has no GPU, and its vLLM stage would wait for one: add nodes "
+                            "with GPUs, give gpus=True where an autoscaler will, or take "
+                            "stage=\"transformers\"")
+        if 0 < have < data_parallel*tensor_parallel:
+            warnings.warn(f"the Ray cluster has {have} GPUs and {data_parallel*tensor_parallel} are asked "
+                          "for: the run waits until there are as many", stacklevel=2)
         from transformers import AutoConfig
         from spot_nb.models import resolve_model
         self.path = resolve_model(model)
-        self.context = max_model_len or AutoConfig.from_pretrained(self.path, trust_remote_code=trust_remote_code).get_text_config().max_position_embeddings
+        self.context = (max_model_len
+                        or AutoConfig.from_pretrained(self.path,
+                                                      trust_remote_code=trust_remote_code)
+                             .get_text_config().max_position_embeddings)
 
     def info(self) -> dict:
-        return {"engine": "ray", "version": self.version, "model": self.name, "stage": self.stage, "dtype": self.dtype, "data_parallel": self.data_parallel, "tensor_parallel": self.tensor_parallel}
+        return {"engine": "ray", "version": self.version, "model": self.name, "stage": self.stage,
+                "dtype": self.dtype, "data_parallel": self.data_parallel,
+                "tensor_parallel": self.tensor_parallel}
 
     def stream(self, prompts, sampling=None):
         s = sampling or Sampling()
@@ -652,9 +772,15 @@ class RayGenerator(Generator):
         blob = pickle.dumps(dataclasses.replace(s, seed=_fresh_seed()) if s.seed is None else s)
         rows = [{"index": i, "prompt": pickle.dumps(p), "sampling": blob} for i, p in enumerate(prompts)]
         if not rows: return
-        options = {"batch_size": self.batch_size, "trust_remote_code": self.trust, "chat_template": self.template, "max_model_len": self.max_model_len, "dtype": self.dtype, **self.options}
-        out = ray.data.from_items(rows).map_batches(_RayStage, fn_constructor_args=(self.name, "transformers", options), batch_size=self.batch_size, batch_format="default",
-                                                    concurrency=self.data_parallel, num_gpus=1 if self.gpus else 0, num_cpus=0 if self.gpus else 1)
+        options = {"batch_size": self.batch_size, "trust_remote_code": self.trust,
+                   "chat_template": self.template, "max_model_len": self.max_model_len, "dtype": self.dtype,
+                   **self.options}
+        out = ray.data.from_items(rows).map_batches(_RayStage,
+                                                    fn_constructor_args=(self.name, "transformers", options),
+                                                    batch_size=self.batch_size, batch_format="default",
+                                                    concurrency=self.data_parallel,
+                                                    num_gpus=1 if self.gpus else 0,
+                                                    num_cpus=0 if self.gpus else 1)
         for row in out.iter_rows(): yield int(row["index"]), pickle.loads(row["completions"])
 
     def _vllm(self, prompts, s):
@@ -663,29 +789,42 @@ class RayGenerator(Generator):
         rows = []
         for i, ids, seed in _encode_all(self.tokenizer, prompts, s, self.context):
             if ids is None: yield i, [Completion("", "prompt_too_long")]*s.n
-            else: rows += [{"index": i, "sample": k, "tokenized_prompt": ids, "seed": seed + k, "room": min(s.max_tokens, self.context - len(ids))} for k in range(s.n)]
+            else:
+                rows += [{"index": i, "sample": k, "tokenized_prompt": ids, "seed": seed + k,
+                          "room": min(s.max_tokens, self.context - len(ids))} for k in range(s.n)]
         if not rows: return
-        engine = {"dtype": self.dtype, "tensor_parallel_size": self.tensor_parallel, "enable_prefix_caching": True, "trust_remote_code": self.trust, "max_model_len": self.context, **self.options}
-        config = vLLMEngineProcessorConfig(model_source=self.path, engine_kwargs=engine, batch_size=self.batch_size, concurrency=self.data_parallel,
-                                           chat_template_stage=False, tokenize_stage=False, detokenize_stage=False, should_continue_on_error=True)
-        common = {"temperature": s.temperature, "top_p": s.top_p if s.temperature else 1.0, "top_k": s.top_k if s.temperature else 0, "stop_token_ids": self.stop_ids, "repetition_penalty": s.repetition_penalty}
+        engine = {"dtype": self.dtype, "tensor_parallel_size": self.tensor_parallel,
+                  "enable_prefix_caching": True, "trust_remote_code": self.trust,
+                  "max_model_len": self.context, **self.options}
+        config = vLLMEngineProcessorConfig(model_source=self.path, engine_kwargs=engine,
+                                           batch_size=self.batch_size, concurrency=self.data_parallel,
+                                           chat_template_stage=False, tokenize_stage=False,
+                                           detokenize_stage=False, should_continue_on_error=True)
+        common = {"temperature": s.temperature, "top_p": s.top_p if s.temperature else 1.0,
+                  "top_k": s.top_k if s.temperature else 0, "stop_token_ids": self.stop_ids,
+                  "repetition_penalty": s.repetition_penalty}
         def before(row):
-            return {"index": row["index"], "sample": row["sample"], "prompt": "", "tokenized_prompt": row["tokenized_prompt"],
-                    "sampling_params": {**common, "max_tokens": int(row["room"]), **({"seed": int(row["seed"])} if common["temperature"] else {})}}
+            return {"index": row["index"], "sample": row["sample"], "prompt": "",
+                    "tokenized_prompt": row["tokenized_prompt"],
+                    "sampling_params": {**common, "max_tokens": int(row["room"]),
+                                        **({"seed": int(row["seed"])} if common["temperature"] else {})}}
         def after(row):
             failed = bool(row.get("__inference_error__"))
             ids = [] if failed else list(row["generated_tokens"])
-            return {"index": row["index"], "sample": row["sample"], "text": "" if failed else row["generated_text"], "n_tokens": len(ids), "failed": failed}
+            return {"index": row["index"], "sample": row["sample"],
+                    "text": "" if failed else row["generated_text"], "n_tokens": len(ids), "failed": failed}
         waiting: dict = {}
         room = {(r["index"], r["sample"]): r["room"] for r in rows}
-        for row in build_processor(config, preprocess=before, postprocess=after)(ray.data.from_items(rows)).iter_rows():
+        for row in build_processor(config, preprocess=before,
+                                   postprocess=after)(ray.data.from_items(rows)).iter_rows():
             i, k = int(row["index"]), int(row["sample"])
             reason = "error" if row["failed"] else "length" if row["n_tokens"] >= room[i, k] else "stop"
             waiting.setdefault(i, {})[k] = Completion(row["text"], reason, int(row["n_tokens"]))
             if len(waiting[i]) == s.n: yield i, [c for _, c in sorted(waiting.pop(i).items())]
 
 # %% ../nbs/04_generate.ipynb #3f933ba0
-ENGINES = {"transformers": TransformersGenerator, "vllm": VLLMGenerator, "openai": OpenAIGenerator, "ray": RayGenerator}
+ENGINES = {"transformers": TransformersGenerator, "vllm": VLLMGenerator, "openai": OpenAIGenerator,
+           "ray": RayGenerator}
 
 def _auto(model) -> str:
     import importlib.util
@@ -693,27 +832,36 @@ def _auto(model) -> str:
     import torch
     return "vllm" if torch.cuda.is_available() else "transformers"
 
-def make_generator(model: Any, engine: str = "auto", *, num_gpus: "int | None" = None, data_parallel: "int | None" = None, tensor_parallel: "int | None" = None, **kw) -> Generator:
+def make_generator(model: Any, engine: str = "auto", *, num_gpus: "int | None" = None,
+                   data_parallel: "int | None" = None, tensor_parallel: "int | None" = None,
+                   **kw) -> Generator:
     """A `Generator` for `model` (folder, hub id, `embedded`, or a loaded model with `tokenizer=`).
 
-    `num_gpus` GPUs make `num_gpus // tensor_parallel` replicas (or give `data_parallel` replicas yourself). Other keywords go to the
-    engine's class; `batch_size` is for engines that batch by rows. Raises `SpotError` for an engine or keyword that does not exist."""
+    `num_gpus` GPUs make `num_gpus // tensor_parallel` replicas (or give `data_parallel` replicas yourself).
+    Other keywords go to the engine's class; `batch_size` is for engines that batch by rows. Raises
+    `SpotError` for an engine or keyword that does not exist."""
     if engine == "auto": engine = _auto(model)
-    if engine not in ENGINES: raise SpotError(f"there is no engine {engine!r}: use auto, {', '.join(ENGINES)}")
+    if engine not in ENGINES:
+        raise SpotError(f"there is no engine {engine!r}: use auto, {', '.join(ENGINES)}")
     tp = tensor_parallel or 1
     if num_gpus is not None:
-        if num_gpus < 1 or num_gpus % tp: raise SpotError(f"num_gpus={num_gpus} must be a positive multiple of tensor_parallel={tp}")
+        if num_gpus < 1 or num_gpus % tp:
+            raise SpotError(f"num_gpus={num_gpus} must be a positive multiple of tensor_parallel={tp}")
         data_parallel = data_parallel or num_gpus//tp
     replicas = data_parallel or 1
     if engine == "vllm": kw.pop("batch_size", None)
     if engine == "openai":
-        for name in ("batch_size", "dtype", "max_model_len", "trust_remote_code", "chat_template", "tokenizer", "gpu_memory_utilization"):
-            if kw.pop(name, None): raise SpotError(f"--{name} belongs to the server's own settings with the openai engine")
+        for name in ("batch_size", "dtype", "max_model_len", "trust_remote_code", "chat_template",
+                     "tokenizer", "gpu_memory_utilization"):
+            if kw.pop(name, None):
+                raise SpotError(f"--{name} belongs to the server's own settings with the openai engine")
     elif kw.pop("base_url", None): raise SpotError("--base_url needs --engine openai")
     try:
         if engine == "ray": return RayGenerator(model, data_parallel=replicas, tensor_parallel=tp, **kw)
         if engine == "vllm":
-            if replicas > 1: return ReplicatedGenerator(model, engine, replicas, tp if _has_gpu() else 0, tensor_parallel=tp, **kw)
+            if replicas > 1:
+                return ReplicatedGenerator(model, engine, replicas, tp if _has_gpu() else 0,
+                                           tensor_parallel=tp, **kw)
             return VLLMGenerator(model, tensor_parallel=tp, **kw)
         if engine == "transformers":
             if tp > 1: raise SpotError("the transformers engine has no tensor parallelism: use --engine vllm")

@@ -18,7 +18,8 @@ from .records import SpotError, as_messages, read_json, write_json
 def verifier_reward(workers: "int | None" = None, timeout: float = 10.) -> Callable:
     """A reward function for TRL's trainers: 1.0 for each right completion, else 0.0.
 
-    It reads the data set's `answer` column. `timeout` is in seconds a completion; `workers` processes judge (default: all cores)."""
+    It reads the data set's `answer` column. `timeout` is in seconds a completion; `workers` processes judge
+    (default: all cores)."""
     def right_answer(completions, answer, **columns) -> "list[float]":
         from spot_nb.verify import judge_many
         texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
@@ -28,19 +29,24 @@ def verifier_reward(workers: "int | None" = None, timeout: float = 10.) -> Calla
 
 # %% ../nbs/12c_grpo.ipynb #d73f6003
 def rollout_rows(problems: "Sequence[dict]") -> "list[dict]":
-    "Rows for `GRPOTrainer` from problem records: `prompt` (messages), `answer`, `id`. Raises `SpotError` for a record without an answer."
+    """Rows for `GRPOTrainer` from problem records: `prompt` (messages), `answer`, `id`. Raises `SpotError`
+    for a record without an answer."""
     for n, p in enumerate(problems, 1):
-        if p.get("answer") is None: raise SpotError(f"problem {n} (id {p.get('id')}): no answer, which the reward needs")
+        if p.get("answer") is None:
+            raise SpotError(f"problem {n} (id {p.get('id')}): no answer, which the reward needs")
     return [{"prompt": as_messages(p["prompt"]), "answer": str(p["answer"]), "id": str(p.get("id", n))}
             for n, p in enumerate(problems, 1)]
 
 def privileged_rows(pairs: "Sequence[dict]") -> "list[dict]":
-    """Rows for TRL's self-distillation trainer (`SDFTTrainer`): `prompt` and `privileged_context`, the corrected response.
+    """Rows for TRL's self-distillation trainer (`SDFTTrainer`): `prompt` and `privileged_context`, the
+    corrected response.
 
-    The model with the correction before its eyes teaches the model without it; the wrong response is not used."""
+    The model with the correction before its eyes teaches the model without it; the wrong response is not
+    used."""
     for n, p in enumerate(pairs, 1):
         if not isinstance(p.get("chosen"), str) or not p["chosen"].strip():
-            raise SpotError(f"pair {n} (id {p.get('id')}): `chosen` must be text to serve as the privileged context")
+            raise SpotError(f"pair {n} (id {p.get('id')}): `chosen` must be text to serve as the privileged "
+                            "context")
     return [{"prompt": as_messages(p["prompt"]), "privileged_context": p["chosen"]} for p in pairs]
 
 # %% ../nbs/12c_grpo.ipynb #4302b9d0
@@ -54,14 +60,18 @@ class RolloutPlan:
 
 def rollout_plan(train_batch: int = 256, mini_batch: int = 64, rollouts: int = 8, processes: int = 1,
                  micro_batch: int = 8) -> RolloutPlan:
-    """TRL's settings for `train_batch` prompts sampled together, `mini_batch` prompts an optimizer step, `rollouts` a prompt.
+    """TRL's settings for `train_batch` prompts sampled together, `mini_batch` prompts an optimizer step,
+    `rollouts` a prompt.
 
-    `micro_batch` completions go through a device at once (less where it does not divide). Raises `SpotError` naming what does not divide."""
+    `micro_batch` completions go through a device at once (less where it does not divide). Raises `SpotError`
+    naming what does not divide."""
     if train_batch % mini_batch:
-        raise SpotError(f"train_batch {train_batch} is no multiple of mini_batch {mini_batch}: choose {mini_batch * max(1, round(train_batch / mini_batch))}")
+        raise SpotError(f"train_batch {train_batch} is no multiple of mini_batch {mini_batch}: choose "
+                        f"{mini_batch * max(1, round(train_batch / mini_batch))}")
     completions = mini_batch * rollouts
     if completions % processes:
-        raise SpotError(f"{mini_batch} prompts of {rollouts} rollouts do not divide over {processes} processes: use a number that divides {completions}")
+        raise SpotError(f"{mini_batch} prompts of {rollouts} rollouts do not divide over {processes} "
+                        f"processes: use a number that divides {completions}")
     mine = completions // processes
     micro = max(d for d in range(1, min(micro_batch, mine) + 1) if mine % d == 0)
     accumulate = mine // micro
@@ -76,7 +86,8 @@ def _need_trl():
     return need("trl", "bench", "GRPO")
 
 def whole_checkpoint(folder: "str | Path") -> "Path | None":
-    "The newest checkpoint in `folder` that was written to its end (its trainer state is the last file); a torn one is passed over."
+    """The newest checkpoint in `folder` that was written to its end (its trainer state is the last file); a
+    torn one is passed over."""
     def whole(path):
         try: return isinstance(read_json(path/"trainer_state.json"), dict) and any(path.glob("*.safetensors"))
         except SpotError: return False
@@ -89,7 +100,9 @@ def _settle(folder: Path, settings: dict, fresh: bool) -> "Path | None":
     if path.is_file() and not fresh:
         old = read_json(path)
         diff = [f"{k} was {old.get(k)!r}, now {v!r}" for k, v in settings.items() if old.get(k) != v]
-        if diff: raise SpotError(f"{folder} holds a GRPO run under other settings ({'; '.join(diff)}): use another --output, or --fresh")
+        if diff:
+            raise SpotError(f"{folder} holds a GRPO run under other settings ({'; '.join(diff)}): use "
+                            "another --output, or --fresh")
         return whole_checkpoint(folder)
     if not fresh and folder.is_dir() and any(folder.iterdir()):
         raise SpotError(f"{folder} holds files that no GRPO run wrote: choose an empty folder")
@@ -100,8 +113,8 @@ def _settle(folder: Path, settings: dict, fresh: bool) -> "Path | None":
 def grpo_config(output_dir: str, processes: int = 1, **settings):
     """TRL's `GRPOConfig` for the paper's settings with yours over them.
 
-    `train_batch`, `mini_batch` (prompts) and `rollouts` become TRL's batch sizes; every other name is a `GRPOConfig` field.
-    Raises `SpotError` for an unknown name, with the nearest known one."""
+    `train_batch`, `mini_batch` (prompts) and `rollouts` become TRL's batch sizes; every other name is a
+    `GRPOConfig` field. Raises `SpotError` for an unknown name, with the nearest known one."""
     import difflib
     trl = _need_trl()
     given = {**PAPER, **settings}
@@ -117,11 +130,14 @@ def grpo_config(output_dir: str, processes: int = 1, **settings):
     return trl.GRPOConfig(output_dir=str(output_dir), **{**base, **vars(plan), **given})
 
 def grpo(model: str, problems: "Sequence[dict]", output_dir: str, reward: "Callable | None" = None,
-         enable_thinking: "bool | None" = None, fresh: bool = False, trust_remote_code: bool = False, **settings) -> dict:
-    """Train `model` with GRPO on problem records and save it to `output_dir`; returns `steps` and the last step's figures.
+         enable_thinking: "bool | None" = None, fresh: bool = False, trust_remote_code: bool = False,
+         **settings) -> dict:
+    """Train `model` with GRPO on problem records and save it to `output_dir`; returns `steps` and the last
+    step's figures.
 
-    `reward` defaults to `verifier_reward()`. `settings` go to `grpo_config`. Goes on from the last whole checkpoint.
-    Raises `SpotError` without TRL, without vLLM where `use_vllm` asks for it, or for a folder of other settings."""
+    `reward` defaults to `verifier_reward()`. `settings` go to `grpo_config`. Goes on from the last whole
+    checkpoint. Raises `SpotError` without TRL, without vLLM where `use_vllm` asks for it, or for a folder of
+    other settings."""
     trl = _need_trl()
     rows = rollout_rows(problems)
     if not rows: raise SpotError("there are no problems to roll out")
@@ -129,10 +145,13 @@ def grpo(model: str, problems: "Sequence[dict]", output_dir: str, reward: "Calla
     folder, world = Path(output_dir), _processes()
     args = grpo_config(output_dir, processes=world, **settings)
     if len(rows) * args.num_generations < args.generation_batch_size:
-        raise SpotError(f"{len(rows)} problems are fewer than the {args.generation_batch_size // args.num_generations} sampled at a "
+        raise SpotError(f"{len(rows)} problems are fewer than the "
+                        f"{args.generation_batch_size // args.num_generations} sampled at a "
                         "time: lower train_batch and mini_batch")
-    kept = {"model": str(model), "problems": len(rows), "enable_thinking": enable_thinking, **PAPER, **settings}
-    start = _settle(folder, json.loads(json.dumps(kept, default=str)), fresh) if args.process_index == 0 else whole_checkpoint(folder)
+    kept = {"model": str(model), "problems": len(rows), "enable_thinking": enable_thinking, **PAPER,
+            **settings}
+    start = _settle(folder, json.loads(json.dumps(kept, default=str)),
+                    fresh) if args.process_index == 0 else whole_checkpoint(folder)
     if enable_thinking is not None: args.chat_template_kwargs = {"enable_thinking": enable_thinking}
     trainer = _trainer(trl, model, args, rows, reward or verifier_reward(), trust_remote_code)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -149,16 +168,20 @@ def _need_vllm() -> None:
     from importlib.util import find_spec
     if find_spec("vllm") is None:
         from spot_nb.outputs import install_hint
-        raise SpotError(f"rollouts with vLLM need it installed: {install_hint('vllm')}; or leave use_vllm out")
+        raise SpotError(f"rollouts with vLLM need it installed: {install_hint('vllm')}; or leave use_vllm "
+                        "out")
 
 def _trainer(trl, model, args, rows, reward, trust_remote_code):
     "A `GRPOTrainer`; the student in float32 on a CPU, in bfloat16 elsewhere."
     from datasets import Dataset
     from transformers import PrinterCallback
     from spot_nb.models import load_model, load_tokenizer
+    from spot_nb.saving import EndsInTime
     tokenizer = load_tokenizer(model, trust_remote_code)
     student = load_model(model, "float32", str(args.device), trust_remote_code)
-    trainer = trl.GRPOTrainer(student, reward_funcs=reward, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    class Rollouts(EndsInTime, trl.GRPOTrainer): pass
+    trainer = Rollouts(student, reward_funcs=reward, args=args, train_dataset=Dataset.from_list(rows),
+                              processing_class=tokenizer)
     if args.disable_tqdm: trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -174,7 +197,9 @@ def _settings(argv: "Sequence[str]") -> dict:
             following = i + 1 < len(argv) and not argv[i + 1].startswith("--")
             value, i = (argv[i + 1], i + 1) if following else ("true", i)
         parsed = yaml.safe_load(value)
-        try: out[name] = float(parsed) if isinstance(parsed, str) else parsed         # YAML reads 1e-6 as text
+        # YAML reads 1e-6 as text
+        try:
+            out[name] = float(parsed) if isinstance(parsed, str) else parsed
         except ValueError: out[name] = parsed
         i += 1
     return out
@@ -182,9 +207,12 @@ def _settings(argv: "Sequence[str]") -> dict:
 def cli(argv: "Sequence[str]") -> int:
     "`spot grpo`: GRPO through TRL with our verifier as the reward."
     import argparse, yaml
-    p = argparse.ArgumentParser(prog="spot grpo", description="GRPO through TRL, with our verifier as the reward. Any field of TRL's "
-                                "GRPOConfig is a flag too; train_batch and mini_batch count prompts, as in the paper.")
-    p.add_argument("--model", "--model_name_or_path", default="embedded", help="student: folder, hub id or `embedded`")
+    p = argparse.ArgumentParser(prog="spot grpo",
+                                description="GRPO through TRL, with our verifier as the "
+                                "reward. Any field of TRL's " "GRPOConfig is a flag too; train_batch and "
+                                "mini_batch count prompts, as in the paper.")
+    p.add_argument("--model", "--model_name_or_path", default="embedded",
+                   help="student: folder, hub id or `embedded`")
     p.add_argument("--data", "--data_path", help="problems: file, hub id, or `arithmetic`")
     p.add_argument("--subset", help="configuration of a hub data set")
     p.add_argument("--output", "--output_dir", default="runs/grpo", help="folder of the run")
@@ -196,16 +224,21 @@ def cli(argv: "Sequence[str]") -> int:
     settings = {}
     if given.config:
         try: settings = yaml.safe_load(Path(given.config).read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as e: raise SpotError(f"{given.config} cannot be read as YAML settings ({e})") from None
-        settings = {k: float(v) if isinstance(v, str) and v.replace("e-", "").replace(".", "").isdigit() else v for k, v in settings.items()}
+        except (OSError, yaml.YAMLError) as e:
+            raise SpotError(f"{given.config} cannot be read as YAML settings ({e})") from None
+        settings = {k: float(v) if isinstance(v, str) and v.replace("e-", "").replace(".", "").isdigit()
+                    else v for k, v in settings.items()}
     settings |= _settings(rest)
     model, data = (settings.pop(k, None) for k in ("model", "data"))
-    settings.pop("output", None) if given.output != "runs/grpo" else setattr(given, "output", settings.pop("output", given.output))
+    settings.pop("output", None) if given.output != "runs/grpo" else setattr(given, "output",
+                                                                             settings.pop("output",
+                                                                                          given.output))
     given.model = given.model if given.model != "embedded" or not model else model
-    result = grpo(given.model, _problems(given.data or data, given.subset or settings.pop("subset", None)), given.output,
-                  enable_thinking=False if given.disable_thinking else None, fresh=given.fresh,
+    result = grpo(given.model, _problems(given.data or data, given.subset or settings.pop("subset", None)),
+                  given.output, enable_thinking=False if given.disable_thinking else None, fresh=given.fresh,
                   trust_remote_code=given.trust_remote_code, **settings)
-    print(f"{result['steps']} steps; the model is in {result['output_dir']}: next, `spot evaluate {result['output_dir']}`")
+    print(f"{result['steps']} steps; the model is in {result['output_dir']}: next, `spot evaluate "
+          f"{result['output_dir']}`")
     return 0
 
 def _problems(data: "str | None", subset: "str | None") -> "list[dict]":

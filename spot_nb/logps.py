@@ -24,10 +24,10 @@ from .records import SpotError
 class Packed:
     """Sequences merged into one row of distinct tokens (a prefix tree laid out depth first).
 
-    `tokens`, `positions`, `last`, `previous`: int64 `[L]`. Token q sees token k when `k <= q < last[k]`; `previous` is
-    the index of the token before (−1 at the start of a sequence). `targets [T]`: indices of the response tokens.
-    `owner [R]`, `entry [R]`: response token by response token, its sequence and its place in `targets`.
-    `n` sequences; `unpacked` is how many tokens they have in all."""
+    `tokens`, `positions`, `last`, `previous`: int64 `[L]`. Token q sees token k when `k <= q < last[k]`;
+    `previous` is the index of the token before (−1 at the start of a sequence). `targets [T]`: indices of the
+    response tokens. `owner [R]`, `entry [R]`: response token by response token, its sequence and its place in
+    `targets`. `n` sequences; `unpacked` is how many tokens they have in all."""
     tokens: torch.Tensor
     positions: torch.Tensor
     last: torch.Tensor
@@ -79,15 +79,18 @@ class _Tree:
         "End every open path, and pad with isolated tokens."
         for k in self._path: self.last[k] = len(self.tokens)
         for k in range(len(self.tokens), -(-len(self.tokens) // multiple) * multiple):
-            for column, value in zip((self.tokens, self.positions, self.previous, self.last), (0, 0, -1, k + 1)):
+            for column, value in zip((self.tokens, self.positions, self.previous, self.last),
+                                     (0, 0, -1, k + 1)):
                 column.append(value)
 
 def pack(sequences: "Sequence[tuple[Sequence[int], Sequence[int]]]", multiple: int = 1) -> Packed:
     """Merge `(prompt_ids, response_ids)` sequences into one row in which every shared prefix occurs once.
 
-    `multiple` pads the row with isolated tokens to a multiple of it. Raises `SpotError` for an empty prompt or response."""
+    `multiple` pads the row with isolated tokens to a multiple of it. Raises `SpotError` for an empty prompt
+    or response."""
     for i, (prompt, response) in enumerate(sequences):
-        if not len(prompt): raise SpotError(f"sequence {i} has an empty prompt: its first token would have no context")
+        if not len(prompt):
+            raise SpotError(f"sequence {i} has an empty prompt: its first token would have no context")
         if not len(response): raise SpotError(f"sequence {i} has an empty response")
     full = [list(p) + list(r) for p, r in sequences]
     tree = _Tree(len(full))
@@ -97,11 +100,13 @@ def pack(sequences: "Sequence[tuple[Sequence[int], Sequence[int]]]", multiple: i
     targets, entry = np.unique(np.concatenate(responses), return_inverse=True)
     owner = np.repeat(np.arange(len(full)), [len(r) for r in responses])
     columns = tree.tokens, tree.positions, tree.last, tree.previous, targets, owner, entry
-    return Packed(*(torch.as_tensor(np.asarray(x, dtype=np.int64)) for x in columns), len(full), sum(map(len, full)))
+    return Packed(*(torch.as_tensor(np.asarray(x, dtype=np.int64)) for x in columns), len(full),
+                  sum(map(len, full)))
 
 # %% ../nbs/11_logps.ipynb #5d6838a1
 def tree_mask(last: torch.Tensor, positions: torch.Tensor, window: "int | None" = None) -> Callable:
-    "The mask function `(batch, head, q, k) -> bool` of a packed row; `window` adds a sliding window counted in positions."
+    """The mask function `(batch, head, q, k) -> bool` of a packed row; `window` adds a sliding window counted
+    in positions."""
     def mask(b, h, q, k):
         seen = (k <= q) & (q < last[k])
         return seen if window is None else seen & (positions[q] - positions[k] < window)
@@ -111,24 +116,26 @@ class Unpackable(Exception):
     "This model takes no packed rows; the message says why."
 
 def layer_windows(config) -> "dict[str, int | None]":
-    """The kinds of attention in a model's layers, each with its window. Raises `Unpackable` for layers that are no
-    attention, or one that a tree does not fit."""
+    """The kinds of attention in a model's layers, each with its window. Raises `Unpackable` for layers that
+    are no attention, or one that a tree does not fit."""
     types, window = set(getattr(config, "layer_types", None) or []), getattr(config, "sliding_window", None)
     if not types:
         sliding = window and getattr(config, "use_sliding_window", True)
         types = {"sliding_attention" if sliding else "full_attention"}
-    if types - {"full_attention", "sliding_attention"}: raise Unpackable(f"it has {', '.join(sorted(types))} layers")
+    if types - {"full_attention", "sliding_attention"}:
+        raise Unpackable(f"it has {', '.join(sorted(types))} layers")
     return {t: window if t == "sliding_attention" else None for t in types}
 
 def attention_masks(config, packed: Packed, dtype: torch.dtype) -> Any:
-    """The mask of a packed row in the form that the model's attention expects (a dictionary when its layers differ).
-    Raises `Unpackable`."""
+    """The mask of a packed row in the form that the model's attention expects (a dictionary when its layers
+    differ). Raises `Unpackable`."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     kind = config._attn_implementation or "eager"
     if kind not in ("sdpa", "eager", "flex_attention"):
         raise Unpackable(f"{kind} attention takes no custom mask (use sdpa or flex_attention)")
     shape = dict(batch_size=1, q_length=len(packed), kv_length=len(packed), q_offset=0, kv_offset=0)
-    how = dict(attention_mask=None, allow_is_causal_skip=False, dtype=dtype, device=packed.tokens.device, config=config)
+    how = dict(attention_mask=None, allow_is_causal_skip=False, dtype=dtype, device=packed.tokens.device,
+               config=config)
     def build(window):
         fn = tree_mask(packed.last, packed.positions, window)
         return ALL_MASK_ATTENTION_FUNCTIONS[kind](**shape, mask_function=fn, **how)
@@ -141,7 +148,8 @@ TREE = "spot_tree"
 class Tree:
     """A packed row cut into blocks of queries, each with the blocks whose keys it sees.
 
-    A block is a run without a branch, or a whole subtree of at most `small` tokens. `used` counts the layers that took it."""
+    A block is a run without a branch, or a whole subtree of at most `small` tokens. `used` counts the layers
+    that took it."""
     def __init__(self, packed: Packed, small: int = 128):
         last, previous = packed.last.tolist(), packed.previous.tolist()
         self.starts, self.sizes, self.chains, self.packed, self._masks, self.used = [], [], [], packed, {}, 0
@@ -176,46 +184,55 @@ class Tree:
         return None if not chain and torch.equal(mask, torch.ones_like(mask).tril()) else mask
 
 # %% ../nbs/11_logps.ipynb #68f1d60d
-HARMLESS = frozenset("""use_cache output_attentions output_hidden_states output_router_logits return_dict position_ids
-    cache_position cu_seq_lens_q cu_seq_lens_k max_length_q max_length_k cu_seqlens num_items_in_batch deterministic
+HARMLESS = frozenset("""use_cache output_attentions output_hidden_states output_router_logits return_dict \
+position_ids
+    cache_position cu_seq_lens_q cu_seq_lens_k max_length_q max_length_k cu_seqlens num_items_in_batch \
+deterministic
     position_embeddings past_key_values past_key_value layer_idx logits_to_keep input_ids""".split())
 
 def _check_keywords(module, kwargs: dict, honoured: "tuple[str, ...]") -> None:
     "Refuse keywords that may change the result and are not honoured."
-    odd = [k for k, v in kwargs.items() if v is not None and v is not False and k not in HARMLESS and k not in honoured]
-    if odd: raise SpotError(f"{type(module).__name__} hands {', '.join(sorted(odd))} to its attention, which SDPA leaves out; "
-                            "eager attention takes it (attn_implementation: eager)")
+    odd = [k for k,
+           v in kwargs.items() if v is not None and v is not False and k not in HARMLESS
+           and k not in honoured]
+    if odd:
+        raise SpotError(f"{type(module).__name__} hands {', '.join(sorted(odd))} to its attention, which "
+                        "SDPA leaves out; " "eager attention takes it (attn_implementation: eager)")
 
 def window_of(module, given: Any = "unsaid") -> "int | None":
-    "The sliding window of an attention layer, in tokens: the keyword, else the module's, else what its config says of the layer."
+    """The sliding window of an attention layer, in tokens: the keyword, else the module's, else what its
+    config says of the layer."""
     if given != "unsaid": return given
     if hasattr(module, "sliding_window"): return module.sliding_window
     config, index = getattr(module, "config", None), getattr(module, "layer_idx", None)
     window, types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-    if types and index is not None and index < len(types): return window if types[index] == "sliding_attention" else None
+    if types and index is not None and index < len(types):
+        return window if types[index] == "sliding_attention" else None
     return window if window and getattr(config, "use_sliding_window", True) else None
 
 # %% ../nbs/11_logps.ipynb #d4d2b217
-def tree_attention(module, query, key, value, attention_mask, scaling=None, dropout=0., spot_tree: "Tree | None" = None,
-                   sliding_window="unsaid", is_causal=None, **kwargs):
-    """Attention for `attn_implementation="spot_tree"`: block by block over a packed row, and plain SDPA for everything else.
+def tree_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.,
+                   spot_tree: "Tree | None" = None, sliding_window="unsaid", is_causal=None, **kwargs):
+    """Attention for `attn_implementation="spot_tree"`: block by block over a packed row, and plain SDPA for
+    everything else.
 
     Raises `SpotError` for a keyword that it does not honour."""
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
     if spot_tree is None:
         _check_keywords(module, kwargs, ("position_bias", "cache"))
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
-                                      is_causal=is_causal, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout,
+                                      scaling=scaling, is_causal=is_causal, **kwargs)
     _check_keywords(module, kwargs, ())
     if is_causal is False: raise Unpackable("it has attention that is not causal")
     spot_tree.used += 1
     groups = query.shape[1] // key.shape[1]
-    qs, ks, vs = (x.split(spot_tree.sizes, 2) for x in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
+    qs, ks, vs = (x.split(spot_tree.sizes, 2)
+                  for x in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
     out, masks = [], spot_tree.masks(window_of(module, sliding_window))
     for b, (chain, mask) in enumerate(zip(spot_tree.chains, masks)):
         k, v = (torch.cat([x[c] for c in [*chain, b]], 2) if chain else x[b] for x in (ks, vs))
-        out.append(F.scaled_dot_product_attention(qs[b], k, v, attn_mask=mask, dropout_p=dropout, scale=scaling,
-                                                  is_causal=mask is None))
+        out.append(F.scaled_dot_product_attention(qs[b], k, v, attn_mask=mask, dropout_p=dropout,
+                                                  scale=scaling, is_causal=mask is None))
     return torch.cat(out, 2).transpose(1, 2).contiguous(), None
 
 def register_tree_attention() -> str:
@@ -228,7 +245,8 @@ def register_tree_attention() -> str:
 
 # %% ../nbs/11_logps.ipynb #39b42af0
 class _HeadLogps(torch.autograd.Function):
-    "log softmax(scale · h Wᵀ + b) at one target per row, `chunk` rows at a time; the backward pass computes each chunk again."
+    """log softmax(scale · h Wᵀ + b) at one target per row, `chunk` rows at a time; the backward pass computes
+    each chunk again."""
     @staticmethod
     def logits(h, weight, bias, scale, cap):
         z = F.linear(h, weight, bias).float()
@@ -269,21 +287,24 @@ class _HeadLogps(torch.autograd.Function):
 # %% ../nbs/11_logps.ipynb #4a5ef809
 @dataclass(frozen=True)
 class HeadForm:
-    "Logits are `head(hidden)` times `scale`, capped by `cap` (tanh). `own`: only the model's own forward knows."
+    """Logits are `head(hidden)` times `scale`, capped by `cap` (tanh). `own`: only the model's own forward
+    knows."""
     scale: float = 1.
     cap: "float | None" = None
     own: bool = False
 
 def form_of(config) -> HeadForm:
-    "The form that the usual names of a config ask for (`logit_scale`, `logits_scaling`, `final_logit_softcapping`)."
+    """The form that the usual names of a config ask for (`logit_scale`, `logits_scaling`,
+    `final_logit_softcapping`)."""
     config = config.get_text_config() if config is not None else None
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
     return HeadForm(scale, getattr(config, "final_logit_softcapping", None))
 
-def head_logps(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, config=None, chunk: int = 512,
-               form: "HeadForm | None" = None) -> torch.Tensor:
-    """Log-probabilities (float32 `[T]`) of `targets [T]` under the LM head at `hidden [T, d]`, never holding more than
-    `chunk` rows of logits. `form` (default: by the names in `config`) says how logits come from the head's output.
+def head_logps(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, config=None,
+               chunk: int = 512, form: "HeadForm | None" = None) -> torch.Tensor:
+    """Log-probabilities (float32 `[T]`) of `targets [T]` under the LM head at `hidden [T, d]`, never holding
+    more than `chunk` rows of logits. `form` (default: by the names in `config`) says how logits come from the
+    head's output.
 
     The head is called once, whatever the number of chunks, so that sharded weights are gathered once."""
     form, forward = form or form_of(config), head.forward
@@ -300,7 +321,8 @@ def head_logps(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tenso
     return _as_forward(head, in_chunks, hidden)
 
 def _as_forward(module: torch.nn.Module, fn: Callable, *tensors: torch.Tensor) -> Any:
-    "`fn(*tensors)` run as `module`'s own forward, so that the hooks around it (FSDP's, DeepSpeed's) put its weights together first."
+    """`fn(*tensors)` run as `module`'s own forward, so that the hooks around it (FSDP's, DeepSpeed's) put its
+    weights together first."""
     before = vars(module).get("forward")
     module.forward = fn
     try: return module(*tensors)
@@ -327,25 +349,31 @@ def causal_lm(model: torch.nn.Module) -> torch.nn.Module:
         else: return model
 
 # %% ../nbs/11_logps.ipynb #e8d176de
-def packed_logps(model: torch.nn.Module, packed: Packed, chunk: int = 512, form: "HeadForm | None" = None) -> torch.Tensor:
-    """Log-probabilities (float32 `[T]`) of the targets of a packed row. `form`: how logits come from the hidden states
-    (default: what was found for this model, else by its config). Raises `Unpackable` where the model takes no such mask."""
+def packed_logps(model: torch.nn.Module, packed: Packed, chunk: int = 512,
+                 form: "HeadForm | None" = None) -> torch.Tensor:
+    """Log-probabilities (float32 `[T]`) of the targets of a packed row. `form`: how logits come from the
+    hidden states (default: what was found for this model, else by its config). Raises `Unpackable` where
+    the model takes no such mask."""
     model = causal_lm(model)
     body, head = model.get_decoder(), model.get_output_embeddings()
-    if body is None or body is model or head is None: raise Unpackable("its body and its LM head cannot be told apart")
+    if body is None or body is model or head is None:
+        raise Unpackable("its body and its LM head cannot be told apart")
     form = form or getattr(model, "_spot_head", None) or form_of(model.config)
     packed, extra = packed.to(model.device), {}
     if body.config._attn_implementation == TREE:
         layer_windows(body.config)
-        masks = packed.tokens.new_ones(1, 1, 1, 1, dtype=torch.bool)        # never read: each layer takes its mask from the tree
+        # never read: each layer takes its mask from the tree
+        masks = packed.tokens.new_ones(1, 1, 1, 1, dtype=torch.bool)
         extra["spot_tree"] = Tree(packed)
     else: masks = attention_masks(body.config, packed, model.dtype)
     inputs = dict(input_ids=packed.tokens[None], attention_mask=masks, position_ids=packed.positions[None],
                   use_cache=False, **extra)
     at, wanted = packed.previous[packed.targets], packed.tokens[packed.targets]
     out = _own_logps(model, inputs, at, wanted) if form.own else None
-    if out is None: out = head_logps(head, body(**inputs).last_hidden_state[0][at], wanted, model.config, chunk, form)
-    if extra and not extra["spot_tree"].used: raise Unpackable("it does not hand keywords on to its attention layers")
+    if out is None:
+        out = head_logps(head, body(**inputs).last_hidden_state[0][at], wanted, model.config, chunk, form)
+    if extra and not extra["spot_tree"].used:
+        raise Unpackable("it does not hand keywords on to its attention layers")
     return out
 
 def _own_logps(model, inputs: dict, at: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -356,9 +384,10 @@ def _own_logps(model, inputs: dict, at: torch.Tensor, targets: torch.Tensor) -> 
     return z.gather(1, targets[:, None])[:, 0] - torch.logsumexp(z, -1)
 
 # %% ../nbs/11_logps.ipynb #646ee7db
-def plain_logps(model: torch.nn.Module, sequences: Sequence, forward: "Callable | None" = None) -> "list[torch.Tensor]":
-    """Per-token response log-probabilities (float32) of each `(prompt_ids, response_ids)`, by the model's own `forward` on
-    a right-padded batch."""
+def plain_logps(model: torch.nn.Module, sequences: Sequence,
+                forward: "Callable | None" = None) -> "list[torch.Tensor]":
+    """Per-token response log-probabilities (float32) of each `(prompt_ids, response_ids)`, by the model's own
+    `forward` on a right-padded batch."""
     model = causal_lm(model)
     if not getattr(model, "_spot_padded", True): return _single_logps(model, sequences, forward)
     full = [list(p) + list(r) for p, r in sequences]
@@ -369,7 +398,8 @@ def plain_logps(model: torch.nn.Module, sequences: Sequence, forward: "Callable 
     return [_response(z, i, len(p), len(r)) for z, i, (p, r) in zip(logits, ids, sequences)]
 
 def _response(logits: torch.Tensor, ids: torch.Tensor, n: int, m: int) -> torch.Tensor:
-    "Log-probs `[m]` of the tokens after the first `n` of `ids`, from the logits `[L, V]` of the whole sequence."
+    """Log-probs `[m]` of the tokens after the first `n` of `ids`, from the logits `[L, V]` of the whole
+    sequence."""
     z = logits[n - 1:n + m - 1].float()
     return torch.log_softmax(z, -1).gather(1, ids[n:n + m, None])[:, 0]
 
@@ -378,14 +408,17 @@ def _single_logps(model, sequences: Sequence, forward: "Callable | None") -> "li
     out = []
     for p, r in sequences:
         ids = torch.tensor([list(p) + list(r)], device=model.device)
-        out.append(_response((forward or model)(input_ids=ids, use_cache=False).logits[0], ids[0], len(p), len(r)))
+        out.append(_response((forward or model)(input_ids=ids, use_cache=False).logits[0], ids[0], len(p),
+                             len(r)))
     return out
 
 # %% ../nbs/11_logps.ipynb #d8b4226d
 def rows_of(groups: "Sequence[Sequence[tuple]]", row_tokens: int) -> "list[list[int]]":
-    """Split `groups` of sequences into rows of at most about `row_tokens` distinct tokens; a group is never split.
+    """Split `groups` of sequences into rows of at most about `row_tokens` distinct tokens; a group is never
+    split.
 
-    Groups with the longest common prefix are put side by side, so that what they share is computed once. Returns indices of groups."""
+    Groups with the longest common prefix are put side by side, so that what they share is computed once.
+    Returns indices of groups."""
     first = [list(g[0][0]) + list(g[0][1]) for g in groups]
     rows, used, before = [], 0, None
     for i in sorted(range(len(groups)), key=first.__getitem__):
@@ -403,11 +436,13 @@ def default_row_tokens(device) -> int:
 # %% ../nbs/11_logps.ipynb #4dc70572
 def response_logps(model: torch.nn.Module, groups: "Sequence[Sequence[tuple]]", packing: bool = True,
                    row_tokens: "int | None" = None, chunk: int = 512) -> "list[list[torch.Tensor]]":
-    """Per-token response log-probabilities (float32) of groups of `(prompt_ids, response_ids)` sequences, in order.
+    """Per-token response log-probabilities (float32) of groups of `(prompt_ids, response_ids)` sequences, in
+    order.
 
-    Differentiable unless under `torch.no_grad()`. `packing=False` is the plain padded computation, which is also the
-    fall-back (with a warning) for a model that takes no packed rows. `spot_nb.packability` says which those are, and
-    gives a model the attention that is right for it. Raises `SpotError` for a model that is not causal."""
+    Differentiable unless under `torch.no_grad()`. `packing=False` is the plain padded computation, which is
+    also the fall-back (with a warning) for a model that takes no packed rows. `spot_nb.packability` says
+    which those are, and gives a model the attention that is right for it. Raises `SpotError` for a model that
+    is not causal."""
     from spot_nb.packability import settle
     out: "list[Any]" = [None] * len(groups)
     packing = settle(model, packing).packing and packing

@@ -19,11 +19,13 @@ from .records import SpotError
 
 # %% ../nbs/10_losses.ipynb #1f6240c0
 def sft(token_logps: torch.Tensor) -> torch.Tensor:
-    "Per-token SFT loss, $-\\log \\pi_\\theta$ (nats), same shape as `token_logps`; RFT and SFT+ are this loss on other data."
+    """Per-token SFT loss, $-\\log \\pi_\\theta$ (nats), same shape as `token_logps`; RFT and SFT+ are this
+    loss on other data."""
     return -token_logps
 
 def dft(token_logps: torch.Tensor) -> torch.Tensor:
-    "Per-token DFT loss: the SFT loss scaled by the token's own probability, which is a constant for the gradient."
+    """Per-token DFT loss: the SFT loss scaled by the token's own probability, which is a constant for the
+    gradient."""
     return -token_logps.detach().exp() * token_logps
 
 # %% ../nbs/10_losses.ipynb #b601d4fb
@@ -39,22 +41,26 @@ def spot_bce(r_chosen: torch.Tensor, r_rejected: torch.Tensor) -> torch.Tensor:
     "Per-pair SPoT-BCE loss $-\\log\\sigma(r^+) - \\log\\sigma(-r^-)$."
     return -F.logsigmoid(r_chosen) - F.logsigmoid(-r_rejected)
 
-def spot_bco(r_chosen: torch.Tensor, r_rejected: torch.Tensor, delta: "float | torch.Tensor" = 0.) -> torch.Tensor:
-    "Per-pair SPoT-BCO loss $-\\log\\sigma(r^+ - \\delta) - \\log\\sigma(-(r^- - \\delta))$; `delta` is a constant for the gradient."
+def spot_bco(r_chosen: torch.Tensor, r_rejected: torch.Tensor,
+             delta: "float | torch.Tensor" = 0.) -> torch.Tensor:
+    """Per-pair SPoT-BCO loss $-\\log\\sigma(r^+ - \\delta) - \\log\\sigma(-(r^- - \\delta))$; `delta` is a
+    constant for the gradient."""
     if isinstance(delta, torch.Tensor): delta = delta.detach()
     return -F.logsigmoid(r_chosen - delta) - F.logsigmoid(delta - r_rejected)
 
 # %% ../nbs/10_losses.ipynb #afc14803
 def tether(reward: torch.Tensor, delta: float = 0.) -> torch.Tensor:
-    "$\\lambda = 1 - \\sigma(r - \\delta)$: the share of the full gradient that a chosen response at reward `r` still gets."
+    """$\\lambda = 1 - \\sigma(r - \\delta)$: the share of the full gradient that a chosen response at reward
+    `r` still gets."""
     return torch.sigmoid(delta - reward)
 
 # %% ../nbs/10_losses.ipynb #37bae7ad
 class RewardShift:
     """δ, the exponential moving average of $(\\overline{r^+} + \\overline{r^-})/2$ over optimizer steps.
 
-    The value used in step t is the average over the steps before t. It starts at 0, the exact mean reward while the policy
-    equals the reference. `decay=1` keeps it there; `floor` bounds the value used from below."""
+    The value used in step t is the average over the steps before t. It starts at 0, the exact mean reward
+    while the policy equals the reference. `decay=1` keeps it there; `floor` bounds the value used from
+    below."""
     def __init__(self, decay: float = 0.9, floor: "float | None" = None, start: float = 0.):
         if not 0 <= decay <= 1: raise SpotError(f"delta_decay must lie in [0, 1], not {decay}")
         self.decay, self.floor, self.mean = decay, floor, float(start)
@@ -73,7 +79,8 @@ class RewardShift:
 class CumulativeShift(RewardShift):
     """δ as in TRL 0.20's `bco_pair`: the mean over all micro-batches so far, the current one included.
 
-    `take_in(mean)` counts a micro-batch's mean reward (chosen and rejected together, all ranks) before its loss is computed."""
+    `take_in(mean)` counts a micro-batch's mean reward (chosen and rejected together, all ranks) before its
+    loss is computed."""
     def __init__(self, floor: "float | None" = None):
         super().__init__(0., floor)
         self.count = 0
@@ -97,8 +104,9 @@ def apo_down(r_chosen: torch.Tensor, r_rejected: torch.Tensor) -> torch.Tensor:
 class Tokens:
     """The response tokens that a token loss may read, all `[T]`, in nats.
 
-    `logps` of the policy, `ref` of the reference; `owner` numbers the response of each token from 0; `entropy` (of the
-    policy's 20 likeliest tokens) and `kl` (of the reference from the policy, over the vocabulary) where an objective needs them."""
+    `logps` of the policy, `ref` of the reference; `owner` numbers the response of each token from 0;
+    `entropy` (of the policy's 20 likeliest tokens) and `kl` (of the reference from the policy, over the
+    vocabulary) where an objective needs them."""
     logps: torch.Tensor
     ref: "torch.Tensor | None" = None
     owner: "torch.Tensor | None" = None
@@ -112,13 +120,16 @@ class Tokens:
 
 # %% ../nbs/10_losses.ipynb #0534dff9
 def psft(tokens: Tokens, clip: float = 0.2) -> torch.Tensor:
-    "Per-token PSFT loss $-\\min(\\rho_t, 1 + \\epsilon)$: PPO's clipped objective with advantage 1 and the reference as the old policy."
+    """Per-token PSFT loss $-\\min(\\rho_t, 1 + \\epsilon)$: PPO's clipped objective with advantage 1 and the
+    reference as the old policy."""
     return -tokens.log_ratio.exp().clamp(max=1 + clip)
 
 def iw_sft(tokens: Tokens, temperature: float = 2., limit: float = 16.) -> torch.Tensor:
-    """Per-token iw-SFT loss: SFT, each response weighted by $e^{\\tau m}$, at most `limit`, a constant for the gradient.
+    """Per-token iw-SFT loss: SFT, each response weighted by $e^{\\tau m}$, at most `limit`, a constant for
+    the gradient.
 
-    $m$ is the response's mean log-ratio to the reference, so a response that the policy has moved towards counts for more."""
+    $m$ is the response's mean log-ratio to the reference, so a response that the policy has moved towards
+    counts for more."""
     ratio = tokens.log_ratio.detach()
     n = int(tokens.owner.max()) + 1
     sums = ratio.new_zeros(n).index_add(0, tokens.owner, ratio)
@@ -126,41 +137,49 @@ def iw_sft(tokens: Tokens, temperature: float = 2., limit: float = 16.) -> torch
     return -(temperature * sums / counts).exp().clamp(max=limit)[tokens.owner] * tokens.logps
 
 def stm(tokens: Tokens, perplexity: float = 2.5) -> torch.Tensor:
-    "Per-token STM loss: SFT without the tokens whose perplexity under the reference, $1/\\pi_{\\rm ref}$, exceeds `perplexity`."
+    """Per-token STM loss: SFT without the tokens whose perplexity under the reference, $1/\\pi_{\\rm ref}$,
+    exceeds `perplexity`."""
     return -tokens.logps * (tokens.ref >= -math.log(perplexity)).to(tokens.logps.dtype)
 
 def eaft(tokens: Tokens, k: int = 20) -> torch.Tensor:
-    "Per-token EAFT loss: SFT gated by the entropy of the policy's `k` likeliest tokens as a share of $\\ln k$, a constant for the gradient."
+    """Per-token EAFT loss: SFT gated by the entropy of the policy's `k` likeliest tokens as a share of $\\ln
+    k$, a constant for the gradient."""
     return -(tokens.entropy.detach() / math.log(k)).clamp(0, 1) * tokens.logps
 
 # %% ../nbs/10_losses.ipynb #8eaa542f
 def sft_kl(tokens: Tokens, weight: float = 0.1) -> torch.Tensor:
     """Per-token SFT loss plus `weight` times $\\rho_t - 1 - \\log\\rho_t$.
 
-    The penalty is never negative, 0 where policy and reference agree, and on tokens drawn from the reference its mean
-    is $\\mathrm{KL}(\\pi_{\\rm ref}\\Vert\\pi_\\theta)$. It costs nothing: the log-probs are there."""
+    The penalty is never negative, 0 where policy and reference agree, and on tokens drawn from the
+    reference its mean is $\\mathrm{KL}(\\pi_{\\rm ref}\\Vert\\pi_\\theta)$. It costs nothing: the
+    log-probs are there."""
     x = tokens.log_ratio
     return -tokens.logps + weight * (x.exp() - 1 - x)
 
 def asft(tokens: Tokens, weight: float = 0.1) -> torch.Tensor:
-    "Per-token ASFT loss: DFT plus `weight` times $\\mathrm{KL}(\\pi_{\\rm ref}\\Vert\\pi_\\theta)$ over the vocabulary at that token."
+    """Per-token ASFT loss: DFT plus `weight` times $\\mathrm{KL}(\\pi_{\\rm ref}\\Vert\\pi_\\theta)$ over the
+    vocabulary at that token."""
     return dft(tokens.logps) + weight * tokens.kl
 
 # %% ../nbs/10_losses.ipynb #48729d96
 REWARD_TOKENS = ("all", "after_edit", "edited")
 
-def token_masks(chosen: "list[int]", rejected: "list[int]", which: str = "all") -> "tuple[list[bool], list[bool]]":
-    """Which tokens of a pair count, `(chosen, rejected)`, by `which`: `all`, `after_edit` (from the first difference on) or `edited`.
+def token_masks(chosen: "list[int]", rejected: "list[int]",
+                which: str = "all") -> "tuple[list[bool], list[bool]]":
+    """Which tokens of a pair count, `(chosen, rejected)`, by `which`: `all`, `after_edit` (from the first
+    difference on) or `edited`.
 
-    Tokens that only one side has (an insertion) leave nothing edited on the other; then the other side's next token counts,
-    since it is where the two part. Raises `SpotError` for another name."""
-    if which not in REWARD_TOKENS: raise SpotError(f"reward_tokens must be one of {', '.join(REWARD_TOKENS)}, not {which!r}")
+    Tokens that only one side has (an insertion) leave nothing edited on the other; then the other side's next
+    token counts, since it is where the two part. Raises `SpotError` for another name."""
+    if which not in REWARD_TOKENS:
+        raise SpotError(f"reward_tokens must be one of {', '.join(REWARD_TOKENS)}, not {which!r}")
     if which == "all": return [True] * len(chosen), [True] * len(rejected)
     from spot_nb.diff import edit_spans
     spans = [s for s in edit_spans(rejected, chosen) if s[0] != "equal"]
     def mask(n, bounds):
         first = min(b[0] for b in bounds)
-        inside = lambda i: i >= first if which == "after_edit" else any(a <= i < max(b, a + 1) for a, b in bounds)
+        inside = lambda i: i >= first if which == "after_edit" else any(a <= i < max(b, a + 1) for a,
+                                                                        b in bounds)
         marked = [inside(i) for i in range(n)]
         return marked if any(marked) else [i == n - 1 for i in range(n)]
     if not spans: return [False] * len(chosen), [False] * len(rejected)
@@ -172,7 +191,8 @@ class Objective:
     """A named objective: what it reads, and its loss.
 
     `pairs`: whether it needs rejected responses. `tokens(Tokens)`: its per-token loss on chosen responses.
-    `rewards(r_chosen, r_rejected, delta)`: its per-response or per-pair loss. `reads`: what `Tokens` must hold beside `logps`."""
+    `rewards(r_chosen, r_rejected, delta)`: its per-response or per-pair loss. `reads`: what `Tokens` must
+    hold beside `logps`."""
     name: str
     pairs: bool
     tokens: "Callable | None"
@@ -202,7 +222,8 @@ OBJECTIVES = {o.name: o for o in [
 
 # %% ../nbs/10_losses.ipynb #5ef1d47f
 def objective(name: str) -> Objective:
-    "The objective called `name`; `SPoT-BCO`, `SFT+`, `DPO+SFT` and like spellings are understood. Raises `SpotError` otherwise."
+    """The objective called `name`; `SPoT-BCO`, `SFT+`, `DPO+SFT` and like spellings are understood. Raises
+    `SpotError` otherwise."""
     key = name.lower().strip().replace("-", "_").replace("+", "_plus_").strip("_").replace("__", "_")
     key = {"dpo_plus_sft": "dpo_sft", "bco": "spot_bco", "bce": "spot_bce", "spot": "spot_bco",
            "sft_plus_kl": "sft_kl"}.get(key, key)

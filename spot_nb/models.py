@@ -99,8 +99,8 @@ def adapter_of(name: "str | Path") -> "dict | None":
     return json.loads((folder/"adapter_config.json").read_text(encoding="utf-8"))
 
 def _base_of(name: "str | Path", adapter: dict) -> str:
-    """The base model that adapters belong to.
-    Raises `SpotError` when their configuration names none, or a folder that is gone."""
+    """The base model that adapters belong to. Raises `SpotError` when their configuration names none, or a
+    folder that is gone."""
     base = adapter.get("base_model_name_or_path")
     if not base:
         raise SpotError(f"{name} holds adapters that do not name their base model: add "
@@ -114,7 +114,8 @@ def _base_of(name: "str | Path", adapter: dict) -> str:
 def _tokenizer_place(name: "str | Path") -> "str | Path":
     "Where the tokenizer lies: with the adapters where they have one, else with their base."
     adapter = adapter_of(name)
-    return _base_of(name, adapter) if adapter and not (Path(str(name)).expanduser()/"tokenizer_config.json").is_file() else name
+    return (_base_of(name, adapter) if adapter
+            and not (Path(str(name)).expanduser()/"tokenizer_config.json").is_file() else name)
 
 def _merged(base, name: "str | Path"):
     "`base` with the adapters of the folder `name` merged into its weights."
@@ -245,10 +246,9 @@ def render_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool 
                   tools: "list[dict] | None" = None, **options) -> str:
     """The text before the assistant's answer, by the tokenizer's chat template.
 
-    `tools` (JSON schemas) and `options` are handed to the template. A prompt that ends with an assistant
-    turn is left open there.
-    Raises `SpotError` when the tokenizer has no chat template, or the template refuses or ignores a part of
-    the prompt."""
+    `tools` (JSON schemas) and `options` are handed to the template. A prompt that ends with an assistant turn
+    is left open there. Raises `SpotError` when the tokenizer has no chat template, or the template refuses or
+    ignores a part of the prompt."""
     if not tokenizer.chat_template:
         raise SpotError(f"{getattr(tokenizer, 'name_or_path', 'this tokenizer')!r} has no chat template: use "
                         f"an instruction-tuned model, or pass --chat_template FILE")
@@ -261,8 +261,8 @@ def render_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool 
     return text
 
 def encode_text(tokenizer, text: str) -> "list[int]":
-    """Token ids of `text` as it stands, with no special tokens added.
-    A lone surrogate, which UTF-8 cannot hold, counts as `\\ufffd`."""
+    """Token ids of `text` as it stands, with no special tokens added. A lone surrogate, which UTF-8 cannot
+    hold, counts as `\\ufffd`."""
     return tokenizer(clean_text(text), add_special_tokens=False)["input_ids"]
 
 def encode_prompt(tokenizer, prompt: "str | list[dict]", enable_thinking: "bool | None" = None,
@@ -277,8 +277,7 @@ def render_record(tokenizer, record: dict, enable_thinking: "bool | None" = None
     that was recorded.
 
     `enable_thinking`: a mode set by hand; without one, the recorded mode, else off. Raises `SpotError`
-    starting with `where` when
-    it contradicts the recorded one, or as `render_prompt` does."""
+    starting with `where` when it contradicts the recorded one, or as `render_prompt` does."""
     options, tools = template_options(record, where), tools_of(record, where)
     recorded, switch = "enable_thinking" in options, has_thinking_switch(tokenizer)
     was = options.pop("enable_thinking", None)

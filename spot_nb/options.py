@@ -177,10 +177,12 @@ def read_yaml(path: "str | Path") -> dict:
     return values
 
 # %% ../nbs/00a_options.ipynb #a618bfca
-ELSEWHERE = {                                                # flags of the paper's scripts, and what to type here
+# Flags of the paper's scripts, and what to type here.
+ELSEWHERE = {
     ("spot rectify", "--direct"): "write --mode direct",
-    ("spot rectify", "--correct-output"): "a student's own responses are corrected by default; write --mode with_answer "
-                                          "for the gold answer in view, and name the file of corrections with --output",
+    ("spot rectify", "--correct-output"): "a student's own responses are corrected by default; write --mode "
+                                          "with_answer for the gold answer in view, and name the file of "
+                                          "corrections with --output",
     ("spot rectify", "--filter-only"): "filtering is a command of its own: "
                                        "spot filter CORRECTIONS.jsonl --model M --gamma 0.6"}
 
@@ -252,7 +254,8 @@ def add_sampling(p: Parser) -> None:
     p.add("top_p", type=float, help="nucleus (default: the task's, else 0.8)")
     p.add("top_k", type=int, help="0 is off (default: the task's, else 0)")
     p.add("max_tokens", type=int, help="longest response (default: the task's, else 32768)")
-    p.add("repetition_penalty", type=float, help="above 1: tokens seen before are less likely (default: 1, off)")
+    p.add("repetition_penalty", type=float,
+          help="above 1: tokens seen before are less likely (default: 1, off)")
     p.add("seed", type=int, default=0, help="-1 draws a fresh one")
     p.add("enable_thinking", action="store_true", help="thinking mode of hybrid models")
     p.add("disable_thinking", action="store_true",

@@ -25,31 +25,39 @@ from .tasks import Task, find_task, load_module
 # %% ../nbs/06_oracle.ipynb #b09f0b85
 START, END = "[[CORRECTED RESPONSE]]", "[[END OF RESPONSE]]"
 
-_TASK = """You are given a problem and a student's response that ends in a wrong final answer. Produce the response this same \
+_TASK = """You are given a problem and a student's response that ends in a wrong final answer. Produce the \
+response this same \
 student would have written without the mistake.
 
 How to work:
 1. Read the response line by line and find the first step that is wrong.
 2. Copy everything before that step exactly as it is, character for character.
 3. Repair the step, and after it change only what no longer follows. Text that is still right stays as it is.
-4. Keep the student's voice: the same vocabulary, notation, layout, level of detail and habits. Do not polish, shorten, \
+4. Keep the student's voice: the same vocabulary, notation, layout, level of detail and habits. Do not \
+polish, shorten, \
 reorder or explain better.
-5. If the response breaks off or repeats itself, continue from the last sound step in the same style and bring it to an end.
+5. If the response breaks off or repeats itself, continue from the last sound step in the same style and \
+bring it to an end.
 6. The steps must lead to the final answer. Never put a right answer below wrong steps.
-7. The result is an answer to the problem. It does not mention a mistake, a correction, a student{or_key} or these instructions.
+7. The result is an answer to the problem. It does not mention a mistake, a correction, a student{or_key} or \
+these instructions.
 """
 
-_OUTPUT = """You are given a problem and a student's response that is wrong. Produce the response this same student would have \
+_OUTPUT = """You are given a problem and a student's response that is wrong. Produce the response this same \
+student would have \
 written without the mistake.
 
 How to work:
 1. Read the response from its start and find the first place that is wrong.
 2. Copy everything before that place exactly as it is, character for character.
 3. Repair it, and after it change only what no longer fits. Text that is right stays as it is.
-4. Keep the student's voice: the same wording, names, order, layout, level of detail and habits. Do not polish, shorten, \
+4. Keep the student's voice: the same wording, names, order, layout, level of detail and habits. Do not \
+polish, shorten, \
 reorder or explain better.
-5. If the response breaks off or repeats itself, continue from the last sound place in the same style and bring it to an end.
-6. The result is a response to the problem. It does not mention a mistake, a correction, a student{or_key} or these instructions.
+5. If the response breaks off or repeats itself, continue from the last sound place in the same style and \
+bring it to an end.
+6. The result is a response to the problem. It does not mention a mistake, a correction, a student{or_key} \
+or these instructions.
 """
 
 # %% ../nbs/06_oracle.ipynb #cace2759
@@ -63,7 +71,8 @@ _SHOWN = """
 
 _FORMAT = """
 ### Output
-Write the corrected response, complete from its first to its last line, between these two markers, each on a line of its own:
+Write the corrected response, complete from its first to its last line, between these two markers, each on a \
+line of its own:
 {start}
 (the corrected response)
 {end}
@@ -73,7 +82,8 @@ _KEY_STEPS = """
 ### {reference}
 {answer}
 
-The steps have to reach this answer by sound reasoning; where the reference is written in another but equivalent form, \
+The steps have to reach this answer by sound reasoning; where the reference is written in another but \
+equivalent form, \
 keep the student's form.
 """
 
@@ -84,7 +94,8 @@ _KEY_OUTPUT = """
 The response has to agree with this; where the same thing can be written in another way, keep the student's.
 """
 
-_SHORT = """The response below {wrong}. Fix it with as few changes as possible: copy what is right word for word, change only \
+_SHORT = """The response below {wrong}. Fix it with as few changes as possible: copy what is right word for \
+word, change only \
 {places}, and keep the student's style. {format}
 """ + _SHOWN + """
 Put the full fixed response between a line {start} and a line {end}.
@@ -183,8 +194,7 @@ def build_messages(record: dict, mode: str = "without_answer", failed: "Iterable
     `task`.
 
     `failed`: `(reply, why)` of earlier tries, shown so that the next one differs. Without `with_answer` the
-    reason never
-    tells the ground truth. Raises `SpotError` when `with_answer` has no answer to show."""
+    reason never tells the ground truth. Raises `SpotError` when `with_answer` has no answer to show."""
     if check_mode(mode) == "with_answer" and record.get("answer") in (None, ""):
         raise SpotError(f"record {record.get('id')!r} has no `answer`: add it, or use --mode without_answer")
     messages = [{"role": "user", "content": _filled(find_task(task), mode, record)}]
@@ -196,7 +206,8 @@ def build_messages(record: dict, mode: str = "without_answer", failed: "Iterable
 # %% ../nbs/06_oracle.ipynb #9976c96f
 @dataclass
 class Reply:
-    "What an Oracle said. `finish`: `stop`, `length`, `blocked` (a safety or policy block) or `empty`. `usage` counts tokens."
+    """What an Oracle said. `finish`: `stop`, `length`, `blocked` (a safety or policy block) or `empty`.
+    `usage` counts tokens."""
     text: str = ""
     thoughts: str = ""
     finish: str = "stop"
@@ -213,11 +224,13 @@ _THINK = re.compile("|".join(f"{re.escape(a)}.*?{re.escape(b)}" for a, b in THIN
 _OPEN_THINK = re.compile(r"\A\s*(?:" + "|".join(re.escape(a) for a, _ in THINKING) + ")", re.I)
 _CLOSE_THINK = re.compile(r"\A.*(?:" + "|".join(re.escape(b) for _, b in THINKING) + ")", re.S | re.I)
 _FENCE = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(.*?)\n?\s*\1\s*\Z", re.S)
-_REFUSAL = re.compile(r"(?i)\b(?:I(?:'m| am) (?:sorry|unable|not able)|I (?:can(?:no|')t|won't|will not)|as an AI|unable to (?:help|assist|comply))")
+_REFUSAL = re.compile(r"(?i)\b(?:I(?:'m| am) (?:sorry|unable|not able)|I (?:can(?:no|')t|won't|will not)|as "
+                      r"an AI|unable to (?:help|assist|comply))")
 
 def _marker(text: str) -> "re.Pattern":
     words = r"[\s_-]*".join(map(re.escape, text.strip("[]").split()))
-    return re.compile(rf"(?im)^[ \t>]*[*_#`]*[ \t]*[\[<]{{1,3}}\s*{words}\s*[\]>]{{1,3}}[ \t]*[*_`:]*[ \t]*\n?|[\[<]{{2,3}}\s*{words}\s*[\]>]{{2,3}}\n?")
+    return re.compile(rf"(?im)^[ \t>]*[*_#`]*[ \t]*[\[<]{{1,3}}\s*{words}\s*[\]>]{{1,3}}[ \t]*[*_`:]*[ "
+                      rf"\t]*\n?|[\[<]{{2,3}}\s*{words}\s*[\]>]{{2,3}}\n?")
 _START, _END = _marker(START), _marker(END)
 
 def _unfence(text: str) -> str:
@@ -231,17 +244,19 @@ def _thoughtless(text: str) -> str:
 
 # %% ../nbs/06_oracle.ipynb #469c5cee
 def parse_reply(reply: "Reply | str", mode: str = "without_answer", fenced: bool = False) -> Parsed:
-    """The corrected response inside a reply. A code fence around all of it goes, unless the student's own response is `fenced`.
+    """The corrected response inside a reply. A code fence around all of it goes, unless the student's own
+    response is `fenced`.
 
-    `how`: `markers`, `no end marker` (the reply ended by itself), `whole reply` (direct mode); without a text `truncated`,
-    `refused`, `blocked`, `empty` or `no markers`. The last start marker counts: models quote the instructions first."""
+    `how`: `markers`, `no end marker` (the reply ended by itself), `whole reply` (direct mode); without a text
+    `truncated`, `refused`, `blocked`, `empty` or `no markers`. The last start marker counts: models quote the
+    instructions first."""
     if isinstance(reply, str): reply = Reply(reply)
     if reply.finish == "blocked": return Parsed(None, "blocked")
     cut = reply.finish == "length"
     raw, last = reply.text or "", None
     for last in _START.finditer(raw): pass
     at = last.start() if last and mode != "direct" else len(raw)
-    head = _thoughtless(raw[:at])                            # a `<think>` after the marker is the student's own
+    head = _thoughtless(raw[:at])  # a `<think>` after the marker is the student's own
     text = _thoughtless(raw) if _OPEN_THINK.match(head) else head + raw[at:]
     if _OPEN_THINK.match(text): return Parsed(None, "truncated" if cut else "no markers")
     if not text.strip(): return Parsed(None, "truncated" if cut else "empty")
@@ -255,27 +270,29 @@ def parse_reply(reply: "Reply | str", mode: str = "without_answer", fenced: bool
         body = text[s.end():e.start() if e else len(text)]
         if not e:
             if cut: return Parsed(None, "truncated")
-            body = re.sub(r"\n\s*(`{3,}|~{3,})\s*\Z", "", body) if text[:s.start()].rstrip().split("\n")[-1].startswith(("```", "~~~")) else body
+            body = (re.sub(r"\n\s*(`{3,}|~{3,})\s*\Z", "", body)
+                    if text[:s.start()].rstrip().split("\n")[-1].startswith(("```", "~~~")) else body)
         body = (body if fenced else _unfence(body)).strip("\n").rstrip()
-        if body.strip() and body.strip() != "(the corrected response)": return Parsed(body, "markers" if e else "no end marker")
+        if body.strip() and body.strip() != "(the corrected response)":
+            return Parsed(body, "markers" if e else "no end marker")
     if cut: return Parsed(None, "truncated")
     if starts: return Parsed(None, "empty")
     return Parsed(None, "refused" if len(text) < 600 and _REFUSAL.search(text) else "no markers")
 
 # %% ../nbs/06_oracle.ipynb #77b12240
-PRICES = {
-    "gemini-2.5-pro": dict(input=1.25, output=10.0, cached=0.125, long_over=200_000, long_input=2.5, long_output=15.0, long_cached=0.25),
-    "gemini-2.5-flash": dict(input=0.30, output=2.50, cached=0.03),
-    "gemini-2.5-flash-lite": dict(input=0.10, output=0.40, cached=0.01),
-    "gpt-5": dict(input=1.25, output=10.0, cached=0.125),
-    "gpt-5-mini": dict(input=0.25, output=2.0, cached=0.025),
-    "gpt-4.1": dict(input=2.0, output=8.0, cached=0.50),
-    "gpt-4.1-mini": dict(input=0.40, output=1.60, cached=0.10),
-}
+PRICES = {"gemini-2.5-pro": dict(input=1.25, output=10.0, cached=0.125, long_over=200_000, long_input=2.5,
+                                 long_output=15.0, long_cached=0.25),
+          "gemini-2.5-flash": dict(input=0.30, output=2.50, cached=0.03),
+          "gemini-2.5-flash-lite": dict(input=0.10, output=0.40, cached=0.01),
+          "gpt-5": dict(input=1.25, output=10.0, cached=0.125),
+          "gpt-5-mini": dict(input=0.25, output=2.0, cached=0.025),
+          "gpt-4.1": dict(input=2.0, output=8.0, cached=0.50),
+          "gpt-4.1-mini": dict(input=0.40, output=1.60, cached=0.10),}
 BATCH_DISCOUNT = 0.5
 
 def load_prices(spec: "str | dict | None") -> dict:
-    """The price table, with `spec` on top: a dict `{model: {input, output, ...}}`, a JSON file of that shape, or `IN,OUT` for any model.
+    """The price table, with `spec` on top: a dict `{model: {input, output, ...}}`, a JSON file of that shape,
+    or `IN,OUT` for any model.
 
     Raises `SpotError` for a negative price or another shape."""
     if not spec: return dict(PRICES)
@@ -285,13 +302,17 @@ def load_prices(spec: "str | dict | None") -> dict:
         else:
             from spot_nb.records import read_json
             spec = read_json(spec)
-    ok = isinstance(spec, dict) and all(isinstance(p, dict) and {"input", "output"} <= set(p)
-                                        and all(isinstance(v, (int, float)) and v >= 0 for v in p.values()) for p in spec.values())
-    if not ok: raise SpotError("prices must look like {\"model\": {\"input\": 1.25, \"output\": 10}} (dollars per million tokens), or IN,OUT")
+    ok = (isinstance(spec, dict)
+          and all(isinstance(p, dict) and {"input", "output"} <= set(p)
+                  and all(isinstance(v, (int, float)) and v >= 0 for v in p.values()) for p in spec.values()))
+    if not ok:
+        raise SpotError("prices must look like {\"model\": {\"input\": 1.25, \"output\": 10}} (dollars per "
+                        "million tokens), or IN,OUT")
     return {**PRICES, **spec}
 
 def price_for(oracle: "Oracle", prices: "dict | None" = None) -> "dict | None":
-    """The price that a run books for `oracle`: an explicit one always counts; without one a local server or program is free.
+    """The price that a run books for `oracle`: an explicit one always counts; without one a local server or
+    program is free.
 
     None when the service is paid and its price is not known. `prices` is what `load_prices` returns."""
     given = {k: v for k, v in (prices or {}).items() if k not in PRICES or v != PRICES[k]}
@@ -305,13 +326,16 @@ def price_of(model: "str | None", prices: "dict | None" = None) -> "dict | None"
     name = str(model or "").removeprefix("models/").split("/")[-1]
     if "*" in prices: return prices["*"]
     if name in prices: return prices[name]
-    family = max((k for k in prices if re.match(re.escape(k) + r"-(?:preview|exp|latest|\d)", name)), key=len, default=None)
+    family = max((k for k in prices if re.match(re.escape(k) + r"-(?:preview|exp|latest|\d)", name)), key=len,
+                 default=None)
     return prices.get(family)
 
 def cost_usd(usage: dict, price: "dict | None", discount: float = 1.0) -> "float | None":
-    "Dollars for one call's token counts; cached input tokens are billed at the `cached` rate. None without a price."
+    """Dollars for one call's token counts; cached input tokens are billed at the `cached` rate. None without
+    a price."""
     if price is None: return None
-    n_in, n_out, cached = usage.get("input", 0), usage.get("output", 0), min(usage.get("cached", 0), usage.get("input", 0))
+    n_in, n_out, cached = usage.get("input", 0), usage.get("output", 0), min(usage.get("cached", 0),
+                                                                             usage.get("input", 0))
     long = "long_over" in price and n_in > price["long_over"]
     rate = lambda key, default=None: price.get(f"long_{key}" if long else key, default)
     fresh, out = rate("input", price["input"]), rate("output", price["output"])
@@ -319,7 +343,8 @@ def cost_usd(usage: dict, price: "dict | None", discount: float = 1.0) -> "float
 
 # %% ../nbs/06_oracle.ipynb #94b4948c
 class TryAgain(Exception):
-    "A call that may work later. `after`: seconds the server asked for; `throttled`: too many requests; `billed`: it may have been paid for."
+    """A call that may work later. `after`: seconds the server asked for; `throttled`: too many requests;
+    `billed`: it may have been paid for."""
     def __init__(self, why: str, after: "float | None" = None, throttled: bool = False, billed: bool = False):
         super().__init__(why)
         self.after, self.throttled, self.billed = after, throttled, billed
@@ -329,13 +354,15 @@ class BadCall(Exception):
 
 @dataclass
 class Job:
-    "One question to an Oracle: the sample record, the chat messages that ask, and a key that names this try of this record."
+    """One question to an Oracle: the sample record, the chat messages that ask, and a key that names this try
+    of this record."""
     key: str
     record: dict
     messages: "list[dict]"
 
 class Oracle:
-    "The interface. `kind` and `model` go into each record; `paid` says whether calls cost money; `discount` scales the price."
+    """The interface. `kind` and `model` go into each record; `paid` says whether calls cost money; `discount`
+    scales the price."""
     kind, model, paid, discount = "oracle", None, False, 1.0
     behind_network = False                                         # such calls can run while a GPU samples
     async def ask(self, job: Job) -> Reply:
@@ -355,11 +382,14 @@ def _last_line(e: BaseException) -> str:
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 class ProgramOracle(Oracle):
-    "A Python callable: `f(record) -> text` or `(text, dict)`, plain or async. None or an empty text is no correction."
+    """A Python callable: `f(record) -> text` or `(text, dict)`, plain or async. None or an empty text is no
+    correction."""
     kind = "program"
     def __init__(self, function: Callable, name: "str | None" = None, threads: int = 8):
-        if not callable(function): raise SpotError(f"a program Oracle needs a callable, not {type(function).__name__}")
-        self.function, self.model, self._threads, self._pool = function, name or getattr(function, "__name__", None), threads, None
+        if not callable(function):
+            raise SpotError(f"a program Oracle needs a callable, not {type(function).__name__}")
+        self.function, self.model, self._threads, self._pool = function, name or getattr(function, "__name__",
+                                                                                         None), threads, None
 
     async def ask(self, job: Job) -> Reply:
         try:
@@ -368,10 +398,12 @@ class ProgramOracle(Oracle):
                 self._pool = self._pool or ThreadPoolExecutor(self._threads, "oracle")
                 out = await asyncio.get_running_loop().run_in_executor(self._pool, self.function, job.record)
         except (SpotError, TryAgain, BadCall): raise
-        except Exception as e: raise BadCall(f"record {job.record.get('id')!r}: {type(e).__name__}: {e}{_last_line(e)}") from e
+        except Exception as e:
+            raise BadCall(f"record {job.record.get('id')!r}: {type(e).__name__}: {e}{_last_line(e)}") from e
         text, info = out if isinstance(out, tuple) else (out, {})
         if text is not None and not isinstance(text, str):
-            raise SpotError(f"the program {self.model!r} returned {type(text).__name__}, not text, for record {job.record.get('id')!r}")
+            raise SpotError(f"the program {self.model!r} returned {type(text).__name__}, not text, for "
+                            f"record {job.record.get('id')!r}")
         return Reply(f"{START}\n{text}\n{END}" if text else "", info=dict(info))
 
     async def aclose(self):
@@ -397,58 +429,74 @@ def retry_after(headers: Any, body: Any = None) -> "float | None":
                 from email.utils import parsedate_to_datetime
                 return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError): pass
-    m = re.search(r"retryDelay['\"]?\s*:\s*['\"]([\d.]+)s", json.dumps(body, default=str) if body is not None else "")
+    m = re.search(r"retryDelay['\"]?\s*:\s*['\"]([\d.]+)s",
+                  json.dumps(body, default=str) if body is not None else "")
     return float(m[1]) if m else None
 
-def sort_error(code: "int | None", body: Any, headers: Any, what: str, key: "str | None", key_name: str, model: str) -> Exception:
-    "The exception to raise for an HTTP error of service `what`: `TryAgain`, `BadCall`, or a `SpotError` that nothing can get round."
+def sort_error(code: "int | None", body: Any, headers: Any, what: str, key: "str | None", key_name: str,
+               model: str) -> Exception:
+    """The exception to raise for an HTTP error of service `what`: `TryAgain`, `BadCall`, or a `SpotError`
+    that nothing can get round."""
     text = body if isinstance(body, str) else json.dumps(body, default=str)
     m = re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', text or "")
     short = " ".join(scrub(m[1] if m else text, key).split())[:200]
     if code == 401 or code == 403 or (code == 400 and re.search(r"(?i)api.?key", text)):
-        return SpotError(f"{what} refuses the key ({code}: {short}): put a valid key with access to {model} in {key_name}")
-    if code == 404: return SpotError(f"{what} knows no model {model!r} (404: {short}): check --model and --base_url")
+        return SpotError(f"{what} refuses the key ({code}: {short}): put a valid key with access to {model} "
+                         f"in {key_name}")
+    if code == 404:
+        return SpotError(f"{what} knows no model {model!r} (404: {short}): check --model and --base_url")
     if code == 402 or (code == 429 and re.search(r"insufficient_quota|PerDay|billing_hard_limit", text)):
-        return SpotError(f"{what}: the quota of this key is used up ({code}: {short}): raise it or wait for its reset; the same command goes on from here")
+        return SpotError(f"{what}: the quota of this key is used up ({code}: {short}): raise it or wait for "
+                         "its reset; the same command goes on from here")
     if code == 429: return TryAgain(f"429 {short}", retry_after(headers, body), throttled=True)
-    if code in (408, 409, 425) or (code or 500) >= 500: return TryAgain(f"{code} {short}", retry_after(headers, body), throttled=code == 503)
+    if code in (408, 409, 425) or (code or 500) >= 500:
+        return TryAgain(f"{code} {short}", retry_after(headers, body), throttled=code == 503)
     return BadCall(f"{code} {short}")
 
 def need_key(names: "tuple[str, ...]", what: str) -> "tuple[str, str]":
-    "(key, name of its variable): the first of the environment variables that is set. Raises `SpotError` naming them if none is."
+    """(key, name of its variable): the first of the environment variables that is set. Raises `SpotError`
+    naming them if none is."""
     for name in names:
         key = os.environ.get(name, "").strip()
         if key: return key, name
-    raise SpotError(f"{what} needs a key: set the environment variable {' or '.join(names)} (keys are read from nowhere else)")
+    raise SpotError(f"{what} needs a key: set the environment variable {' or '.join(names)} (keys are read "
+                    "from nowhere else)")
 
 # %% ../nbs/06_oracle.ipynb #49308514
 def gemini_config(thinking_budget: "int | None", max_tokens: int, temperature: "float | None") -> dict:
     "Keywords of `GenerateContentConfig`: thoughts are asked for, and kept apart from the answer."
-    thinking = {"include_thoughts": True, **({} if thinking_budget is None else {"thinking_budget": thinking_budget})}
+    thinking = {"include_thoughts": True,
+                **({} if thinking_budget is None else {"thinking_budget": thinking_budget})}
     out = {"max_output_tokens": max_tokens, "thinking_config": thinking}
     if thinking_budget == 0: out["thinking_config"] = {"thinking_budget": 0}
     return out if temperature is None else {**out, "temperature": temperature}
 
 def gemini_contents(messages: "list[dict]") -> "list[dict]":
     "Chat messages in Gemini's form."
-    return [{"role": "model" if m["role"] == "assistant" else "user", "parts": [{"text": m["content"]}]} for m in messages]
+    return [{"role": "model" if m["role"] == "assistant" else "user", "parts": [{"text": m["content"]}]}
+            for m in messages]
 
 def gemini_reply(response: Any) -> Reply:
-    "A `Reply` from a `GenerateContentResponse`. Blocks and empty candidate lists become `finish`; thoughts are told from text by their part."
+    """A `Reply` from a `GenerateContentResponse`. Blocks and empty candidate lists become `finish`; thoughts
+    are told from text by their part."""
     u = response.usage_metadata
     n = lambda name: (getattr(u, name, None) or 0) if u else 0
-    usage = {"input": n("prompt_token_count"), "output": n("candidates_token_count") + n("thoughts_token_count"),
+    usage = {"input": n("prompt_token_count"),
+             "output": n("candidates_token_count") + n("thoughts_token_count"),
              "thoughts": n("thoughts_token_count"), "cached": n("cached_content_token_count")}
     info = {"version": response.model_version} if response.model_version else {}
     block = getattr(response.prompt_feedback, "block_reason", None) if response.prompt_feedback else None
-    if block: return Reply(finish="blocked", usage=usage, info={**info, "block": str(getattr(block, "value", block))})
+    if block:
+        return Reply(finish="blocked", usage=usage,
+                     info={**info, "block": str(getattr(block, "value", block))})
     if not response.candidates: return Reply(finish="empty", usage=usage, info=info)
     c = response.candidates[0]
     parts = (c.content.parts if c.content else None) or []
     text = "".join(p.text or "" for p in parts if not p.thought)
     thoughts = "".join(p.text or "" for p in parts if p.thought)
     reason = str(getattr(c.finish_reason, "value", c.finish_reason) or "STOP").upper()
-    finish = {"STOP": "stop", "FINISH_REASON_UNSPECIFIED": "stop", "MAX_TOKENS": "length"}.get(reason, "blocked")
+    finish = {"STOP": "stop", "FINISH_REASON_UNSPECIFIED": "stop", "MAX_TOKENS": "length"}.get(reason,
+                                                                                               "blocked")
     if finish != "stop": info["finish_reason"] = reason
     return Reply(text, thoughts, "empty" if finish == "stop" and not text.strip() else finish, usage, info)
 
@@ -456,11 +504,13 @@ def gemini_reply(response: Any) -> Reply:
 class GeminiOracle(Oracle):
     """Gemini through `google-genai`. The key comes from `GEMINI_API_KEY` or `GOOGLE_API_KEY`.
 
-    `thinking_budget`: most tokens of thought, None for the model's own choice. `max_tokens` bounds thoughts and answer
-    together. `timeout` in seconds. `base_url` points the client elsewhere (a proxy, a test server)."""
+    `thinking_budget`: most tokens of thought, None for the model's own choice. `max_tokens` bounds thoughts
+    and answer together. `timeout` in seconds. `base_url` points the client elsewhere (a proxy, a test
+    server)."""
     kind, paid, behind_network = "gemini", True, True
-    def __init__(self, model: str = "gemini-2.5-pro", thinking_budget: "int | None" = 16384, max_tokens: int = 65536,
-                 temperature: "float | None" = None, base_url: "str | None" = None, timeout: float = 600.0):
+    def __init__(self, model: str = "gemini-2.5-pro", thinking_budget: "int | None" = 16384,
+                 max_tokens: int = 65536, temperature: "float | None" = None, base_url: "str | None" = None,
+                 timeout: float = 600.0):
         self._key, self._key_name = need_key(("GEMINI_API_KEY", "GOOGLE_API_KEY"), "Gemini")
         need("google.genai", "gemini", "the Gemini Oracle")
         self.model, self.base_url, self.timeout = model, base_url, timeout
@@ -477,22 +527,29 @@ class GeminiOracle(Oracle):
             logging.getLogger("google_genai").setLevel(logging.ERROR)
             http = dict(timeout=int(self.timeout*1000), retry_options=types.HttpRetryOptions(attempts=1))
             if self.base_url: http["base_url"] = self.base_url
-            if importlib.util.find_spec("aiohttp") is None:               # without aiohttp the transport allows 100 connections
+            # without aiohttp the transport allows 100 connections
+            if importlib.util.find_spec("aiohttp") is None:
                 hx = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
-                http["async_client_args"] = {"limits": hx.Limits(max_connections=None, max_keepalive_connections=None)}
-            self._client = genai.Client(api_key=self._key, vertexai=False, http_options=types.HttpOptions(**http))
+                http["async_client_args"] = {"limits": hx.Limits(max_connections=None,
+                                                                 max_keepalive_connections=None)}
+            self._client = genai.Client(api_key=self._key, vertexai=False,
+                                        http_options=types.HttpOptions(**http))
             self._config = types.GenerateContentConfig(**gemini_config(*self._options))
         return self._client
 
     def _sorted(self, e: Exception) -> Exception:
         from google.genai import errors
         if isinstance(e, errors.APIError):
-            return sort_error(e.code, e.details, getattr(e.response, "headers", None), "Gemini", self._key, self._key_name, self.model)
+            return sort_error(e.code, e.details, getattr(e.response, "headers", None), "Gemini", self._key,
+                              self._key_name, self.model)
         return TryAgain(scrub(f"{type(e).__name__}: {e}", self._key)[:200], billed=True)
 
     async def ask(self, job: Job) -> Reply:
         client = self._connect()
-        try: response = await client.aio.models.generate_content(model=self.model, contents=gemini_contents(job.messages), config=self._config)
+        try:
+            response = await client.aio.models.generate_content(model=self.model,
+                                                                contents=gemini_contents(job.messages),
+                                                                config=self._config)
         except (SpotError, asyncio.CancelledError): raise
         except Exception as e: raise self._sorted(e) from None
         return gemini_reply(response)
@@ -507,25 +564,32 @@ class GeminiOracle(Oracle):
 class OpenAIOracle(Oracle):
     """Any server that speaks the chat-completions protocol, through `openai`.
 
-    The key comes from the variable named by `api_key_env`; with a `base_url` it may be unset. `extra` goes into each request's body
-    (for vLLM: `{"chat_template_kwargs": {"enable_thinking": true}}`)."""
+    The key comes from the variable named by `api_key_env`; with a `base_url` it may be unset. `extra` goes
+    into each request's body (for vLLM: `{"chat_template_kwargs": {"enable_thinking": true}}`)."""
     kind, behind_network = "openai", True
-    def __init__(self, model: str, base_url: "str | None" = None, api_key_env: str = "OPENAI_API_KEY", max_tokens: "int | None" = 32768,
-                 temperature: "float | None" = None, top_p: "float | None" = None, extra: "dict | None" = None, timeout: float = 600.0):
+    def __init__(self, model: str, base_url: "str | None" = None, api_key_env: str = "OPENAI_API_KEY",
+                 max_tokens: "int | None" = 32768, temperature: "float | None" = None,
+                 top_p: "float | None" = None, extra: "dict | None" = None, timeout: float = 600.0):
         if not model: raise SpotError("an OpenAI-compatible Oracle needs --model")
         need("openai", "openai", "an OpenAI-compatible Oracle")
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         self._key_name = api_key_env
-        self._key = os.environ.get(api_key_env, "").strip() if self.base_url else need_key((api_key_env,), "OpenAI")[0]
+        self._key = os.environ.get(api_key_env, "").strip() if self.base_url else need_key((api_key_env,),
+                                                                                           "OpenAI")[0]
         self.model, self.timeout, self._clients = model, timeout, []
-        host = re.sub(r"^https?://([^/:@]*@)?", "", self.base_url or "api.openai.com").split("/")[0].split(":")[0]
+        host = re.sub(r"^https?://([^/:@]*@)?", "",
+                      self.base_url or "api.openai.com").split("/")[0].split(":")[0]
         self.paid = host not in ("localhost", "127.0.0.1", "0.0.0.0", "[")
-        limit = {} if max_tokens is None else {"max_completion_tokens" if host.endswith("openai.com") else "max_tokens": max_tokens}
-        self._options = {**limit, **{k: v for k, v in dict(temperature=temperature, top_p=top_p).items() if v is not None},
+        limit = {} if max_tokens is None else {"max_completion_tokens" if host.endswith("openai.com")
+                                               else "max_tokens": max_tokens}
+        self._options = {**limit,
+                         **{k: v for k,
+                            v in dict(temperature=temperature, top_p=top_p).items() if v is not None},
                          **({"extra_body": extra} if extra else {})}
 
     def check(self) -> None:
-        "Ask the server for its models, which costs nothing. Raises `SpotError` when nothing answers at the address."
+        """Ask the server for its models, which costs nothing. Raises `SpotError` when nothing answers at the
+        address."""
         if not self.base_url: return
         from spot_nb.generate import OpenAIGenerator
         OpenAIGenerator(self.model, base_url=self.base_url, api_key=self._key or "none").check()
@@ -539,7 +603,8 @@ class OpenAIOracle(Oracle):
         slot = min(self._clients, key=lambda s: s[0], default=None)
         if slot is None or slot[0] >= 25:
             import openai
-            slot = [0, openai.AsyncOpenAI(api_key=self._key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout)]
+            slot = [0, openai.AsyncOpenAI(api_key=self._key or "none", base_url=self.base_url, max_retries=0,
+                                          timeout=self.timeout)]
             self._clients.append(slot)
         return slot
 
@@ -547,18 +612,23 @@ class OpenAIOracle(Oracle):
         import openai
         slot = self._slot()
         slot[0] += 1
-        try: r = await slot[1].chat.completions.create(model=self.model, messages=job.messages, **self._options)
+        try:
+            r = await slot[1].chat.completions.create(model=self.model, messages=job.messages,
+                                                      **self._options)
         except asyncio.CancelledError: raise
         except openai.APIStatusError as e:
-            raise sort_error(e.status_code, e.body if e.body is not None else e.message, e.response.headers, self.base_url or "OpenAI",
-                             self._key, self._key_name, self.model) from None
-        except Exception as e: raise TryAgain(scrub(f"{type(e).__name__}: {e}", self._key)[:200], billed=True) from None
+            raise sort_error(e.status_code, e.body if e.body is not None else e.message, e.response.headers,
+                             self.base_url or "OpenAI", self._key, self._key_name, self.model) from None
+        except Exception as e:
+            raise TryAgain(scrub(f"{type(e).__name__}: {e}", self._key)[:200], billed=True) from None
         finally: slot[0] -= 1
         return self._reply(r)
 
     @staticmethod
     def _reply(r: Any) -> Reply:
-        if isinstance(r, str) or not hasattr(r, "choices"): raise TryAgain("the server's reply is no chat completion: check --base_url (it usually ends in /v1)", billed=True)
+        if isinstance(r, str) or not hasattr(r, "choices"):
+            raise TryAgain("the server's reply is no chat completion: check --base_url (it usually ends in "
+                           "/v1)", billed=True)
         u = r.usage
         get = lambda obj, name: (getattr(obj, name, None) or 0) if obj else 0
         usage = {"input": get(u, "prompt_tokens"), "output": get(u, "completion_tokens"),
@@ -567,7 +637,8 @@ class OpenAIOracle(Oracle):
         if not r.choices: return Reply(finish="empty", usage=usage)
         c = r.choices[0]
         text = c.message.content or ""
-        thoughts = next((t for name in ("reasoning_content", "reasoning") if isinstance(t := getattr(c.message, name, None), str)), "")
+        thoughts = next((t for name in ("reasoning_content", "reasoning")
+                         if isinstance(t := getattr(c.message, name, None), str)), "")
         info = {"refusal": c.message.refusal} if getattr(c.message, "refusal", None) else {}
         if c.finish_reason == "content_filter" or info: return Reply(text, thoughts, "blocked", usage, info)
         finish = "length" if c.finish_reason == "length" else "stop" if text.strip() else "empty"
@@ -591,8 +662,11 @@ class GeneratorOracle(Oracle):
     def stream(self, jobs: "list[Job]", state: "Path | None" = None) -> "Iterator[tuple[int, Reply]]":
         "Replies as the engine finishes them."
         for i, (done, *_) in self.generator.stream([j.messages for j in jobs], self.sampling):
-            if done.finish_reason in ("error", "prompt_too_long"): yield i, Reply(finish="empty", info={"error": done.finish_reason})
-            else: yield i, Reply(done.text, finish=done.finish_reason, usage={"output": done.n_tokens, "input": 0})
+            if done.finish_reason in ("error", "prompt_too_long"):
+                yield i, Reply(finish="empty", info={"error": done.finish_reason})
+            else:
+                yield i, Reply(done.text, finish=done.finish_reason,
+                               usage={"output": done.n_tokens, "input": 0})
 
 # %% ../nbs/06_oracle.ipynb #b1ed9c75
 _SHEET = "<<<<<<<< "
@@ -606,26 +680,34 @@ def export_sheet(records: "list[dict]", path: "str | Path") -> Path:
         out = io.StringIO()
         w = csv.writer(out)
         w.writerow(["id", "question", "answer", "response", "correction"])
-        for r in records: w.writerow([json.dumps(r["id"]), question_text(r["prompt"]), r.get("answer"), r["response"], r["response"]])
+        for r in records:
+            w.writerow([json.dumps(r["id"]), question_text(r["prompt"]), r.get("answer"), r["response"],
+                        r["response"]])
         return write_text(path, out.getvalue())
     guard = lambda s: re.sub(rf"(?m)^(\\*){re.escape(_SHEET)}", rf"\1\\{_SHEET}", str(s))
     blocks = [_HOW]
     for r in records:
-        for name, text in (("question", question_text(r["prompt"])), ("answer", r.get("answer")), ("correction", r["response"])):
+        for name, text in (("question", question_text(r["prompt"])), ("answer", r.get("answer")),
+                           ("correction", r["response"])):
             blocks.append(f"{_SHEET}{json.dumps(r['id'])} {name}\n{guard(text)}\n")
     return write_text(path, "".join(blocks))
 
 def read_sheet(path: "str | Path") -> "dict[Any, str]":
-    "`{id: correction}` of an edited sheet. Raises `SpotError` naming the line when its structure was damaged."
+    """`{id: correction}` of an edited sheet. Raises `SpotError` naming the line when its structure was
+    damaged."""
     path = Path(path)
-    if not path.is_file(): raise SpotError(f"{path} does not exist: write it first with `spot rectify --oracle human --sheet {path} --export`")
+    if not path.is_file():
+        raise SpotError(f"{path} does not exist: write it first with `spot rectify --oracle human --sheet "
+                        f"{path} --export`")
     if path.suffix.lower() == ".csv":
         with open(path, encoding="utf-8-sig", newline="") as f: rows = list(csv.DictReader(f))
-        if rows and not {"id", "correction"} <= set(rows[0]): raise SpotError(f"{path}: the columns `id` and `correction` are missing: keep the header row")
+        if rows and not {"id", "correction"} <= set(rows[0]):
+            raise SpotError(f"{path}: the columns `id` and `correction` are missing: keep the header row")
         out = {}
         for n, row in enumerate(rows, 2):
             try: out[json.loads(row["id"])] = row["correction"] or ""
-            except (ValueError, TypeError): raise SpotError(f"{path}, row {n}: the id {row['id']!r} was changed: restore it") from None
+            except (ValueError, TypeError):
+                raise SpotError(f"{path}, row {n}: the id {row['id']!r} was changed: restore it") from None
         return out
     out, key, lines = {}, None, []
     text = path.read_text(encoding="utf-8-sig")
@@ -639,8 +721,11 @@ def read_sheet(path: "str | Path") -> "dict[Any, str]":
         try:
             rid, end = json.JSONDecoder().raw_decode(line, len(_SHEET))
             name = line[end:].strip()
-        except ValueError: raise SpotError(f"{path}, line {n}: this heading was changed: restore it to `{_SHEET}\"id\" correction`") from None
-        if name == "correction" and rid in out: raise SpotError(f"{path}, line {n}: id {rid!r} occurs twice: delete one block")
+        except ValueError:
+            raise SpotError(f"{path}, line {n}: this heading was changed: restore it to `{_SHEET}\"id\" "
+                            "correction`") from None
+        if name == "correction" and rid in out:
+            raise SpotError(f"{path}, line {n}: id {rid!r} occurs twice: delete one block")
         key, lines = rid if name == "correction" else None, []
     close()
     return out
@@ -654,17 +739,20 @@ class HumanOracle(Oracle):
         edited = read_sheet(self.sheet)
         for i, j in enumerate(jobs):
             text = edited.get(j.record["id"])
-            if text and text.strip() and text.strip() != (j.record["response"] or "").strip(): yield i, Reply(f"{START}\n{text}\n{END}")
+            if text and text.strip() and text.strip() != (j.record["response"] or "").strip():
+                yield i, Reply(f"{START}\n{text}\n{END}")
 
 # %% ../nbs/06_oracle.ipynb #c3a89ab7
 class GeminiBatchOracle(GeminiOracle):
     """Gemini's Batch API: submit, poll, collect; resumable through the `state` file.
 
-    `poll`: seconds between looks at the jobs. A job's inline requests stay below `max_bytes` (the service's limit is 20 MB)."""
+    `poll`: seconds between looks at the jobs. A job's inline requests stay below `max_bytes` (the service's
+    limit is 20 MB)."""
     kind, discount, behind_network = "gemini_batch", BATCH_DISCOUNT, False
     _DONE = ("JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED")
     _DEAD = ("JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED")
-    def __init__(self, *args, poll: float = 60.0, max_bytes: int = 15_000_000, max_requests: int = 2000, tries: int = 8, **kwargs):
+    def __init__(self, *args, poll: float = 60.0, max_bytes: int = 15_000_000, max_requests: int = 2000,
+                 tries: int = 8, **kwargs):
         super().__init__(*args, **kwargs)
         self.poll, self.max_bytes, self.max_requests, self.tries = poll, max_bytes, max_requests, tries
 
@@ -676,15 +764,20 @@ class GeminiBatchOracle(GeminiOracle):
             try: return f(*args, **kwargs)
             except Exception as e:
                 e = self._sorted(e)
-                if not isinstance(e, TryAgain): raise (SpotError(f"Gemini's Batch API: {e}") if isinstance(e, BadCall) else e) from None
-                if k == self.tries - 1: raise SpotError(f"Gemini's Batch API does not answer ({e}): run the same command again later; nothing is submitted twice") from None
+                if not isinstance(e, TryAgain):
+                    raise (SpotError(f"Gemini's Batch API: {e}") if isinstance(e, BadCall) else e) from None
+                if k == self.tries - 1:
+                    raise SpotError(f"Gemini's Batch API does not answer ({e}): run the same command again "
+                                    "later; nothing is submitted twice") from None
                 time.sleep(min(self.poll, e.after if e.after is not None else 2.0**k))
 
     def _chunks(self, jobs: "list[Job]") -> "Iterator[list[Job]]":
         chunk, size = [], 0
         for j in jobs:
             n = len(json.dumps(j.messages)) + 500
-            if chunk and (size + n > self.max_bytes or len(chunk) >= self.max_requests): yield chunk; chunk, size = [], 0
+            if chunk and (size + n > self.max_bytes or len(chunk) >= self.max_requests):
+                yield chunk
+                chunk, size = [], 0
             chunk.append(j); size += n
         if chunk: yield chunk
 
@@ -692,11 +785,14 @@ class GeminiBatchOracle(GeminiOracle):
         keys = [j.key for j in chunk]
         display = "spot-" + hashlib.sha256("\n".join([str(time.time_ns()), *keys]).encode()).hexdigest()[:20]
         log.write(display=display, keys=keys)
-        requests = [{"contents": gemini_contents(j.messages), "config": self._config, "metadata": {"key": j.key}} for j in chunk]
-        # A create that fails after the server took it must not be sent twice, so each retry first looks for the display name.
+        requests = [{"contents": gemini_contents(j.messages), "config": self._config,
+                     "metadata": {"key": j.key}} for j in chunk]
+        # A create that fails after the server took it must not be sent twice, so each retry first looks for
+        # the display name.
         def create():
             found = self._find(display)
-            return found or self._client.batches.create(model=self.model, src=requests, config={"display_name": display}).name
+            return found or self._client.batches.create(model=self.model, src=requests,
+                                                        config={"display_name": display}).name
         log.write(display=display, name=self._call(create))
 
     def submitted(self, state: "Path | None") -> "set[str]":
@@ -704,7 +800,9 @@ class GeminiBatchOracle(GeminiOracle):
         return {k for b in _BatchLog(state).batches.values() if not b.get("dead") for k in b["keys"]}
 
     def _find(self, display: str) -> "str | None":
-        return next((b.name for b in self._client.batches.list(config={"page_size": 100}) if b.display_name == display), None)
+        return next((b.name
+                     for b in self._client.batches.list(config={"page_size": 100})
+                     if b.display_name == display), None)
 
     def stream(self, jobs: "list[Job]", state: "Path | None" = None) -> "Iterator[tuple[int, Reply]]":
         "Submit what no earlier run submitted, then yield the replies of each job as it ends."
@@ -725,7 +823,11 @@ class GeminiBatchOracle(GeminiOracle):
                     log.write(display=b["display"], dead=True)
                     why = scrub(getattr(job.error, "message", None) or status, self._key)
                     for k in b["keys"]:
-                        if k in at: yield at[k], Reply(finish="failed", info={"error": f"batch {status.removeprefix('JOB_STATE_').lower()}: {why}"[:200]})
+                        if k in at:
+                            yield at[k], Reply(finish="failed",
+                                               info={"error":
+                                                     f"batch {status.removeprefix('JOB_STATE_').lower()}: "
+                                                     f"{why}"[:200]})
                 elif status in self._DONE: yield from self._collect(job, b, at)
                 else: continue
                 open_.remove(b)
@@ -739,9 +841,14 @@ class GeminiBatchOracle(GeminiOracle):
             if key not in at or key in seen: continue
             seen.add(key)
             if r.response is not None: yield at[key], gemini_reply(r.response)
-            else: yield at[key], Reply(finish="failed", info={"error": scrub(getattr(r.error, "message", None) or "no response", self._key)[:200]})
+            else:
+                yield at[key], Reply(finish="failed",
+                                     info={"error": scrub(getattr(r.error, "message", None) or "no response",
+                                                          self._key)[:200]})
         for key in batch["keys"]:
-            if key in at and key not in seen: yield at[key], Reply(finish="failed", info={"error": "the batch holds no response for this request"})
+            if key in at and key not in seen:
+                yield at[key], Reply(finish="failed",
+                                     info={"error": "the batch holds no response for this request"})
 
 # %% ../nbs/06_oracle.ipynb #2598a36d
 class _BatchLog:
@@ -756,7 +863,10 @@ class _BatchLog:
     def write(self, **row):
         self.batches.setdefault(row["display"], {}).update(row)
         if self.path:
-            with open(self.path, "a", encoding="utf-8") as f: f.write(dump_line(row)); f.flush(); os.fsync(f.fileno())
+            with open(self.path, "a", encoding="utf-8") as f:
+                f.write(dump_line(row))
+                f.flush()
+                os.fsync(f.fileno())
 
 # %% ../nbs/06_oracle.ipynb #a6e0d1f2
 PROGRAM = ("function(record) -> corrected text, or (text, facts to keep); "
@@ -798,12 +908,17 @@ def load_program(spec: str) -> Callable:
 # %% ../nbs/06_oracle.ipynb #66980094
 ORACLES = ("gemini", "gemini_batch", "openai", "local", "human", "program", "arithmetic")
 
-def make_oracle(kind: str, model: "str | None" = None, *, base_url: "str | None" = None, api_key_env: "str | None" = None,
-                thinking_budget: "int | None" = 16384, max_tokens: "int | None" = None, temperature: "float | None" = None,
-                timeout: float = 600.0, program: "str | None" = None, sheet: "str | None" = None, engine: str = "auto", **engine_options) -> Oracle:
-    "An Oracle by name (`ORACLES`). Options that its class does not know are ignored; `engine_options` go to the local engine."
+def make_oracle(kind: str, model: "str | None" = None, *, base_url: "str | None" = None,
+                api_key_env: "str | None" = None, thinking_budget: "int | None" = 16384,
+                max_tokens: "int | None" = None, temperature: "float | None" = None, timeout: float = 600.0,
+                program: "str | None" = None, sheet: "str | None" = None, engine: str = "auto",
+                **engine_options) -> Oracle:
+    """An Oracle by name (`ORACLES`). Options that its class does not know are ignored; `engine_options` go to
+    the local engine."""
     if kind not in ORACLES: raise SpotError(f"there is no Oracle {kind!r}: use {', '.join(ORACLES)}")
-    common = {k: v for k, v in dict(max_tokens=max_tokens, temperature=temperature, timeout=timeout).items() if v is not None}
+    common = {k: v for k,
+              v in dict(max_tokens=max_tokens, temperature=temperature, timeout=timeout).items()
+              if v is not None}
     if kind in ("gemini", "gemini_batch"):
         cls = GeminiOracle if kind == "gemini" else GeminiBatchOracle
         return cls(model or "gemini-2.5-pro", thinking_budget, base_url=base_url, **common)
@@ -811,7 +926,8 @@ def make_oracle(kind: str, model: "str | None" = None, *, base_url: "str | None"
     if kind == "local":
         from spot_nb.generate import Sampling, make_generator
         if not model: raise SpotError("a local Oracle needs --model (a folder, a hub id, or `embedded`)")
-        chosen = {k: v for k, v in dict(max_tokens=max_tokens, temperature=temperature).items() if v is not None}
+        chosen = {k: v for k,
+                  v in dict(max_tokens=max_tokens, temperature=temperature).items() if v is not None}
         return GeneratorOracle(make_generator(model, engine, **engine_options), Sampling(**chosen))
     if kind == "human":
         if not sheet: raise SpotError("a human Oracle needs --sheet FILE (and --export once, to write it)")

@@ -46,12 +46,13 @@ def check_output(path: "str | Path", kinds: "Iterable[str]" = (), option: str = 
                  ours: "Callable[[Path], bool] | None" = None) -> Path:
     """`path`, if a command may write there; asked before any work is done.
 
-    kinds: the endings that the command writes; none: any. ours: recognizes a file that an older version wrote.
-    Raises `SpotError` for another ending, a folder, a place that cannot be written, and a file that no command wrote or that
-    was changed since."""
+    kinds: the endings that the command writes; none: any. ours: recognizes a file that an older version
+    wrote. Raises `SpotError` for another ending, a folder, a place that cannot be written, and a file that no
+    command wrote or that was changed since."""
     path, kinds = Path(path), tuple(kinds)
     if kinds and path.suffix.lower() not in kinds:
-        raise SpotError(f"{option} {path}: a name must end in {' or '.join(kinds)}, not {path.suffix or 'nothing'}")
+        raise SpotError(f"{option} {path}: a name must end in {' or '.join(kinds)}, not "
+                        f"{path.suffix or 'nothing'}")
     if path.is_dir(): raise SpotError(f"{option} {path} is a folder: name a file in it")
     _check_place(path.parent, option)
     if not path.exists() or not path.stat().st_size: return path
@@ -82,15 +83,18 @@ def has_keys(*keys: str) -> "Callable[[Path], bool]":
 
 # %% ../nbs/00b_outputs.ipynb #12dde4d9
 class Claim:
-    """The right to write in `folder`, for a `with` block: no other process, no other settings, nothing that is not the stage's own.
+    """The right to write in `folder`, for a `with` block: no other process, no other settings, nothing that
+    is not the stage's own.
 
-    command: its name in messages. settings: what decides the result, a flat dict that JSON can hold. owns: patterns of the names
-    that the stage writes directly in the folder. fresh: throw those away first. `resumed` says whether the folder was begun
-    before, `done` whether `finish` was called then.
-    Raises `SpotError` on entering: the folder is in use, holds files that are not the stage's, or was begun under other settings."""
-    def __init__(self, folder: "str | Path", command: str, settings: dict, owns: "Iterable[str]" = (), fresh: bool = False,
-                 option: str = "--output"):
-        self.folder, self.command, self.settings, self.fresh, self.option = Path(folder), command, settings, fresh, option
+    command: its name in messages. settings: what decides the result, a flat dict that JSON can hold. owns:
+    patterns of the names that the stage writes directly in the folder. fresh: throw those away first.
+    `resumed` says whether the folder was begun before, `done` whether `finish` was called then. Raises
+    `SpotError` on entering: the folder is in use, holds files that are not the stage's, or was begun under
+    other settings."""
+    def __init__(self, folder: "str | Path", command: str, settings: dict, owns: "Iterable[str]" = (),
+                 fresh: bool = False, option: str = "--output"):
+        self.folder, self.command, self.settings, self.fresh, self.option = (Path(folder), command, settings,
+                                                                             fresh, option)
         self.owns = (*owns, ".spot_stage.json", ".spot_lock", LEDGER)
         self.resumed = self.done = False
         self._lock = None
@@ -102,7 +106,9 @@ class Claim:
 
     def __enter__(self) -> "Claim":
         _check_place(self.folder, self.option)
-        if not self.fresh: self._check_foreign()                             # before anything is made in the folder
+        # before anything is made in the folder
+        if not self.fresh:
+            self._check_foreign()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._take()
         try: self._settle()
@@ -132,12 +138,15 @@ def _lock_file(path: Path):
 def _lock_or_say(folder: Path, option: str):
     "The lock of a folder. Raises `SpotError` when another process has it."
     file = _lock_file(folder/".spot_lock")
-    if file is None: raise SpotError(f"{folder} is being written by another process: wait for it, or choose another {option}")
+    if file is None:
+        raise SpotError(f"{folder} is being written by another process: wait for it, or choose another "
+                        f"{option}")
     return file
 
 @contextmanager
 def locked(folder: "str | Path", option: str = "--output") -> "Iterator[Path]":
-    "Hold the lock of `folder` alone, for stages that compare their settings themselves; see `Claim` for the errors raised."
+    """Hold the lock of `folder` alone, for stages that compare their settings themselves; see `Claim` for the
+    errors raised."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     file = _lock_or_say(Path(folder), option)
     try: yield Path(folder)
@@ -160,7 +169,8 @@ def _check_foreign(self: Claim) -> None:
     if self.state.is_file(): return
     found = self._foreign()
     if found:
-        raise SpotError(f"{self.folder} holds {found[0]!r}, which {self.command} did not write: choose another {self.option}")
+        raise SpotError(f"{self.folder} holds {found[0]!r}, which {self.command} did not write: choose "
+                        f"another {self.option}")
 
 Claim._take, Claim.release, Claim._foreign, Claim._check_foreign = _take, release, _foreign, _check_foreign
 
@@ -176,12 +186,14 @@ def _settle(self: Claim) -> None:
     "Compare with the settings on disk, or throw the stage's files away."
     old = read_json(self.state) if self.state.is_file() else None
     if old and old.get("command") != self.command:
-        raise SpotError(f"{self.folder} was made by {old.get('command')}: choose another {self.option} for {self.command}")
+        raise SpotError(f"{self.folder} was made by {old.get('command')}: choose another {self.option} for "
+                        f"{self.command}")
     if self.fresh: self._clear(); old = None
     if old:
         other = differences(self.settings, old.get("settings", {}))
-        if other: raise SpotError(f"{self.folder} was begun with other settings: {'; '.join(other)}. Choose another {self.option}, "
-                                  "or throw its work away with --fresh")
+        if other:
+            raise SpotError(f"{self.folder} was begun with other settings: {'; '.join(other)}. Choose "
+                            f"another {self.option}, " "or throw its work away with --fresh")
         self.resumed, self.done = True, bool(old.get("done"))
     else: self._write()
 
@@ -208,11 +220,13 @@ def need(module: str, extra: str, what: str) -> Any:
     try: return importlib.import_module(module)
     except ImportError as e:
         missing = getattr(e, "name", None) or module
-        raise SpotError(f"{what} needs {missing.split('.')[0]}, which is not installed: {install_hint(extra)}") from None
+        raise SpotError(f"{what} needs {missing.split('.')[0]}, which is not installed: "
+                        f"{install_hint(extra)}") from None
 
 # %% ../nbs/00b_outputs.ipynb #821ce08f
 def wilson(hits: float, n: int, z: float = 1.959964) -> "tuple[float, float]":
-    "Wilson's 95% interval for a share of `n` trials, in [0, 1]; (0, 1) of none. Wilson 1927, equation 2 solved for p."
+    """Wilson's 95% interval for a share of `n` trials, in [0, 1]; (0, 1) of none. Wilson 1927, equation 2
+    solved for p."""
     if n == 0: return 0.0, 1.0
     p, d = hits/n, 1 + z*z/n
     mid, half = (p + z*z/(2*n))/d, z*(max(0.0, p*(1 - p))/n + z*z/(4*n*n))**0.5/d

@@ -16,12 +16,14 @@ from .rectify import rectify
 
 # %% ../nbs/07a_overlap.ipynb #b340cf9d
 class Follower:
-    "The new records of a JSON Lines file at each call, those that `keep` accepts; None once `over()` was true and nothing came after."
-    def __init__(self, path: "str | Path", keep: "Callable[[dict], bool]" = lambda r: True, over: "Callable[[], bool]" = lambda: False):
+    """The new records of a JSON Lines file at each call, those that `keep` accepts; None once `over()` was
+    true and nothing came after."""
+    def __init__(self, path: "str | Path", keep: "Callable[[dict], bool]" = lambda r: True,
+                 over: "Callable[[], bool]" = lambda: False):
         self.path, self.keep, self.over, self.at = Path(path), keep, over, 0
 
     def __call__(self) -> "list[dict] | None":
-        ended = self.over()                                         # asked before the look: what came before the end is seen
+        ended = self.over()  # asked before the look: what came before the end is seen
         out = [r for r in self._lines() if self.keep(r)]
         return None if ended and not out else out
 
@@ -59,12 +61,15 @@ class Stoppable(Generator):
             if hasattr(inner, "close"): inner.close()
 
 # %% ../nbs/07a_overlap.ipynb #6f744f87
-def elicit_and_rectify(problems: "list[dict]", generator: Generator, folder: "str | Path", oracle: Any, pairs_path: "str | Path",
-                       sampling: Any = None, elicit_args: "dict | None" = None, rectify_args: "dict | None" = None) -> "tuple[dict, dict]":
-    """Sample `problems` and let `oracle` correct the errors as they come; `(elicitation's summary, rectification's counts)`.
+def elicit_and_rectify(problems: "list[dict]", generator: Generator, folder: "str | Path", oracle: Any,
+                       pairs_path: "str | Path", sampling: Any = None, elicit_args: "dict | None" = None,
+                       rectify_args: "dict | None" = None) -> "tuple[dict, dict]":
+    """Sample `problems` and let `oracle` correct the errors as they come; `(elicitation's summary,
+    rectification's counts)`.
 
-    The files are those that `elicit` writes in `folder` and `rectify` at `pairs_path`. The generator is closed as soon as the last sample
-    is in, so an engine's memory is free while the last corrections arrive. A failure of either side ends both and passes through."""
+    The files are those that `elicit` writes in `folder` and `rectify` at `pairs_path`. The generator is
+    closed as soon as the last sample is in, so an engine's memory is free while the last corrections arrive.
+    A failure of either side ends both and passes through."""
     folder, source, box = Path(folder), Stoppable(generator), {}
     results = folder/"all_results.jsonl"
     def sample():
@@ -74,7 +79,9 @@ def elicit_and_rectify(problems: "list[dict]", generator: Generator, folder: "st
         finally: source.close()
     thread = threading.Thread(target=sample, name="elicit")
     thread.start()
-    while thread.is_alive() and not source.started.wait(0.1): pass       # until then elicitation may rewrite what an earlier run left
+    # until then elicitation may rewrite what an earlier run left
+    while thread.is_alive() and not source.started.wait(0.1):
+        pass
     follow = Follower(results, is_error, over=lambda: not thread.is_alive())
     try: counts = rectify([], oracle, pairs_path, follow=follow, **(rectify_args or {}))
     except BaseException:

@@ -26,7 +26,8 @@ from .logps import (TREE, HeadForm, Unpackable, causal_lm, pack, packed_logps, p
 from .records import SpotError
 
 # %% ../nbs/11a_packability.ipynb #63817ddb
-MARKS = ("sliding_window", "is_sliding", "layer_type", "attention_type", "use_rope", "is_local", "chunk_size", "block_type")
+MARKS = ("sliding_window", "is_sliding", "layer_type", "attention_type", "use_rope", "is_local", "chunk_size",
+         "block_type")
 
 def layers_of(model: nn.Module) -> Sequence:
     "The longest list of modules in `model`: its layers."
@@ -47,18 +48,24 @@ def depth_that_shows(model: nn.Module) -> int:
     return depth
 
 # %% ../nbs/11a_packability.ipynb #25f23603
-_SIZES = {64: "hidden_size d_model n_embd embed_dim dim_model word_embed_proj_dim embedding_size emb_dim lru_width hidden_dim",
+_SIZES = {64: """hidden_size d_model n_embd embed_dim dim_model word_embed_proj_dim embedding_size emb_dim
+                 lru_width hidden_dim""",
           48: """intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner dim_ff dff ffn_hidden_size
-                 feed_forward_size d_inner moe_intermediate_size shared_expert_intermediate_size intermediate_size_mlp
+                 feed_forward_size d_inner moe_intermediate_size shared_expert_intermediate_size \
+intermediate_size_mlp
                  moe_shared_expert_intermediate_size expert_ffn_hidden_size shared_intermediate_size
                  dense_intermediate_size""",
-          4: """num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads num_experts
-                num_local_experts n_routed_experts moe_num_experts linear_num_value_heads swa_num_attention_heads
+          4: """num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads \
+num_experts
+                num_local_experts n_routed_experts moe_num_experts linear_num_value_heads \
+swa_num_attention_heads
                 index_n_heads""",
-          2: """num_experts_per_tok moe_k moe_topk top_k_experts linear_num_key_heads o_groups n_group topk_group
+          2: """num_experts_per_tok moe_k moe_topk top_k_experts linear_num_key_heads o_groups n_group \
+topk_group
                 moe_top_k num_experts_per_token""",
           1: "mamba_n_groups mamba_ngroups n_groups",
-          16: """head_dim qk_rope_head_dim attention_head_dim kv_channels dim_head global_head_dim kv_lora_rank qk_nope_head_dim
+          16: """head_dim qk_rope_head_dim attention_head_dim kv_channels dim_head global_head_dim \
+kv_lora_rank qk_nope_head_dim
                  v_head_dim o_lora_rank mamba_d_head mamba_headdim mamba_head_dim linear_key_head_dim
                  linear_value_head_dim swa_head_dim swa_v_head_dim kv_head_dim index_head_dim
                  sliding_window attention_chunk_size attention_window window_size keep_window_size
@@ -68,7 +75,8 @@ _SIZES = {64: "hidden_size d_model n_embd embed_dim dim_model word_embed_proj_di
           24: "q_lora_rank",
           128: "mamba_d_ssm",
           97: "vocab_size vocab_size_per_layer_input",
-          512: "max_position_embeddings n_positions n_ctx max_sequence_length max_seq_len max_target_positions"}
+          512: """max_position_embeddings n_positions n_ctx max_sequence_length max_seq_len
+                  max_target_positions"""}
 _SIZE_OF = {name: size for size, names in _SIZES.items() for name in names.split()}
 _DEPTHS = "num_hidden_layers n_layer num_layers n_layers decoder_layers num_decoder_layers".split()
 _KV = (("num_key_value_heads", "num_attention_heads"), ("num_kv_heads", "num_attention_heads"),
@@ -88,27 +96,32 @@ def shallow(config, depth: int, total: int):
     for part in _parts(config):
         for k, v in list(vars(part).items()):
             per_layer = isinstance(v, (list, tuple)) and len(v) == total > 1
-            indices = isinstance(v, list) and v and all(type(x) is int for x in v) and re.search("idx|indices|layers", k)
+            indices = isinstance(v, list) and v and all(type(x) is int
+                                                        for x in v) and re.search("idx|indices|layers", k)
             if k in _DEPTHS and v == total: setattr(part, k, depth)
             elif per_layer: setattr(part, k, type(v)(v[:depth]))
             elif indices: setattr(part, k, [x for x in v if x < depth])
     return config
 
 def narrow(config):
-    "A copy of `config` with small widths, few heads and experts, short windows and chunks, and a vocabulary of 97."
+    """A copy of `config` with small widths, few heads and experts, short windows and chunks, and a vocabulary
+    of 97."""
     config = copy.deepcopy(config)
     for part in _parts(config):
         was = dict(vars(part))
         for k, v in was.items():
             if (new := _smaller(k, v)) is not v: setattr(part, k, new)
         for kv, heads in _KV:
-            if type(was.get(kv)) is int: setattr(part, kv, 4 if was[kv] == was.get(heads) else min(2, was[kv]))
+            if type(was.get(kv)) is int:
+                setattr(part, kv, 4 if was[kv] == was.get(heads) else min(2, was[kv]))
     return config
 
 def _smaller(name: str, v: Any) -> Any:
-    "A value of a config made small: sizes, special tokens that would fall outside the vocabulary, and caps so low that they bite."
+    """A value of a config made small: sizes, special tokens that would fall outside the vocabulary, and caps
+    so low that they bite."""
     if not isinstance(name, str): return v
-    if isinstance(v, dict) and not name.startswith("rope"): return {k: _smaller(k, x) for k, x in v.items()} or v
+    if isinstance(v, dict) and not name.startswith("rope"):
+        return {k: _smaller(k, x) for k, x in v.items()} or v
     if name == "vocab_size" and type(v) is int: return VOCAB               # the probes need as many tokens
     if type(v) is int and v > _SIZE_OF.get(name, v): return _SIZE_OF[name]
     if name.endswith("_token_id") and type(v) is int and v >= VOCAB: return 0
@@ -117,10 +130,12 @@ def _smaller(name: str, v: Any) -> Any:
 
 def few(config):
     "The same without touching widths or heads: a small vocabulary, few experts, short windows."
-    config, keep = copy.deepcopy(config), re.compile("vocab|expert|window|chunk|moe_k|topk$|_token_id|cap(ping)?$|n_group")
+    config, keep = copy.deepcopy(config), re.compile(
+        "vocab|expert|window|chunk|moe_k|topk$|_token_id|cap(ping)?$|n_group")
     for part in _parts(config):
         for k, v in list(vars(part).items()):
-            if keep.search(k) and "_size" not in k.replace("vocab_size", "").replace("window_size", ""): setattr(part, k, _smaller(k, v))
+            if keep.search(k) and "_size" not in k.replace("vocab_size", "").replace("window_size", ""):
+                setattr(part, k, _smaller(k, v))
     return config
 
 def tiny_config(cls, config):
@@ -130,8 +145,8 @@ def tiny_config(cls, config):
 
 # %% ../nbs/11a_packability.ipynb #5909740f
 def small_model(cls, config, attention: str, seed: int = 0, device="cpu") -> nn.Module:
-    """`cls(config)` in float32 under `attention`, with weights that show differences: norms, sinks and biases move off
-    their starting values. The same for the same seed; the global random state is left alone."""
+    """`cls(config)` in float32 under `attention`, with weights that show differences: norms, sinks and biases
+    move off their starting values. The same for the same seed; the global random state is left alone."""
     config = copy.deepcopy(config)
     config.dtype = torch.float32
     config._attn_implementation = attention
@@ -147,7 +162,8 @@ def small_model(cls, config, attention: str, seed: int = 0, device="cpu") -> nn.
 
 # %% ../nbs/11a_packability.ipynb #5b25cc19
 def probe_groups(seed: int = 0, vocab: int = VOCAB) -> "list[list[tuple]]":
-    "Groups of `(prompt_ids, response_ids)` with every place of the first edit that matters, up to 100 tokens long."
+    """Groups of `(prompt_ids, response_ids)` with every place of the first edit that matters, up to 100
+    tokens long."""
     g = torch.Generator().manual_seed(seed)
     ids = lambda n: torch.randint(5, vocab - 2, (n,), generator=g).tolist()
     x, y = ids(30), ids(40)
@@ -163,7 +179,8 @@ class Measured:
     grads: "dict[str, torch.Tensor]"
 
 def measure(model: nn.Module, logps: Callable) -> Measured:
-    "Run `logps() -> [R]`, and its gradients with weights that differ from token to token. Leaves `.grad` alone."
+    """Run `logps() -> [R]`, and its gradients with weights that differ from token to token. Leaves `.grad`
+    alone."""
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with torch.enable_grad():
         values = logps().float()
@@ -174,8 +191,8 @@ def measure(model: nn.Module, logps: Callable) -> Measured:
     return Measured(values.detach(), {n: g for n, g in zip(params, grads) if g is not None})
 
 def apart(a: Measured, b: Measured) -> "tuple[float, float]":
-    """How far `a` lies from `b`: values relative to b's root mean square; gradients relative to the norm of b's whole
-    gradient, and a tenth of that for each parameter on its own. Not-a-number is infinitely far."""
+    """How far `a` lies from `b`: values relative to b's root mean square; gradients relative to the norm of
+    b's whole gradient, and a tenth of that for each parameter on its own. Not-a-number is infinitely far."""
     if a.values.shape != b.values.shape: return float("inf"), float("inf")
     scale = b.values.pow(2).mean().sqrt().item() + 1e-6
     values = (a.values - b.values).abs().max().item() / scale
@@ -207,13 +224,15 @@ def sees_ahead(model: nn.Module) -> bool:
     ids = torch.tensor([probe_groups()[0][0][0]], device=model.device)
     other = ids.clone()
     other[:, -4:] = 7 + other[:, -4:] % 80
-    with torch.no_grad(): a, b = (model(input_ids=x, use_cache=False).logits[0, :-4].float() for x in (ids, other))
+    with torch.no_grad():
+        a, b = (model(input_ids=x, use_cache=False).logits[0, :-4].float() for x in (ids, other))
     return (a - b).abs().max().item() > 1e-3 * a.abs().max().item()
 
 # %% ../nbs/11a_packability.ipynb #e84996b0
 @dataclass(frozen=True)
 class HeadRule:
-    "Logits are `head(hidden)` times the config's `scale` to the `power`, capped by the config's `cap`. `own`: neither, ask the model."
+    """Logits are `head(hidden)` times the config's `scale` to the `power`, capped by the config's `cap`.
+    `own`: neither, ask the model."""
     scale: str = ""
     power: int = 1
     cap: str = ""
@@ -246,14 +265,17 @@ def _head_rule(model: nn.Module) -> HeadRule:
     return HeadRule(own=True)
 
 # %% ../nbs/11a_packability.ipynb #39db7351
-_STATEFUL = re.compile("mamba|rwkv|recurrent|rglru|deltanet|linearattention|lightning|gateddelta|lstm|shortconv")
+_STATEFUL = re.compile(
+    "mamba|rwkv|recurrent|rglru|deltanet|linearattention|lightning|gateddelta|lstm|shortconv")
 
 def _parts_used(model: nn.Module) -> "list[nn.Module]":
     "The modules that a forward pass on token ids calls, with their direct parts."
     used, hooks = {}, []
-    for m in model.modules(): hooks.append(m.register_forward_pre_hook(lambda m, _: used.setdefault(id(m), m) and None))
+    for m in model.modules():
+        hooks.append(m.register_forward_pre_hook(lambda m, _: used.setdefault(id(m), m) and None))
     try:
-        with torch.no_grad(): model(input_ids=torch.tensor([[5, 6, 7, 8]], device=model.device), use_cache=False)
+        with torch.no_grad():
+            model(input_ids=torch.tensor([[5, 6, 7, 8]], device=model.device), use_cache=False)
     finally:
         for h in hooks: h.remove()
     return [p for m in used.values() for p in (m, *m.children())]
@@ -263,7 +285,8 @@ def stateful_parts(model: nn.Module) -> "list[str]":
     body = {type(model), type(getattr(model, "model", None)), type(model.get_decoder())}
     kinds = {type(m): m for m in _parts_used(model) if type(m) not in body}
     odd = lambda m: isinstance(m, (nn.Conv1d, nn.RNNBase)) or _STATEFUL.search(type(m).__name__.lower())
-    return sorted(c.__name__ for c, m in kinds.items() if odd(m) and not re.search("Norm|Embedding", c.__name__))
+    return sorted(c.__name__ for c,
+                  m in kinds.items() if odd(m) and not re.search("Norm|Embedding", c.__name__))
 
 def layer_types(config) -> "set[str]":
     "The kinds of layers that a config names."
@@ -272,8 +295,9 @@ def layer_types(config) -> "set[str]":
 # %% ../nbs/11a_packability.ipynb #48dfca64
 @dataclass(frozen=True)
 class Verdict:
-    """What a model can do: `packing`, and the `attention` to run it with. `reason`: why it is not packed, or why another
-    attention was taken. `padded`: whether plain batches may be padded. `head`: how logits come from the hidden state."""
+    """What a model can do: `packing`, and the `attention` to run it with. `reason`: why it is not packed, or
+    why another attention was taken. `padded`: whether plain batches may be padded. `head`: how logits come
+    from the hidden state."""
     packing: bool
     attention: str
     reason: str = ""
@@ -312,12 +336,15 @@ def _key(cls, config, kind: str, device) -> tuple:
     return cls, hashlib.sha256(text.encode()).hexdigest(), kind, torch.device(device).type
 
 def examine(cls, config, kind: str, device="cpu") -> Verdict:
-    """The verdict on a class and its config when `kind` of attention is asked for, on a small model of the same kind.
+    """The verdict on a class and its config when `kind` of attention is asked for, on a small model of the
+    same kind.
 
-    Raises `SpotError` for a model that is not causal or whose forward needs more than token ids. Remembered per process."""
+    Raises `SpotError` for a model that is not causal or whose forward needs more than token ids. Remembered
+    per process."""
     key = _key(cls, config, kind, device)
     if key not in _VERDICTS:
-        with warnings.catch_warnings(), torch.inference_mode(False), torch.autocast(torch.device(device).type, enabled=False):
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.autocast(torch.device(device).type,
+                                                                                    enabled=False):
             warnings.simplefilter("ignore")
             try: _VERDICTS[key] = _examine(cls, config, kind, device)
             except SpotError as e: _VERDICTS[key] = e
@@ -325,7 +352,8 @@ def examine(cls, config, kind: str, device="cpu") -> Verdict:
     return _VERDICTS[key]
 
 def _small(cls, config, device) -> Any:
-    "A small config and its eager model: narrow where that can be built, else only shallow. Raises what both raise."
+    """A small config and its eager model: narrow where that can be built, else only shallow. Raises what both
+    raise."""
     with torch.device("meta"): whole = cls(copy.deepcopy(config))
     flat = shallow(config, depth_that_shows(whole), len(layers_of(whole)))
     error = None
@@ -335,7 +363,8 @@ def _small(cls, config, device) -> Any:
             with torch.device("meta"): size = sum(p.numel() for p in cls(copy.deepcopy(c)).parameters())
             if size > 1e8: continue
             model = small_model(cls, c, "eager", device=device)
-            with torch.no_grad(): model(input_ids=torch.tensor([[5, 6, 7, 8]], device=device), use_cache=False).logits
+            with torch.no_grad():
+                model(input_ids=torch.tensor([[5, 6, 7, 8]], device=device), use_cache=False).logits
             return c, model
         except Exception as e: error = error or e
     raise error or ValueError("it has more than 100 million parameters however small it is made")
@@ -345,19 +374,21 @@ def _examine(cls, config, kind: str, device) -> Verdict:
     name = cls.__name__
     try: small, eager = _small(cls, config, device)
     except Exception as e:
-        return Verdict(False, kind, f"no small model of its kind could be tried ({_first_line(e)})", tried=False)
+        return Verdict(False, kind, f"no small model of its kind could be tried ({_first_line(e)})",
+                       tried=False)
     if eager.config.is_encoder_decoder:
         raise SpotError(f"{name} has an encoder: only decoder models can be trained here")
     if sees_ahead(eager):
-        raise SpotError(f"{name} reads tokens ahead of the one it predicts: only causal models can be trained "
-                        "(set is_decoder in the config of a model that has it)")
+        raise SpotError(f"{name} reads tokens ahead of the one it predicts: only causal models can be "
+                        "trained " "(set is_decoder in the config of a model that has it)")
     groups = probe_groups()
     flat = [s for g in groups for s in g]
     truth = measure(eager, lambda: eager_logps(eager, flat))
     return _decide(cls, small, kind, device, eager, truth, groups)
 
 def _decide(cls, config, kind, device, eager, truth, groups) -> Verdict:
-    "Try the attention asked for, then those that fall back; the first that packs wins, else the first that is right."
+    """Try the attention asked for, then those that fall back; the first that packs wins, else the first that
+    is right."""
     flat = [s for g in groups for s in g]
     stateful, rule, plain, why_not, wrong = stateful_parts(eager), head_rule(eager), None, "", ""
     odd = layer_types(config) - {"full_attention", "sliding_attention"}
@@ -367,13 +398,17 @@ def _decide(cls, config, kind, device, eager, truth, groups) -> Verdict:
         off = _tried(model, lambda: torch.cat(plain_logps(model, flat)), truth)
         if off: wrong = wrong or f"under {k} attention, {off}"; continue
         plain = plain or Verdict(False, k, head=rule)
-        if stateful: why_not = f"it has layers that carry a state along the row ({', '.join(stateful[:3])})"; break
+        if stateful:
+            why_not = f"it has layers that carry a state along the row ({', '.join(stateful[:3])})"
+            break
         if odd: why_not = f"it has {', '.join(sorted(odd))} layers"; break
         off, used = _packing(model, groups, truth, rule)
         if not off: return Verdict(True, k, (wrong or why_not) if k != kind else "", head=used)
         why_not = why_not or f"under {k} attention, {off}"
-    if plain is None: return Verdict(False, "eager", f"padded batches give wrong values ({wrong})", padded=False, head=rule)
-    return replace(plain, reason="; ".join(x for x in (wrong if plain.attention != kind else "", why_not) if x))
+    if plain is None:
+        return Verdict(False, "eager", f"padded batches give wrong values ({wrong})", padded=False, head=rule)
+    return replace(plain,
+                   reason="; ".join(x for x in (wrong if plain.attention != kind else "", why_not) if x))
 
 # %% ../nbs/11a_packability.ipynb #2f4da33b
 def class_of(model: nn.Module) -> type:
@@ -381,36 +416,42 @@ def class_of(model: nn.Module) -> type:
     return next(c for c in type(model).__mro__ if not any("FSDP" in b.__name__ for b in c.__mro__))
 
 def set_attention(model: nn.Module, kind: str) -> None:
-    "Run `model` with another attention implementation, also where transformers would only log that it does not."
+    """Run `model` with another attention implementation, also where transformers would only log that it does
+    not."""
     if kind == TREE: register_tree_attention()
     try: model.set_attn_implementation(kind)
     except (ValueError, ImportError, KeyError): pass
     for m in model.modules():
         config = getattr(m, "config", None)
-        if getattr(config, "_attn_implementation", None) not in (kind, None): config._attn_implementation_internal = kind
+        if getattr(config, "_attn_implementation", None) not in (kind, None):
+            config._attn_implementation_internal = kind
 
 def settle(model: nn.Module, packing: bool = True, whole: bool = True) -> Verdict:
-    """The verdict on `model` (wrapped or not) under the attention it has; sets what follows from it: attention, head and
-    padding. Warns once when that is not what was asked (`packing`: packed rows). `whole`: the weights are all here, so
-    that the model itself can be tried. Raises `SpotError` as `examine` does."""
+    """The verdict on `model` (wrapped or not) under the attention it has; sets what follows from it:
+    attention, head and padding. Warns once when that is not what was asked (`packing`: packed rows).
+    `whole`: the weights are all here, so that the model itself can be tried. Raises `SpotError` as
+    `examine` does."""
     lm = causal_lm(model)
     kind = lm.config._attn_implementation or "eager"
     known = getattr(lm, "_spot_verdict", None)
     if known is not None and known.attention == kind: return known
-    stand_in = "eager" if kind == "flex_attention" else kind                  # the same masks and keywords, without a GPU
+    stand_in = "eager" if kind == "flex_attention" else kind  # the same masks and keywords, without a GPU
     verdict = examine(class_of(lm), lm.config, stand_in, lm.device)
     if kind == "flex_attention" and verdict.attention == "eager": verdict = replace(verdict, attention=kind)
     if not verdict.tried and whole: verdict = _by_trial(lm, verdict)
     if verdict.attention != kind: set_attention(lm, verdict.attention)
     lm._spot_verdict, lm._spot_head, lm._spot_padded = verdict, verdict.head.form(lm.config), verdict.padded
-    if verdict.attention != kind or packing and not verdict.packing: warnings.warn(f"{class_of(lm).__name__}: {said(verdict, kind)}", stacklevel=3)
+    if verdict.attention != kind or packing and not verdict.packing:
+        warnings.warn(f"{class_of(lm).__name__}: {said(verdict, kind)}", stacklevel=3)
     return verdict
 
 def _by_trial(lm: nn.Module, verdict: Verdict) -> Verdict:
-    """For a model that no small one could stand in for: padded batches under its attention, then under eager, against its
-    own eager forward on single sequences (values alone). Raises `SpotError` when that forward takes no token ids."""
+    """For a model that no small one could stand in for: padded batches under its attention, then under eager,
+    against its own eager forward on single sequences (values alone). Raises `SpotError` when that forward
+    takes no token ids."""
     vocab = min(VOCAB, lm.get_input_embeddings().weight.shape[0])
-    flat, kind, limit = probe_groups(vocab=vocab)[3], lm.config._attn_implementation, 1e-3 if lm.dtype == torch.float32 else 3e-2
+    flat, kind, limit = (probe_groups(vocab=vocab)[3], lm.config._attn_implementation,
+                         1e-3 if lm.dtype == torch.float32 else 3e-2)
     training = lm.training
     lm.eval()
     set_attention(lm, "eager")
@@ -424,7 +465,8 @@ def _by_trial(lm: nn.Module, verdict: Verdict) -> Verdict:
             if (got - truth).abs().max() < limit * truth.abs().max(): return replace(verdict, attention=k)
         return replace(verdict, attention="eager", padded=False)
     except Exception as e:
-        raise SpotError(f"{class_of(lm).__name__} cannot be trained here: its forward on token ids fails ({_first_line(e)})") from None
+        raise SpotError(f"{class_of(lm).__name__} cannot be trained here: its forward on token ids fails "
+                        f"({_first_line(e)})") from None
     finally:
         set_attention(lm, kind)
         lm.train(training)
@@ -437,7 +479,8 @@ def said(verdict: Verdict, asked: str) -> str:
 
 # %% ../nbs/11a_packability.ipynb #16fb557c
 def _sample(groups: Sequence, budget: float) -> "list[tuple]":
-    "The sequences of the longest group that fits `budget` tokens, and of as many of the shortest as still fit (at least one)."
+    """The sequences of the longest group that fits `budget` tokens, and of as many of the shortest as still
+    fit (at least one)."""
     size = lambda g: sum(len(p) + len(r) for p, r in g)
     ranked = sorted(groups, key=size)
     fit = [g for g in ranked if size(g) <= budget]
@@ -450,14 +493,16 @@ def _sample(groups: Sequence, budget: float) -> "list[tuple]":
     return [s for g in take for s in g]
 
 def _gradients_fit(lm: nn.Module, groups: Sequence) -> "list[tuple]":
-    "Sequences on which the model's own gradients can be compared in a few seconds; none for a large model, or one in half precision."
+    """Sequences on which the model's own gradients can be compared in a few seconds; none for a large model,
+    or one in half precision."""
     if lm.dtype != torch.float32: return []
     n = sum(p.numel() for p in lm.parameters())
     sample = _sample(groups, min(2048, 4e9 / n))
     return sample if n * sum(len(p) + len(r) for p, r in sample) < 4e9 else []
 
 def _eager_gap(lm: nn.Module, sequences: Sequence) -> str:
-    "Empty when the model's packed row equals its own eager forward in values and gradients, else what is wrong."
+    """Empty when the model's packed row equals its own eager forward in values and gradients, else what is
+    wrong."""
     kind = lm.config._attn_implementation
     packed = pack(sequences, row_multiple(lm))
     set_attention(lm, "eager")
@@ -467,14 +512,17 @@ def _eager_gap(lm: nn.Module, sequences: Sequence) -> str:
 
 # %% ../nbs/11a_packability.ipynb #4abf1ba7
 def _value_gap(lm: nn.Module, sequences: Sequence, logps: Callable, limit: float) -> str:
-    "Empty when packed and plain log-probs of the sequences agree within `limit`, else by how much they do not."
+    """Empty when packed and plain log-probs of the sequences agree within `limit`, else by how much they do
+    not."""
     lengths = [len(r) for _, r in sequences]
-    sums = lambda packed: torch.stack([v.sum() for v in logps(sequences, packed).float().cpu().split(lengths)])
+    sums = lambda packed: torch.stack([v.sum()
+                                       for v in logps(sequences, packed).float().cpu().split(lengths)])
     try:
         with torch.no_grad(): fast, slow = sums(True), sums(False)
     except Unpackable as e: return str(e)
     except Exception as e: return _first_line(e)
-    scale = torch.maximum(slow.abs(), torch.tensor(lengths, dtype=torch.float).clamp_min(1).sqrt())    # rounding adds up over tokens
+    # rounding adds up over tokens
+    scale = torch.maximum(slow.abs(), torch.tensor(lengths, dtype=torch.float).clamp_min(1).sqrt())
     gap = ((fast - slow).abs() / scale).max().item()
     return "" if gap < limit else f"packed and plain log-probs differ by {gap:.1e}, more than {limit:.0e}"
 
@@ -490,14 +538,15 @@ def _run(lm: nn.Module) -> Callable:
 def packability(model: nn.Module, groups: "Sequence[Sequence[tuple]]", half: bool = False, check: bool = True,
                 packing: bool = True,
                 logps: "Callable | None" = None, agree: "Callable | None" = None) -> Verdict:
-    """Whether shared prefixes of `groups` (each a list of `(prompt_ids, response_ids)`) may be packed by `model`, and with
-    which attention; the model is left running with that one. Warns once when the answer is no (with `packing=False`, which
-    asks for none, only when the attention changes).
+    """Whether shared prefixes of `groups` (each a list of `(prompt_ids, response_ids)`) may be packed by
+    `model`, and with which attention; the model is left running with that one. Warns once when the answer is
+    no (with `packing=False`, which asks for none, only when the attention changes).
 
-    The class is examined on a small model of its kind (`examine`). With `check`, the model itself is then compared on
-    some of the groups: packed with eager in values and gradients while that takes seconds, and packed with plain: in float32
-    where the weights are, else in the precision of the run (`half`: 16-bit; a sharded model, under the run's autocast). `logps(sequences, packed) -> [R]` runs a
-    model that lies in pieces: it is called exactly twice. `agree(bool) -> bool` joins the processes' answers."""
+    The class is examined on a small model of its kind (`examine`). With `check`, the model itself is then
+    compared on some of the groups: packed with eager in values and gradients while that takes seconds, and
+    packed with plain: in float32 where the weights are, else in the precision of the run (`half`: 16-bit; a
+    sharded model, under the run's autocast). `logps(sequences, packed) -> [R]` runs a model that lies in
+    pieces: it is called exactly twice. `agree(bool) -> bool` joins the processes' answers."""
     lm = causal_lm(model)
     training = lm.training
     lm.eval()
@@ -517,21 +566,25 @@ def packability(model: nn.Module, groups: "Sequence[Sequence[tuple]]", half: boo
 def _checked(lm: nn.Module, groups: Sequence, half: bool, logps: "Callable | None") -> str:
     "Compare the model itself on some of the groups; empty when it is right."
     low = half or lm.dtype != torch.float32
-    tokens = 8192 if logps is not None or lm.device.type == "cuda" else 4e10 / sum(p.numel() for p in lm.parameters())
+    tokens = 8192 if logps is not None or lm.device.type == "cuda" else 4e10 / sum(p.numel()
+                                                                                   for p in lm.parameters())
     if logps is None and (exact := _gradients_fit(lm, groups)):
         with torch.autocast(lm.device.type, enabled=False): why = _eager_gap(lm, exact)
         if why: return why
     sample = _sample(groups, min(8192, tokens))
-    if logps is None and lm.dtype == torch.float32:                  # sharper than under autocast, whose noise hides errors and looks like one
+    # sharper than under autocast, whose noise hides errors and looks like one
+    if logps is None and lm.dtype == torch.float32:
         with torch.autocast(lm.device.type, enabled=False): return _value_gap(lm, sample, _run(lm), 1e-4)
     return _value_gap(lm, sample, logps or _run(lm), 3e-2 if low else 1e-4)
 
 # %% ../nbs/11a_packability.ipynb #8e9d9eb8
 def choose_attention(config, device="cpu", trust_remote_code: bool = False) -> str:
-    """The attention to load a model with: on CUDA `flex_attention` where its class takes it, elsewhere `spot_tree` where
-    the class hands all that matters to its attention function, else `sdpa`, else `eager` (what `examine` finds right)."""
+    """The attention to load a model with: on CUDA `flex_attention` where its class takes it, elsewhere
+    `spot_tree` where the class hands all that matters to its attention function, else `sdpa`, else `eager`
+    (what `examine` finds right)."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING: return "eager" if trust_remote_code else register_tree_attention()
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "eager" if trust_remote_code else register_tree_attention()
     cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     cls = cls[0] if isinstance(cls, tuple) else cls
     if torch.device(device).type == "cuda": return "flex_attention" if cls._supports_flex_attn else "eager"

@@ -13,8 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
-from .records import SpotError, as_messages, atomic_path, progress, prompt_id, read_rows, write_json, write_jsonl
-from .conversations import NAMES, clean_messages, clean_text, csv_row, parse_pair, parse_sample, template_options, was_finished
+from .records import (SpotError, as_messages, atomic_path, progress, prompt_id, read_rows, write_json,
+                             write_jsonl)
+from .conversations import (NAMES, clean_messages, clean_text, csv_row, parse_pair, parse_sample,
+                                   template_options, was_finished)
 from .diff import _recode, compare, split_units
 from .options import Facts, Parser, last_line, quoted
 
@@ -96,9 +98,8 @@ def measure(pairs: "list[dict]", tokenizer: Any = None, workers: int = 1,
     `edits`, in items of `tokenizer`.
 
     Items are words without a tokenizer. `prefix` counts what both responses share before the first edit.
-    Pairs without a
-    correction get `n_chosen` 0. `workers` processes share the comparisons. `enable_thinking`: of pairs that
-    do not record it."""
+    Pairs without a correction get `n_chosen` 0. `workers` processes share the comparisons. `enable_thinking`:
+    of pairs that do not record it."""
     texts = [(p["rejected"], p["chosen"] or "") for p in pairs]
     ids = _ids([t for pair in texts for t in pair], tokenizer)
     sizes = sizes_of(list(zip(ids[::2], ids[1::2])), workers)
@@ -144,10 +145,8 @@ def filter_pairs(pairs: "Iterable[dict]", gamma: float = 0.6, tokenizer: Any = N
     given.
 
     `gamma`: largest change ratio kept. `max_length`: most tokens of prompt and longer response. `verify`:
-    check final
-    answers where a pair has an `answer`; a pair that its stage flagged `verified: false` is dropped in any
-    case.
-    `task` checks the answers: by default the one that the pairs name, else mathematics.
+    check final answers where a pair has an `answer`; a pair that its stage flagged `verified: false` is
+    dropped in any case. `task` checks the answers: by default the one that the pairs name, else mathematics.
     Raises `SpotError` for a gamma outside [0, 1]."""
     if not 0 <= gamma <= 1:
         raise SpotError(f"gamma is {gamma}: it is a share of tokens, between 0 and 1 (the paper uses 0.6)")
@@ -191,9 +190,8 @@ def gamma_table(pairs: "Iterable[dict]", gammas: "Iterable[float]" = (0.5, 0.6, 
 def statistics(kept: "list[dict]", dropped: "list[dict]" = ()) -> dict:
     """Figures about a filtered set, as `filter_pairs` returns it; lengths in items of the tokenizer.
 
-    `tokens_plain` and `tokens_shared` are what one pass over the kept pairs handles without and with a
-    shared prompt and
-    prefix; `gammas` counts the pairs that are verified, changed and within γ."""
+    `tokens_plain` and `tokens_shared` are what one pass over the kept pairs handles without and with a shared
+    prompt and prefix; `gammas` counts the pairs that are verified, changed and within γ."""
     n_prompt, n_rejected, n_chosen, prefix = (sum(p[k] for p in kept)
                                               for k in ("n_prompt", "n_rejected", "n_chosen", "prefix"))
     plain, shared = 2*n_prompt + n_rejected + n_chosen, n_prompt + n_rejected + n_chosen - prefix
@@ -272,18 +270,23 @@ def conversational(pair: dict) -> dict:
                 change_ratio=pair.get("change_ratio"), **_extras(pair))
 
 def paper_row(pair: dict) -> dict:
-    """`pair` under the key names of the paper's released files: `question`, `ground_truth`, `original_answer`,
-    `gemini_corrected_answer`. Raises `SpotError` for a prompt of several messages, which those files cannot hold."""
+    """`pair` under the key names of the paper's released files: `question`, `ground_truth`,
+    `original_answer`, `gemini_corrected_answer`. Raises `SpotError` for a prompt of several messages,
+    which those files cannot hold."""
     p = pair["prompt"]
     if not isinstance(p, str):
         if len(p) != 1 or not isinstance(p[0].get("content"), str):
-            raise SpotError(f"pair {pair['id']}: its prompt has {len(p)} messages, and the paper's files hold one question as text: leave --keys out")
+            raise SpotError(f"pair {pair['id']}: its prompt has {len(p)} messages, and the paper's files "
+                            "hold one question as text: leave --keys out")
         p = p[0]["content"]
-    return dict(id=str(pair["id"]), question=p, ground_truth=None if pair.get("answer") is None else str(pair["answer"]),
-                original_answer=pair["rejected"], gemini_corrected_answer=pair["chosen"], change_ratio=pair.get("change_ratio"))
+    return dict(id=str(pair["id"]), question=p,
+                ground_truth=None if pair.get("answer") is None else str(pair["answer"]),
+                original_answer=pair["rejected"], gemini_corrected_answer=pair["chosen"],
+                change_ratio=pair.get("change_ratio"))
 
 def to_dataset(pairs: "list[dict]", keys: str = "trl"):
-    """A `datasets.Dataset` in conversational preference form, or under the paper's keys. Raises `SpotError` for an empty set.
+    """A `datasets.Dataset` in conversational preference form, or under the paper's keys. Raises `SpotError`
+    for an empty set.
 
     Tools and tool calls differ in shape from record to record; `datasets` keeps such columns as JSON."""
     from datasets import Dataset
@@ -299,7 +302,8 @@ def to_dataset(pairs: "list[dict]", keys: str = "trl"):
 def export_pairs(pairs: "list[dict]", path: "str | Path", keys: str = "trl") -> Path:
     """Write pairs in conversational form: `.parquet`, `.jsonl`, or a folder for `datasets.load_from_disk`.
 
-    `keys="paper"` writes the names of the paper's released files instead. Raises `SpotError` for an empty set, another kind of file, or as `paper_row`."""
+    `keys="paper"` writes the names of the paper's released files instead. Raises `SpotError` for an empty
+    set, another kind of file, or as `paper_row`."""
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in ("", ".parquet", ".jsonl"):
@@ -325,8 +329,10 @@ task_categories: [text-generation]
 ---
 # Minimal-edit preference pairs
 
-{stats['kept']:,} pairs for Surgical Post-Training (arXiv 2603.01683): `rejected` is a language model's own wrong response,
-`chosen` the same response with only its faulty steps rewritten. `prompt`, `chosen` and `rejected` are lists of messages;
+{stats['kept']:,} pairs for Surgical Post-Training (arXiv 2603.01683): `rejected` is a language model's own \
+wrong response,
+`chosen` the same response with only its faulty steps rewritten. `prompt`, `chosen` and `rejected` are lists \
+of messages;
 any TRL preference trainer loads them unchanged.
 
 - Student{' and tokenizer' if model else ''}: {f'`{model}`' if model else 'not recorded (lengths in words)'}

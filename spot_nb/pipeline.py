@@ -27,34 +27,38 @@ class PipelineConfig:
     model: str = "embedded"                     # folder, hub id or `embedded`
     data_path: str = "arithmetic"               # training problems: file, hub id or `arithmetic`
     data_config: str = ""                       # the configuration of a hub data set, such as `en`
-    task: str = ""                              # how to ask and check: a task's name or FILE.py; empty: mathematics
-    test_path: str = ""                         # held-out problems: file or hub id; empty: split off `data_path`
+    task: str = ""  # how to ask and check: a task's name or FILE.py; empty: mathematics
+    test_path: str = ""  # held-out problems: file or hub id; empty: split off `data_path`
     n_train: int = 80                           # training problems to sample
     n_test: int = 100                           # held-out problems
-    oracle: str = "arithmetic"                  # what `spot rectify --oracle` takes; `arithmetic` is the embedded program
-    oracle_args: dict = field(default_factory=dict)   # further options of the Oracle, such as {model: gpt-5, base_url: ...}
+    oracle: str = "arithmetic"  # what `spot rectify --oracle` takes; `arithmetic` is the embedded program
+    # further options of the Oracle, such as {model: gpt-5, base_url: ...}
+    oracle_args: dict = field(default_factory=dict)
     workers: int = 200                          # most Oracle calls at once
     attempts: int = 1                           # most replies asked for per error
-    price: str = ""                             # dollars per million tokens IN,OUT of the Oracle, or a JSON file
-    max_cost_usd: "float | None" = None         # most dollars spent on the Oracle, earlier runs of this folder included
-    overlap: bool = True                        # correct the first errors while the student still samples (Oracles behind a network)
+    price: str = ""  # dollars per million tokens IN,OUT of the Oracle, or a JSON file
+    # most dollars spent on the Oracle, earlier runs of this folder included
+    max_cost_usd: "float | None" = None
+    # correct the first errors while the student still samples (Oracles behind a network)
+    overlap: bool = True
     engine: str = "auto"                        # what `spot elicit --engine` takes
     # further options of the engine
     engine_args: dict = field(default_factory=lambda: dict(batch_size=64))
     temperature: float = 0.7                    # of the student while eliciting; 0 is greedy
     top_p: float = 0.8                          # nucleus of the student
     max_tokens: int = 48                        # longest response of the student
-    enable_thinking: "bool | None" = None       # true or false for hybrid models; without it the template's own
+    enable_thinking: "bool | None" = None  # true or false for hybrid models; without it the template's own
     gamma: float = 0.6                          # largest change ratio kept
     # settings of every training, as `spot train` takes them
-    train: dict = field(default_factory=lambda: dict(num_train_epochs=2, effective_batch_size=4, save_steps=17, save_total_limit=1))
+    train: dict = field(default_factory=lambda: dict(num_train_epochs=2, effective_batch_size=4,
+                                                     save_steps=17, save_total_limit=1))
     # one training each: a name, a loss and what differs
     methods: list = field(default_factory=lambda: [
         dict(name="SFT+", loss="sft_plus", learning_rate=1e-5),
         dict(name="SPoT-BCO", loss="spot_bco", beta="auto", delta_floor=0.0, learning_rate=1e-5)])
-    rounds: int = 1                             # elicit, correct and train so many times, each from the newest policy
+    rounds: int = 1  # elicit, correct and train so many times, each from the newest policy
     round_reference: str = "last"               # reference of a later round: the `first` model, or the `last`
-    watch: int = 50                             # solved problems sampled again each round, to see what is lost
+    watch: int = 50  # solved problems sampled again each round, to see what is lost
     seed: int = 0                               # of the problems, the sampling and the training
 
 # %% ../nbs/17_pipeline.ipynb #390770aa
@@ -64,8 +68,10 @@ class Stages:
         self.path = Path(folder)/"stages.json"
         self.log = read_json(self.path) if self.path.is_file() else {}
 
-    def run(self, name: str, settings: Any, work: "Callable[[bool], Any]", after: "tuple[str, ...]" = ()) -> bool:
-        """Do `work(fresh)` unless the stage is done under the same `settings` and the same stages `after` which it comes.
+    def run(self, name: str, settings: Any, work: "Callable[[bool], Any]",
+            after: "tuple[str, ...]" = ()) -> bool:
+        """Do `work(fresh)` unless the stage is done under the same `settings` and the same stages `after`
+        which it comes.
 
         `fresh` is true when nothing half-done may be reused. Returns whether any work was done."""
         key = self.key(settings, after)
@@ -89,8 +95,10 @@ class Stages:
         return True
 
     def made(self, since: float) -> "dict[str, str]":
-        "SHA-256 of the JSON files that were written beside this log since a time, by name: enough to see that a repeated run gave the same."
-        found = (p for p in sorted(self.path.parent.rglob("*.json*")) if p != self.path and "checkpoint-" not in str(p))
+        """SHA-256 of the JSON files that were written beside this log since a time, by name: enough to see
+        that a repeated run gave the same."""
+        found = (p for p in sorted(self.path.parent.rglob("*.json*")) if p != self.path
+                 and "checkpoint-" not in str(p))
         return {str(p.relative_to(self.path.parent)): hashlib.sha256(p.read_bytes()).hexdigest()[:16]
                 for p in found if p.stat().st_mtime >= since - 1}
 
@@ -104,7 +112,8 @@ class Stages:
         write_json(self.path, self.log)
 
     def seconds(self, name: str) -> float:
-        "Seconds that a finished stage took, all attempts together (a killed attempt's own seconds are not known)."
+        """Seconds that a finished stage took, all attempts together (a killed attempt's own seconds are not
+        known)."""
         return self.log[name]["seconds"]
 
 def say(text: str) -> None:
@@ -112,21 +121,25 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 # %% ../nbs/17_pipeline.ipynb #fe3d91e9
-_GREY, _COLORS = "#7f8794", ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]   # Okabe and Ito's palette
+_GREY, _COLORS = "#7f8794", ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]  # Okabe and Ito's palette
 
 def _svg(draw: "Callable[[Any], None]", panels: int, height: float = 3.0) -> str:
     "The figure that `draw(axes)` fills, as inline SVG."
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    style = {"text.color": _GREY, "axes.labelcolor": _GREY, "axes.edgecolor": _GREY, "xtick.color": _GREY, "ytick.color": _GREY, "axes.titlesize": 10,
-             "axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "spot", "legend.frameon": False}
+    style = {"text.color": _GREY, "axes.labelcolor": _GREY, "axes.edgecolor": _GREY, "xtick.color": _GREY,
+             "ytick.color": _GREY, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+             "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "spot", "legend.frameon": False}
     with matplotlib.rc_context(style):
         fig = Figure(figsize=(4.2 * panels, height), layout="constrained")
         FigureCanvasSVG(fig)
         axes = fig.subplots(1, panels, squeeze=False)[0]
         draw(axes)
-        for ax in axes: ax.set_facecolor("none"); ax.grid(alpha=0.2, color=_GREY, linewidth=0.6); ax.set_axisbelow(True)
+        for ax in axes:
+            ax.set_facecolor("none")
+            ax.grid(alpha=0.2, color=_GREY, linewidth=0.6)
+            ax.set_axisbelow(True)
         out = io.StringIO()
         fig.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return out.getvalue()[out.getvalue().index("<svg"):]
@@ -139,12 +152,14 @@ def in_nats(rows: "list[dict]", beta: float) -> "list[dict]":
 def _draw_rewards(ax, name: str, rows: "list[dict]"):
     "One method's log-ratios: chosen as a line, rejected dashed, δ dotted."
     from spot_nb.figures import color_of
-    for key, label, dash in (("rewards/chosen", "chosen", "-"), ("rewards/rejected", "rejected", "--"), ("delta", "δ/β", ":")):
+    for key, label, dash in (("rewards/chosen", "chosen", "-"), ("rewards/rejected", "rejected", "--"),
+                             ("delta", "δ/β", ":")):
         points = [(r["step"], r[key]) for r in rows if key in r]
         if points: ax.plot(*zip(*points), label=f"{name}: {label}", color=color_of(name), linestyle=dash)
 
 def curves_svg(runs: "dict[str, list[dict]]", betas: "dict[str, float]") -> str:
-    "Loss of every run, and all log-ratios to the reference on one axis in nats; `runs` maps a name to its metric rows."
+    """Loss of every run, and all log-ratios to the reference on one axis in nats; `runs` maps a name to its
+    metric rows."""
     from spot_nb.figures import color_of
     def draw(axes):
         for name, rows in runs.items():
@@ -158,7 +173,8 @@ def curves_svg(runs: "dict[str, list[dict]]", betas: "dict[str, float]") -> str:
 
 # %% ../nbs/17_pipeline.ipynb #d4d0e667
 def learned_svg(models: "list[dict]") -> str:
-    "Learned against forgotten: held-out accuracy over KL from the base, with 95% intervals; the base is the line it starts from."
+    """Learned against forgotten: held-out accuracy over KL from the base, with 95% intervals; the base is the
+    line it starts from."""
     from spot_nb.figures import color_of
     base = next(m for m in models if "kl" not in m)["held_out"]["mean"]
     def draw(axes):
@@ -180,7 +196,9 @@ def histogram_svg(ratios: "list[float]", gamma: float) -> str:
     def draw(axes):
         axes[0].hist(ratios, bins=[i / 25 for i in range(26)], color=_COLORS[0], alpha=0.85)
         axes[0].axvline(gamma, color=_COLORS[1], linestyle="--", label=f"γ = {gamma:g}")
-        axes[0].set(title="How much of the correction is new", xlabel="change ratio", ylabel="pairs", xlim=(0, 1)); axes[0].legend()
+        axes[0].set(title="How much of the correction is new", xlabel="change ratio", ylabel="pairs",
+                    xlim=(0, 1))
+        axes[0].legend()
     return _svg(draw, 1)
 
 # %% ../nbs/17_pipeline.ipynb #a326fd27
@@ -190,8 +208,9 @@ def held_out_task(path: "str | Path", max_tokens: int, task: str = ""):
     from spot_nb.tasks import find_task, is_math
     task = find_task(task)
     def prepare(row, rng): return {k: row[k] for k in ("prompt", "answer", *task.columns) if k in row}
-    return register(Benchmark("held_out", str(path), trials=1, template="{question}", prepare=prepare, max_tokens=max_tokens,
-                              scorer="math" if is_math(task) else task, help="this run's held-out problems"))
+    return register(Benchmark("held_out", str(path), trials=1, template="{question}", prepare=prepare,
+                              max_tokens=max_tokens, scorer="math" if is_math(task) else task,
+                              help="this run's held-out problems"))
 
 def _figure(shares: "list[float]") -> dict:
     "Percent with a bootstrap 95% interval, and each question's own share."
@@ -200,9 +219,12 @@ def _figure(shares: "list[float]") -> dict:
             "questions": len(shares), "per_question": shares}
 
 def knowledge(model, tokenizer, enable_thinking: "bool | None" = None) -> dict:
-    "Share of the 340 multiple-choice items whose right option the model finds likeliest; see `spot_nb.worlds`."
+    """Share of the 340 multiple-choice items whose right option the model finds likeliest; see
+    `spot_nb.worlds`."""
     from spot_nb.worlds import mc_logps, mc_scores
-    return _figure([float(x) for x in mc_scores(mc_logps(model, tokenizer, enable_thinking=enable_thinking))["correct"]])
+    return _figure([float(x)
+                    for x
+                    in mc_scores(mc_logps(model, tokenizer, enable_thinking=enable_thinking))["correct"]])
 
 def everyday(base_path: str, base, tokenizer, kept: Path, enable_thinking: "bool | None") -> list:
     "The base's own answers to forty everyday prompts, from `kept` if they are there."
@@ -215,8 +237,10 @@ def everyday(base_path: str, base, tokenizer, kept: Path, enable_thinking: "bool
         write_json(kept, [(c[0].text, c[0].finish_reason == "stop") for c in told])
     return read_json(kept)
 
-def measure(model_path: str, base_path: str, folder: "str | Path", config: PipelineConfig, test_path: "str | Path") -> dict:
-    """Accuracy on the held-out problems, general knowledge, and KL from the base; writes `metrics.json` into `folder`.
+def measure(model_path: str, base_path: str, folder: "str | Path", config: PipelineConfig,
+            test_path: "str | Path") -> dict:
+    """Accuracy on the held-out problems, general knowledge, and KL from the base; writes `metrics.json` into
+    `folder`.
 
     Accuracies in percent with a bootstrap 95% interval over questions; KL in nats per token."""
     from spot_nb.evaluate import evaluate, kl_from_base
@@ -225,7 +249,8 @@ def measure(model_path: str, base_path: str, folder: "str | Path", config: Pipel
     folder, thinking = Path(folder), config.enable_thinking
     held_out_task(test_path, config.max_tokens, config.task)
     sampling = Sampling(temperature=0, top_p=1.0, max_tokens=config.max_tokens, enable_thinking=thinking)
-    scores = evaluate(model_path, ["held_out"], folder, sampling=sampling, trials=1, engine=config.engine, report=say, **config.engine_args)
+    scores = evaluate(model_path, ["held_out"], folder, sampling=sampling, trials=1, engine=config.engine,
+                      report=say, **config.engine_args)
     if scores["missing"]: raise SpotError("; ".join(scores["missing"].values()))
     tokenizer, base = load_tokenizer(base_path), load_model(base_path)
     own = str(model_path) == str(base_path)
@@ -241,7 +266,8 @@ def measure(model_path: str, base_path: str, folder: "str | Path", config: Pipel
 
 # %% ../nbs/17_pipeline.ipynb #0c113e46
 def load_split(config: PipelineConfig) -> "tuple[list[dict], list[dict]]":
-    "Training and held-out problem records of a run, with no problem in both. Raises `SpotError` when either is empty."
+    """Training and held-out problem records of a run, with no problem in both. Raises `SpotError` when either
+    is empty."""
     from spot_nb.elicit import load_problems
     if config.data_path == "arithmetic":
         from spot_nb.arithmetic import make_problems
@@ -253,7 +279,8 @@ def load_split(config: PipelineConfig) -> "tuple[list[dict], list[dict]]":
     asked = {prompt_id(p["prompt"]) for p in test}
     train = [p for p in problems if prompt_id(p["prompt"]) not in asked][:config.n_train]
     for name, part in (("training", train), ("held-out", test)):
-        if not part: raise SpotError(f"{config.data_path} leaves no {name} problems: lower n_test, or set test_path")
+        if not part:
+            raise SpotError(f"{config.data_path} leaves no {name} problems: lower n_test, or set test_path")
     return train, test
 
 def slug(name: str) -> str:
@@ -271,7 +298,8 @@ def set_aside(folder: Path, holds: str) -> None:
 
 def clear(out: Path) -> None:
     "Remove a run, but for the corrections that cost money: they go to `superseded/`."
-    paid = [p for p in out.glob("pairs_raw*.jsonl") if any((r.get("usage") or {}).get("cost_usd") for r in read_jsonl(p))]
+    paid = [p for p in out.glob("pairs_raw*.jsonl")
+            if any((r.get("usage") or {}).get("cost_usd") for r in read_jsonl(p))]
     for p in out.iterdir():
         if p in paid or p.name in ("superseded", ".spot_lock"): continue
         if p.is_dir(): shutil.rmtree(p)
@@ -290,10 +318,12 @@ def made_with() -> dict:
     return {"date": time.strftime("%Y-%m-%d", time.gmtime()), "spot_nb": __version__, **machine()}
 
 def _paired(after: "list[float]", before: "list[float]", unit: float) -> dict:
-    "Mean paired difference times `unit`, with a 95% interval; of shares (`unit` 100) it is never of zero width."
+    """Mean paired difference times `unit`, with a 95% interval; of shares (`unit` 100) it is never of zero
+    width."""
     from spot_nb.evaluate import bootstrap, mean_interval
     gaps = [unit * (a - b) for a, b in zip(after, before) if a is not None and b is not None]
-    return {"difference": sum(gaps) / len(gaps), "interval": mean_interval(gaps, -unit, unit) if unit == 100 else bootstrap(gaps)}
+    return {"difference": sum(gaps) / len(gaps),
+            "interval": mean_interval(gaps, -unit, unit) if unit == 100 else bootstrap(gaps)}
 
 # %% ../nbs/17_pipeline.ipynb #f6f185aa
 class Run:
@@ -302,19 +332,22 @@ class Run:
         self.config, self.out = config, Path(config.output_dir)
         if fresh and self.out.exists():
             if not (self.out/"stages.json").is_file() and any(self.out.iterdir()):
-                raise SpotError(f"{self.out} holds files that no run made: choose another output_dir, or empty it yourself")
+                raise SpotError(f"{self.out} holds files that no run made: choose another output_dir, or "
+                                "empty it yourself")
             clear(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.stages = Stages(self.out)
         self.manifest()
 
     def manifest(self):
-        "`manifest.json`: the command, settings, versions and machine from which this run can be repeated; `stages.json` has each stage's part."
+        """`manifest.json`: the command, settings, versions and machine from which this run can be repeated;
+        `stages.json` has each stage's part."""
         import sys
         from spot_nb import __version__
         from spot_nb.models import machine
-        write_json(self.out/"manifest.json", {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "spot_nb": __version__, "machine": machine(),
-                                              "settings": dataclasses.asdict(self.config)})
+        write_json(self.out/"manifest.json",
+                   {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "spot_nb": __version__,
+                    "machine": machine(), "settings": dataclasses.asdict(self.config)})
 
     def run(self) -> dict:
         with self.lock(): return self._run()
@@ -329,9 +362,13 @@ class Run:
         from spot_nb.models import resolve_model
         preflight(c, self.stages)
         base = resolve_model(c.model)
-        sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed, enable_thinking=c.enable_thinking)
-        do("problems", [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed, *([c.task] if c.task else [])], self.problems)
-        do("elicit", [c.model, sampling], lambda fresh: self.elicit(base, sampling, fresh), after=("problems",))
+        sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed,
+                        enable_thinking=c.enable_thinking)
+        do("problems",
+           [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed,
+            *([c.task] if c.task else [])], self.problems)
+        do("elicit", [c.model, sampling], lambda fresh: self.elicit(base, sampling, fresh),
+           after=("problems",))
         self.release()
         if not read_jsonl(self.out/"elicit"/"errors.jsonl"): return self.perfect()
         do("rectify", self.oracle_settings(), self.rectify, after=("elicit",))
@@ -340,8 +377,11 @@ class Run:
         do("measure base", test, lambda fresh: self.measure("base", base, base, fresh), after=("problems",))
         for method in c.methods:
             name = slug(method["name"])
-            do(f"train {method['name']}", [method, c.train], lambda fresh: self.train(method, base, fresh), after=("filter",))
-            do(f"measure {method['name']}", test, lambda fresh: self.measure(name, str(self.out/name), base, fresh), after=(f"train {method['name']}",))
+            do(f"train {method['name']}", [method, c.train], lambda fresh: self.train(method, base, fresh),
+               after=("filter",))
+            do(f"measure {method['name']}", test,
+               lambda fresh: self.measure(name, str(self.out/name), base, fresh),
+               after=(f"train {method['name']}",))
         return self.report()
 
     def problems(self, fresh: bool):
@@ -356,7 +396,8 @@ class Run:
         with make_generator(base, c.engine, **c.engine_args) as generator:
             if fresh: set_aside(folder, "all_results.jsonl")
             args = dict(resume=not fresh, task=c.task)
-            if c.overlap and self.oracle().behind_network: s = self.both(problems, generator, Sampling(**sampling), args)
+            if c.overlap and self.oracle().behind_network:
+                s = self.both(problems, generator, Sampling(**sampling), args)
             else: s = elicit(problems, generator, folder, Sampling(**sampling), **args)
         say(f"  {s['errors']} errors in {s['samples']} responses")
 
@@ -366,8 +407,9 @@ class Run:
         key = self.stages.key(self.oracle_settings(), ("elicit",))
         if self.stages.log.get("rectify", {}).get("key") != key: self.keep_paid([])
         self.stages._note("rectify", key=key, done=False, seconds=0.0)
-        summary, _ = elicit_and_rectify(problems, generator, self.out/"elicit", self.oracle(), self.out/"pairs_raw.jsonl", sampling,
-                                        elicit_args, self.rectify_args())
+        summary, _ = elicit_and_rectify(problems, generator, self.out/"elicit", self.oracle(),
+                                        self.out/"pairs_raw.jsonl", sampling, elicit_args,
+                                        self.rectify_args())
         return summary
 
     def release(self):
@@ -389,13 +431,15 @@ class Run:
                     prices=c.price or None, supersede=True)
 
     def keep_paid(self, errors: "list[dict]"):
-        """Set aside corrections of an earlier setting that do not answer `errors`, in `pairs_raw.superseded.jsonl`; nothing paid is deleted.
+        """Set aside corrections of an earlier setting that do not answer `errors`, in
+        `pairs_raw.superseded.jsonl`; nothing paid is deleted.
 
         Those with the same problem and the same response stay and are not asked for again."""
         path, asked = self.out/"pairs_raw.jsonl", {e["id"]: e for e in errors}
         if not path.is_file(): return
         old = read_jsonl(path)
-        same = lambda r: (e := asked.get(r["id"])) and e["prompt"] == r["prompt"] and e["response"] == r["rejected"]
+        same = lambda r: (e := asked.get(r["id"])) and e["prompt"] == r["prompt"] and e["response"] == r[
+            "rejected"]
         stay, aside = [r for r in old if same(r)], [r for r in old if not same(r)]
         kept = self.out/"pairs_raw.superseded.jsonl"
         earlier = read_jsonl(kept) if kept.is_file() else []
@@ -411,35 +455,46 @@ class Run:
         if counts["reused"]: say(f"  {counts['reused']} corrections that were made before are used again")
         say_retry(path)
         if counts["stopped"] == "budget":
-            raise SpotError(f"the budget of {self.config.max_cost_usd:g} dollars is spent with {counts['left']} errors left: raise max_cost_usd, or "
+            raise SpotError(f"the budget of {self.config.max_cost_usd:g} dollars is spent with "
+                            f"{counts['left']} errors left: raise max_cost_usd, or "
                             f"train on what there is with `spot filter {path}`")
 
     def filter(self, base: str):
         from spot_nb.models import load_tokenizer
         from spot_nb.pairs import filter_pairs, load_pairs
-        kept, dropped = filter_pairs(load_pairs(self.out/"pairs_raw.jsonl"), self.config.gamma, load_tokenizer(base), task=self.config.task)
+        kept, dropped = filter_pairs(load_pairs(self.out/"pairs_raw.jsonl"), self.config.gamma,
+                                     load_tokenizer(base), task=self.config.task)
         write_jsonl(self.out/"dropped.jsonl", dropped)
-        if not kept: raise SpotError(f"the filter kept none of {len(dropped)} corrections ({dict(Counter(p['reason'] for p in dropped))}): see {self.out/'dropped.jsonl'}")
+        if not kept:
+            raise SpotError(f"the filter kept none of {len(dropped)} corrections "
+                            f"({dict(Counter(p['reason'] for p in dropped))}): see "
+                            f"{self.out/'dropped.jsonl'}")
         write_jsonl(self.out/"pairs.jsonl", kept)
         say(f"  {len(kept)} pairs kept, {len(dropped)} dropped")
 
     def quick_settings(self) -> dict:
-        "For the embedded student: bfloat16 arithmetic where the CPU has it (the weights stay float32, on disk too)."
+        """For the embedded student: bfloat16 arithmetic where the CPU has it (the weights stay float32, on
+        disk too)."""
         import torch
         from spot_nb.models import fast_dtype
-        if self.config.model != "embedded" or torch.cuda.is_available() or fast_dtype() != torch.bfloat16: return {}
+        if self.config.model != "embedded" or torch.cuda.is_available() or fast_dtype() != torch.bfloat16:
+            return {}
         return {"bf16": True, "use_cpu": True, "save_dtype": "float32"}
 
     def train(self, method: dict, base: str, fresh: bool):
         from spot_nb.train import SPoTConfig, last_checkpoint, train
         folder = self.out/slug(method["name"])
         if fresh: set_aside(folder, "config.json")
-        settings = {k: v for k, v in {**self.quick_settings(), **self.config.train, **method}.items() if k != "name"}
-        config = SPoTConfig(model_name_or_path=base, output_dir=str(folder), data_path=str(self.out/"pairs.jsonl"), report_to="none", seed=self.config.seed,
-                            enable_thinking=self.config.enable_thinking, resume_from_checkpoint="last" if last_checkpoint(folder) else None, **settings)
+        settings = {k: v for k,
+                    v in {**self.quick_settings(), **self.config.train, **method}.items() if k != "name"}
+        config = SPoTConfig(model_name_or_path=base, output_dir=str(folder),
+                            data_path=str(self.out/"pairs.jsonl"), report_to="none", seed=self.config.seed,
+                            enable_thinking=self.config.enable_thinking,
+                            resume_from_checkpoint="last" if last_checkpoint(folder) else None, **settings)
         done = train(config)
         for p in folder.glob("checkpoint-*"): shutil.rmtree(p)
-        write_json(folder/"train.json", {k: done[k] for k in ("steps", "seconds", "beta", "headroom", "counts")})
+        write_json(folder/"train.json",
+                   {k: done[k] for k in ("steps", "seconds", "beta", "headroom", "counts")})
 
     def measure(self, name: str, model: str, base: str, fresh: bool):
         folder = self.out/"measure"/name
@@ -449,7 +504,8 @@ class Run:
 
     def perfect(self) -> dict:
         "The student made no mistake: nothing to correct, nothing to train."
-        say(f"The student answered all {self.config.n_train} training problems right, so there is nothing to correct. Harder problems would tell more (data_path).")
+        say(f"The student answered all {self.config.n_train} training problems right, so there is nothing "
+            "to correct. Harder problems would tell more (data_path).")
         return {"errors": 0}
 
     def results(self) -> dict:
@@ -459,23 +515,29 @@ class Run:
         models = [{"name": "base", **read_json(self.out/"measure"/"base"/"metrics.json")}]
         for m in c.methods:
             folder = self.out/slug(m["name"])
-            models.append({"name": m["name"], "settings": {k: v for k, v in m.items() if k != "name"}, "train": read_json(folder/"train.json"),
+            models.append({"name": m["name"], "settings": {k: v for k, v in m.items() if k != "name"},
+                           "train": read_json(folder/"train.json"),
                            **read_json(self.out/"measure"/slug(m["name"])/"metrics.json")})
         how = Counter((r.get("oracle") or {}).get("how", "") for r in raw)
-        return {"model": c.model, "data": c.data_path, "problems": summary["samples"], "errors": summary["errors"], "corrections": len(raw), "pairs": len(kept),
-                "oracle_how": {k: v for k, v in how.items() if k}, "seed": c.seed, "models": models, "difference": self.difference(models), "made": made_with(),
+        return {"model": c.model, "data": c.data_path, "problems": summary["samples"],
+                "errors": summary["errors"], "corrections": len(raw), "pairs": len(kept),
+                "oracle_how": {k: v for k, v in how.items() if k}, "seed": c.seed, "models": models,
+                "difference": self.difference(models), "made": made_with(),
                 "seconds": sum(v["seconds"] for v in self.stages.log.values())}
 
     def difference(self, models: "list[dict]") -> "dict | None":
-        "Last method minus first, paired question by question: points right with an interval; None with fewer than two methods."
+        """Last method minus first, paired question by question: points right with an interval; None with
+        fewer than two methods."""
         if len(models) < 3: return None
         from spot_nb.evaluate import compare
         first, last = (self.out/"measure"/slug(m["name"]) for m in (models[1], models[-1]))
         if not all((f/"aggregated_results.json").is_file() for f in (first, last)): return None
         found = compare(first, last).tasks["held_out"]
-        out = {"of": models[-1]["name"], "from": models[1]["name"], "held_out": {k: found[k] for k in ("difference", "interval")}}
-        return out | {k: _paired(models[-1][k][each], models[1][k][each], unit) for k, each, unit in
-                      (("knowledge", "per_question", 100), ("kl", "per_prompt", 1)) if all(each in m.get(k, {}) for m in (models[1], models[-1]))}
+        out = {"of": models[-1]["name"], "from": models[1]["name"],
+               "held_out": {k: found[k] for k in ("difference", "interval")}}
+        return out | {k: _paired(models[-1][k][each], models[1][k][each], unit) for k, each,
+                      unit in (("knowledge", "per_question", 100), ("kl", "per_prompt", 1))
+                      if all(each in m.get(k, {}) for m in (models[1], models[-1]))}
 
     def report(self) -> dict:
         "Write `results.json` and `report.html`, print the table."
@@ -500,25 +562,34 @@ def check_settings(c: PipelineConfig) -> None:
     "Raise `SpotError` for a setting of the wrong kind or outside its range; nothing is loaded for this."
     whole = lambda v, low: isinstance(v, int) and not isinstance(v, bool) and v >= low
     number = lambda v, low, high: isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high
-    for name, low in dict(n_train=1, n_test=1, max_tokens=1, workers=1, attempts=1, rounds=1, seed=0, watch=0).items():
-        if not whole(getattr(c, name), low): _fail(f"{name} must be a whole number of at least {low}, not {getattr(c, name)!r}")
+    for name, low in dict(n_train=1, n_test=1, max_tokens=1, workers=1, attempts=1, rounds=1, seed=0,
+                          watch=0).items():
+        if not whole(getattr(c, name), low):
+            _fail(f"{name} must be a whole number of at least {low}, not {getattr(c, name)!r}")
     for name, low, high in (("gamma", 0, 1), ("temperature", 0, 100), ("top_p", 1e-9, 1)):
-        if not number(getattr(c, name), low, high): _fail(f"{name} must be a number from {low:g} to {high}, not {getattr(c, name)!r}")
+        if not number(getattr(c, name), low, high):
+            _fail(f"{name} must be a number from {low:g} to {high}, not {getattr(c, name)!r}")
     if c.max_cost_usd is not None and not number(c.max_cost_usd, 1e-12, float("inf")):
         _fail(f"max_cost_usd must be more than 0 dollars, not {c.max_cost_usd!r}")
     for name in ("oracle_args", "engine_args", "train"):
-        if not isinstance(getattr(c, name), dict): _fail(f"{name} must be a mapping of settings, not {getattr(c, name)!r}")
+        if not isinstance(getattr(c, name), dict):
+            _fail(f"{name} must be a mapping of settings, not {getattr(c, name)!r}")
     for name in ("model", "data_path", "oracle", "output_dir", "engine"):
-        if not isinstance(getattr(c, name), str) or not getattr(c, name): _fail(f"{name} must be a name or path, not {getattr(c, name)!r}")
+        if not isinstance(getattr(c, name), str) or not getattr(c, name):
+            _fail(f"{name} must be a name or path, not {getattr(c, name)!r}")
 
 def check_methods(c: PipelineConfig) -> None:
-    "Raise `SpotError` for a training that could not begin: no name, an unknown loss or setting, or a value that it refuses."
+    """Raise `SpotError` for a training that could not begin: no name, an unknown loss or setting, or a value
+    that it refuses."""
     from spot_nb.options import nearest
-    if not isinstance(c.methods, list) or not c.methods: _fail("methods must list at least one training, such as {name: SPoT, loss: spot_bco}")
+    if not isinstance(c.methods, list) or not c.methods:
+        _fail("methods must list at least one training, such as {name: SPoT, loss: spot_bco}")
     seen = set()
     for m in c.methods:
-        if not isinstance(m, dict) or not isinstance(m.get("name"), str): _fail(f"methods: each needs a name and a loss, unlike {m!r:.80}")
-        if not slug(m["name"]) or slug(m["name"]) in seen: _fail(f"methods: {m['name']!r} occurs twice, or names no folder: give each its own")
+        if not isinstance(m, dict) or not isinstance(m.get("name"), str):
+            _fail(f"methods: each needs a name and a loss, unlike {m!r:.80}")
+        if not slug(m["name"]) or slug(m["name"]) in seen:
+            _fail(f"methods: {m['name']!r} occurs twice, or names no folder: give each its own")
         seen.add(slug(m["name"]))
     from spot_nb.train import SPoTConfig
     known = {f.name for f in dataclasses.fields(SPoTConfig) if f.init}
@@ -526,42 +597,51 @@ def check_methods(c: PipelineConfig) -> None:
         settings = {k: v for k, v in {**c.train, **m}.items() if k != "name"}
         for k in settings:
             if k not in known:
-                _fail(f"methods, {m['name']}: `spot train` has no setting {k!r}{nearest(k, known) or ': see `spot train --help`'}")
+                _fail(f"methods, {m['name']}: `spot train` has no setting "
+                      f"{k!r}{nearest(k, known) or ': see `spot train --help`'}")
         try: SPoTConfig(output_dir=c.output_dir, report_to="none", **settings)
-        except (SpotError, ValueError, TypeError) as e: _fail(f"methods, {m['name']}: {' '.join(str(e).split())}")
+        except (SpotError, ValueError, TypeError) as e:
+            _fail(f"methods, {m['name']}: {' '.join(str(e).split())}")
 
 # %% ../nbs/17_pipeline.ipynb #04aa0964
 def check_oracle(c: PipelineConfig) -> None:
-    "Raise `SpotError` when the Oracle lacks a key, a price for its budget, a program, a sheet or a server that answers."
+    """Raise `SpotError` when the Oracle lacks a key, a price for its budget, a program, a sheet or a server
+    that answers."""
     import inspect
     from spot_nb.oracle import load_prices, make_oracle, price_for
     from spot_nb.options import nearest
     known = set(inspect.signature(make_oracle).parameters) - {"kind", "engine_options"}
     unknown = [k for k in c.oracle_args if k not in known]
-    if unknown and c.oracle != "local": _fail(f"oracle_args: there is no setting {unknown[0]!r}{nearest(unknown[0], known)}")
+    if unknown and c.oracle != "local":
+        _fail(f"oracle_args: there is no setting {unknown[0]!r}{nearest(unknown[0], known)}")
     prices = load_prices(c.price or None)
-    if c.oracle == "local":                                                  # its weights are loaded when its turn comes
+    if c.oracle == "local":  # its weights are loaded when its turn comes
         from spot_nb.models import resolve_model
         resolve_model(c.oracle_args.get("model") or _fail("oracle_args: a local Oracle needs a model"))
         return
     oracle = make_oracle(c.oracle, **c.oracle_args)
     if c.oracle == "human" and not Path(oracle.sheet).is_file():
-        _fail(f"oracle_args: the sheet {oracle.sheet} does not exist: write it with `spot rectify --oracle human --export` from the errors")
+        _fail(f"oracle_args: the sheet {oracle.sheet} does not exist: write it with `spot rectify --oracle "
+              "human --export` from the errors")
     if c.max_cost_usd is not None and price_for(oracle, prices) is None:
-        _fail(f"there is no price for {oracle.model!r}, so max_cost_usd cannot be kept: set price to IN,OUT (dollars per million tokens)")
+        _fail(f"there is no price for {oracle.model!r}, so max_cost_usd cannot be kept: set price to IN,OUT "
+              "(dollars per million tokens)")
     if hasattr(oracle, "check"): oracle.check()
 
 def check_student(c: PipelineConfig) -> str:
-    "The folder or hub id of the student. Raises `SpotError` when its files, its tokenizer or its engine are not there."
+    """The folder or hub id of the student. Raises `SpotError` when its files, its tokenizer or its engine are
+    not there."""
     import inspect
     from spot_nb.generate import ENGINES, make_generator
     from spot_nb.models import load_tokenizer, resolve_model
     from spot_nb.options import nearest
-    if c.engine != "auto" and c.engine not in ENGINES: _fail(f"there is no engine {c.engine!r}: use auto, {', '.join(ENGINES)}")
+    if c.engine != "auto" and c.engine not in ENGINES:
+        _fail(f"there is no engine {c.engine!r}: use auto, {', '.join(ENGINES)}")
     kinds = [make_generator, *([ENGINES[c.engine]] if c.engine in ENGINES else ENGINES.values())]
     known = {p for k in kinds for p in inspect.signature(k).parameters}
     for k in c.engine_args:
-        if k not in known and c.engine in ("transformers", "openai"): _fail(f"engine_args: {c.engine} has no setting {k!r}{nearest(k, known)}")
+        if k not in known and c.engine in ("transformers", "openai"):
+            _fail(f"engine_args: {c.engine} has no setting {k!r}{nearest(k, known)}")
     base = resolve_model(c.model)
     load_tokenizer(base)
     if c.engine == "openai": make_generator(base, c.engine, **c.engine_args).check()
@@ -571,17 +651,21 @@ def check_student(c: PipelineConfig) -> str:
     return base
 
 def check_disk(c: PipelineConfig, base: "str | Path") -> None:
-    "Raise `SpotError` when the trained models and one checkpoint with its optimizer would not fit on the disk."
+    """Raise `SpotError` when the trained models and one checkpoint with its optimizer would not fit on the
+    disk."""
     folder, out = Path(base), Path(c.output_dir)
     weights = sum(p.stat().st_size for p in folder.glob("*.safetensors")) if folder.is_dir() else 0
     todo = sum(not (out/slug(m["name"])/"train.json").is_file() for m in c.methods)
     need = weights*todo + (3*weights if todo else 0)
     there = next(p for p in (out, *out.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(there).free
-    if need > free: _fail(f"{out} needs about {need/1e9:.1f} GB for {todo} trainings, and {free/1e9:.1f} GB are free: make room, or train fewer")
+    if need > free:
+        _fail(f"{out} needs about {need/1e9:.1f} GB for {todo} trainings, and {free/1e9:.1f} GB are free: "
+              "make room, or train fewer")
 
 def preflight(c: PipelineConfig, stages: "Stages | None" = None) -> None:
-    """Check everything that a run needs, before anything is sampled or paid: settings, trainings, task, data, student, disk, Oracle.
+    """Check everything that a run needs, before anything is sampled or paid: settings, trainings, task, data,
+    student, disk, Oracle.
 
     An Oracle whose stage is done is not asked for. Raises `SpotError` for the first thing that is missing."""
     from spot_nb.tasks import find_task
@@ -591,7 +675,9 @@ def preflight(c: PipelineConfig, stages: "Stages | None" = None) -> None:
     if not (stages and stages.log.get("problems", {}).get("done")): load_split(c)
     base = check_student(c)
     check_disk(c, base)
-    if not (stages and stages.log.get("rectify", {}).get("done") and stages.log["rectify"].get("settings") == _told(c)): check_oracle(c)
+    if not (stages and stages.log.get("rectify", {}).get("done")
+            and stages.log["rectify"].get("settings") == _told(c)):
+        check_oracle(c)
 
 def _told(c: PipelineConfig) -> str: return json.dumps([c.oracle, c.oracle_args], sort_keys=True, default=str)
 
@@ -604,9 +690,12 @@ def difference_text(results: dict) -> str:
     "The paired difference of the last and the first method in one sentence, or nothing."
     d = results.get("difference")
     if not d: return ""
-    said = lambda k, digits, unit: f"{d[k]['difference']:+.{digits}f} {unit} [{d[k]['interval'][0]:+.{digits}f}, {d[k]['interval'][1]:+.{digits}f}]"
-    parts = [said(k, digits, unit) for k, digits, unit in (("held_out", 1, "points held-out"), ("knowledge", 1, "points of knowledge"),
-                                                           ("kl", 4, "nats of KL")) if k in d]
+    said = (lambda k, digits,
+            unit: f"{d[k]['difference']:+.{digits}f} {unit} " f"[{d[k]['interval'][0]:+.{digits}f}, "
+            f"{d[k]['interval'][1]:+.{digits}f}]")
+    parts = [said(k, digits, unit) for k, digits,
+             unit in (("held_out", 1, "points held-out"), ("knowledge", 1, "points of knowledge"),
+                      ("kl", 4, "nats of KL")) if k in d]
     return f"{d['of']} minus {d['from']}, question by question: {', '.join(parts)}."
 
 def made_text(results: dict) -> str:
@@ -616,44 +705,61 @@ def made_text(results: dict) -> str:
     each = [f"{m['name']}: {beta(m)}learning rate {m['settings'].get('learning_rate', 0):g}" for m in trained]
     made = results.get("made", {})
     versions = [f"{k} {made[k]}" for k in ("spot_nb", "torch", "transformers") if k in made]
-    return "; ".join([*each, f"seed {results['seed']}"]) + "." + (f" {', '.join(versions)}; {made['date']}." if made else "")
+    return "; ".join([*each, f"seed {results['seed']}"]) + "." + (f" {', '.join(versions)}; {made['date']}."
+                                                                  if made else "")
 
 def results_table(results: dict) -> str:
     "The results of a run as a Markdown table, with the paired difference and what went into it underneath."
     spread = lambda m: f"{m['mean']:.1f} [{m['interval'][0]:.0f}, {m['interval'][1]:.0f}]"
     n, kept = results["models"][0], _kept(results)
-    head = ["model", *[f"{k.replace('_', '-')}, % of {n[k]['questions']}" for k in ("held_out", *kept)], "KL from base, nats/token"]
-    kl = lambda m: f"{m['kl']['mean']:.4f} [{m['kl']['interval'][0]:.4f}, {m['kl']['interval'][1]:.4f}]" if "kl" in m else "0"
-    rows = [head] + [[m["name"], *[spread(m[k]) for k in ("held_out", *kept)], kl(m)] for m in results["models"]]
+    head = ["model", *[f"{k.replace('_', '-')}, % of {n[k]['questions']}" for k in ("held_out", *kept)],
+            "KL from base, nats/token"]
+    kl = (lambda m: f"{m['kl']['mean']:.4f} [{m['kl']['interval'][0]:.4f}, {m['kl']['interval'][1]:.4f}]"
+          if "kl" in m else "0")
+    rows = [head] + [[m["name"], *[spread(m[k]) for k in ("held_out", *kept)], kl(m)]
+                     for m in results["models"]]
     width = [max(len(r[k]) for r in rows) for k in range(len(head))]
-    line = lambda r: "| " + " | ".join(x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(r, width))) + " |"
+    line = lambda r: "| " + " | ".join(x.ljust(w) if k == 0 else x.rjust(w) for k,
+                                       (x, w) in enumerate(zip(r, width))) + " |"
     rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(width)) + "|"
     how = ", ".join(f"{v} {k}" for k, v in results["oracle_how"].items())
-    foot = (f"{results['errors']} errors in {results['problems']} responses; {results['corrections']} corrections"
-            + (f" ({how})" if how else "") + f"; {results['pairs']} pairs trained on. {made_text(results)}")
+    foot = (f"{results['errors']} errors in {results['problems']} responses; {results['corrections']} "
+            "corrections" + (f" ({how})" if how else "") + f"; {results['pairs']} pairs trained on. "
+            f"{made_text(results)}")
     notes = [t for t in (difference_text(results), foot) if t]
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:]), "", "\n\n".join(notes)]) + "\n"
 
 # %% ../nbs/17_pipeline.ipynb #684e62ed
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"><title>{title}</title><style>
-:root {{ color-scheme: light dark; --ink: light-dark(#1c2430, #dfe5ee); --soft: light-dark(#5b6675, #98a4b5); --line: light-dark(#d9dfe7, #323b48); --paper: light-dark(#fff, #12161c) }}
-body {{ font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1080px; margin: 0 auto; padding: 24px 20px 64px }}
-h1 {{ font-size: 1.7rem; margin: .2em 0 }} h2 {{ font-size: 1.2rem; margin: 2.2em 0 .6em }} p, small {{ color: var(--soft) }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }} th, td {{ padding: 8px 12px; border-bottom: 1px solid var(--line); text-align: right }}
-th {{ font-weight: 600; font-size: .88rem; color: var(--soft) }} th:first-child, td:first-child {{ text-align: left }} td:first-child {{ font-weight: 600 }} td small {{ display: block }}
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" \
+content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src \
+'unsafe-inline'"><title>{title}</title><style>
+:root {{ color-scheme: light dark; --ink: light-dark(#1c2430, #dfe5ee); --soft: light-dark(#5b6675, \
+#98a4b5); --line: light-dark(#d9dfe7, #323b48); --paper: light-dark(#fff, #12161c) }}
+body {{ font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: \
+1080px; margin: 0 auto; padding: 24px 20px 64px }}
+h1 {{ font-size: 1.7rem; margin: .2em 0 }} h2 {{ font-size: 1.2rem; margin: 2.2em 0 .6em }} p, small {{ \
+color: var(--soft) }}
+table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }} th, td {{ padding: \
+8px 12px; border-bottom: 1px solid var(--line); text-align: right }}
+th {{ font-weight: 600; font-size: .88rem; color: var(--soft) }} th:first-child, td:first-child {{ \
+text-align: left }} td:first-child {{ font-weight: 600 }} td small {{ display: block }}
 .scroll {{ overflow-x: auto }} svg {{ max-width: 100%; height: auto }}
 </style></head><body>{body}</body></html>
 """
 
 def report_page(results: dict, folder: "str | Path", config: PipelineConfig) -> str:
-    "The run as one self-contained page: table, curves, change ratios, and five pairs from the smallest to the largest edit."
+    """The run as one self-contained page: table, curves, change ratios, and five pairs from the smallest to
+    the largest edit."""
     from spot_nb.diff import pairs_html
     from spot_nb.models import load_tokenizer
     folder = Path(folder)
-    cell = lambda m, digits: f"{m['mean']:.{digits}f}<small>{m['interval'][0]:.{digits}f} to {m['interval'][1]:.{digits}f}</small>"
+    cell = (lambda m,
+            digits: f"{m['mean']:.{digits}f}<small>{m['interval'][0]:.{digits}f} to "
+            f"{m['interval'][1]:.{digits}f}</small>")
     n, kept_names = results["models"][0], _kept(results)
-    rows = "".join(f"<tr><td>{html.escape(m['name'])}<td>{cell(m['held_out'], 1)}" + "".join(f"<td>{cell(m[k], 1)}" for k in kept_names)
+    rows = "".join(f"<tr><td>{html.escape(m['name'])}<td>{cell(m['held_out'], 1)}"
+                   + "".join(f"<td>{cell(m[k], 1)}" for k in kept_names)
                    + f"<td>{cell(m['kl'], 4) if 'kl' in m else '0'}</tr>" for m in results["models"])
     heads = "".join(f"<th>{k}, %<br>({n[k]['questions']} {_KEPT[k][1]})" for k in kept_names)
     betas = {m["name"]: m["train"]["beta"] for m in results["models"] if "train" in m}
@@ -661,11 +767,16 @@ def report_page(results: dict, folder: "str | Path", config: PipelineConfig) -> 
     kept = sorted(read_jsonl(folder/"pairs.jsonl"), key=lambda p: p["change_ratio"])
     shown = [kept[round(k * (len(kept) - 1) / 4)] for k in range(5)] if len(kept) >= 5 else kept
     verified = kept + [p for p in read_jsonl(folder/"dropped.jsonl") if p["reason"] == "over_gamma"]
-    settings = "; ".join(f"{html.escape(m['name'])}: " + ", ".join(f"{html.escape(k)} {html.escape(str(v))}" for k, v in m.items() if k != "name") for m in config.methods)
+    settings = "; ".join(f"{html.escape(m['name'])}: "
+                         + ", ".join(f"{html.escape(k)} {html.escape(str(v))}" for k,
+                                     v in m.items() if k != "name") for m in config.methods)
     body = f"""<h1>Surgical Post-Training of {html.escape(results['model'])}</h1>
-<p>{results['errors']} errors in {results['problems']} responses, {results['corrections']} corrections, {results['pairs']} pairs trained on. Seed {results['seed']}.</p>
-<div class="scroll"><table><tr><th>model<th>held-out problems, %<br>({n['held_out']['questions']} questions){heads}<th>KL from base<br>(nats per token)</tr>{rows}</table></div>
-<p>{html.escape(difference_text(results))} Bootstrap 95% intervals over questions. {html.escape(made_text(results))} {settings}.</p>
+<p>{results['errors']} errors in {results['problems']} responses, {results['corrections']} corrections, \
+{results['pairs']} pairs trained on. Seed {results['seed']}.</p>
+<div class="scroll"><table><tr><th>model<th>held-out problems, %<br>({n['held_out']['questions']} \
+questions){heads}<th>KL from base<br>(nats per token)</tr>{rows}</table></div>
+<p>{html.escape(difference_text(results))} Bootstrap 95% intervals over questions. \
+{html.escape(made_text(results))} {settings}.</p>
 <h2>Learned against forgotten</h2>{learned_svg(results["models"])}
 <h2>Training</h2>{curves_svg(runs, betas)}
 <h2>Edits</h2>{histogram_svg([p['change_ratio'] for p in verified], config.gamma)}
@@ -684,38 +795,49 @@ def _parser(prog: str, about: str) -> Parser:
     add_fields(p, PipelineConfig, _NAMES)
     return p
 
-def parse_config(argv: "list[str]", prog: str = "spot demo", about: str = "The whole SPoT loop.") -> "tuple[PipelineConfig, argparse.Namespace]":
+def parse_config(argv: "list[str]", prog: str = "spot demo",
+                 about: str = "The whole SPoT loop.") -> "tuple[PipelineConfig, argparse.Namespace]":
     "Settings from `--config` and flags. Raises `SpotError` for an unknown setting in the file."
     import yaml
     args = vars(_parser(prog, about).parse_args(argv))
-    path, own = args.pop("config"), {k: args.pop(k) for k in [k for k in args if k not in {f.name for f in dataclasses.fields(PipelineConfig)}]}
+    path, own = args.pop("config"), {k: args.pop(k)
+                                     for k
+                                     in [k for k in args
+                                         if k not in {f.name for f in dataclasses.fields(PipelineConfig)}]}
     values = {}
     if path:
         try: values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except FileNotFoundError: raise SpotError(f"{path} does not exist: check the path") from None
-        except yaml.YAMLError as e: raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+        except yaml.YAMLError as e:
+            raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
         if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
         values = {_OTHER.get(k, k): v for k, v in values.items()}
         unknown = set(values) - {f.name for f in dataclasses.fields(PipelineConfig)}
         if unknown:
             from spot_nb.options import nearest
             word = sorted(map(str, unknown))[0]
-            near = nearest(word, [f.name for f in dataclasses.fields(PipelineConfig)]) or f": `{prog} --help` lists them"
+            near = (nearest(word, [f.name for f in dataclasses.fields(PipelineConfig)])
+                    or f": `{prog} --help` lists them")
             raise SpotError(f"{path}: unknown setting {word!r}{near}")
     return PipelineConfig(**{**values, **args}), argparse.Namespace(**own, given={*values, *args})
 
 def cli(argv: "list[str]") -> int:
     "`spot demo`: the loop on the embedded student, or on what the flags name."
-    config, own = parse_config(argv, "spot demo", "The whole SPoT loop on the embedded student: no GPU, no key, no account. A second call goes on where the first stopped.")
+    config, own = parse_config(argv, "spot demo",
+                               "The whole SPoT loop on the embedded student: no GPU, no key, no account. A "
+                               "second call goes on where the first stopped.")
     run_pipeline(config, own.fresh)
     return 0
 
 def run_cli(argv: "list[str]") -> int:
     "`spot run`: the same loop on your own model and data; they have no default here."
-    config, own = parse_config(argv, "spot run", "The whole SPoT loop on your model, data and Oracle. A second call goes on where the first stopped.")
+    config, own = parse_config(argv, "spot run",
+                               "The whole SPoT loop on your model, data and Oracle. A second call goes on "
+                               "where the first stopped.")
     missing = [k for k in ("model", "data_path", "oracle") if k not in own.given]
     if missing:
-        raise SpotError(f"spot run needs {', '.join(missing)} as well (in --config or as flags); `spot demo` runs the embedded ones")
+        raise SpotError(f"spot run needs {', '.join(missing)} as well (in --config or as flags); `spot "
+                        "demo` runs the embedded ones")
     if "output_dir" not in own.given: config.output_dir = "runs/run"
     run_pipeline(config, own.fresh)
     return 0

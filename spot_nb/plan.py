@@ -19,20 +19,23 @@ from .records import SpotError
 
 # %% ../nbs/12a_plan.ipynb #146a196a
 def _qwen3(hidden, layers, heads, inner, tied=False):
-    return dict(model_type="qwen3", hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=8,
-                head_dim=128, intermediate_size=inner, vocab_size=151936, tie_word_embeddings=tied)
+    return dict(model_type="qwen3", hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+                num_key_value_heads=8, head_dim=128, intermediate_size=inner, vocab_size=151936,
+                tie_word_embeddings=tied)
 
 def _llama3(hidden, layers, heads, inner):
-    return dict(model_type="llama", hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=8,
-                intermediate_size=inner, vocab_size=128256, tie_word_embeddings=False)
+    return dict(model_type="llama", hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+                num_key_value_heads=8, intermediate_size=inner, vocab_size=128256, tie_word_embeddings=False)
 
-KNOWN = {"Qwen/Qwen3-1.7B": _qwen3(2048, 28, 16, 6144, tied=True), "Qwen/Qwen3-8B": _qwen3(4096, 36, 32, 12288),
-         "Qwen/Qwen3-32B": _qwen3(5120, 64, 64, 25600), "meta-llama/Llama-3.1-8B-Instruct": _llama3(4096, 32, 32, 14336),
+KNOWN = {"Qwen/Qwen3-1.7B": _qwen3(2048, 28, 16, 6144, tied=True),
+         "Qwen/Qwen3-8B": _qwen3(4096, 36, 32, 12288), "Qwen/Qwen3-32B": _qwen3(5120, 64, 64, 25600),
+         "meta-llama/Llama-3.1-8B-Instruct": _llama3(4096, 32, 32, 14336),
          "meta-llama/Llama-3.3-70B-Instruct": _llama3(8192, 80, 64, 28672)}
 
 # %% ../nbs/12a_plan.ipynb #eb3a121f
 def model_config(model: Any, trust_remote_code: bool = False):
-    "The transformers config of a folder, hub id, `embedded` or a config itself. Raises `SpotError` when it cannot be read."
+    """The transformers config of a folder, hub id, `embedded` or a config itself. Raises `SpotError` when it
+    cannot be read."""
     from transformers import AutoConfig
     from spot_nb.models import resolve_model
     if not isinstance(model, (str, Path)): return model
@@ -40,12 +43,14 @@ def model_config(model: Any, trust_remote_code: bool = False):
     try: return AutoConfig.from_pretrained(resolve_model(model), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as e:
         why = str(e).strip().splitlines()[0]
-        raise SpotError(f"the config of {str(model)!r} could not be read ({why}): check the name or path, and the network") from None
+        raise SpotError(f"the config of {str(model)!r} could not be read ({why}): check the name or path, "
+                        "and the network") from None
 
 def _of_depth(config, layers: int):
     "The same config with `layers` layers."
     text, values = config.get_text_config(), config.to_dict()
-    if text is not config: raise SpotError(f"{config.model_type} wraps its text model in another: plan for its text config")
+    if text is not config:
+        raise SpotError(f"{config.model_type} wraps its text model in another: plan for its text config")
     values["num_hidden_layers" if hasattr(text, "num_hidden_layers") else "n_layer"] = layers
     types = values.get("layer_types")
     if types: values["layer_types"] = (types * layers)[:layers]
@@ -54,7 +59,8 @@ def _of_depth(config, layers: int):
 # %% ../nbs/12a_plan.ipynb #3f172b6f
 @dataclass(frozen=True)
 class Count:
-    "Parameters of a model: all, in one layer, outside the layers, of the LM head; and linear weights that 4-bit loading packs."
+    """Parameters of a model: all, in one layer, outside the layers, of the LM head; and linear weights that
+    4-bit loading packs."""
     total: int
     layer: int
     root: int
@@ -67,7 +73,8 @@ def count(config) -> Count:
     import torch
     from transformers import AutoModelForCausalLM
     with torch.device("meta"): model = AutoModelForCausalLM.from_config(config)
-    layers = max((m for m in model.modules() if isinstance(m, torch.nn.ModuleList)), key=lambda m: sum(p.numel() for p in m.parameters()))
+    layers = max((m for m in model.modules() if isinstance(m, torch.nn.ModuleList)),
+                 key=lambda m: sum(p.numel() for p in m.parameters()))
     size = lambda m: sum(p.numel() for p in m.parameters())
     head = model.get_output_embeddings()
     inside = [m for m in layers.modules() if isinstance(m, torch.nn.Linear)]
@@ -81,15 +88,20 @@ def _live_class():
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
     class Live(TorchDispatchMode):
-        "Bytes of all tensors born in this context that are still alive, by kind; `peak` holds the kinds at the worst moment."
+        """Bytes of all tensors born in this context that are still alive, by kind; `peak` holds the kinds at
+        the worst moment."""
         def __init__(self, kind=lambda func, args, out: "activations"):
             super().__init__()
             self.kind, self.now, self.peak, self.known = kind, {}, {}, weakref.WeakKeyDictionary()
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             tensors = lambda x: [t for t in tree_leaves(x) if isinstance(t, torch.Tensor)]
-            for t in tensors((args, kwargs)): self.known.setdefault(t.untyped_storage(), 0)   # older than this context
-            inside = args[0].numel() * args[0].element_size() if func is torch.ops.aten.logsumexp.default else 0
-            self._add(self.kind(func, args, args[0]) if inside else "activations", inside)   # it shifts and exponentiates a copy
+            # older than this context
+            for t in tensors((args, kwargs)):
+                self.known.setdefault(t.untyped_storage(), 0)
+            inside = (args[0].numel() * args[0].element_size() if func is torch.ops.aten.logsumexp.default
+                      else 0)
+            # it shifts and exponentiates a copy
+            self._add(self.kind(func, args, args[0]) if inside else "activations", inside)
             out = func(*args, **(kwargs or {}))
             self._add(self.kind(func, args, args[0]) if inside else "activations", -inside)
             for t in tensors(out): self._born(t, func, args)
@@ -115,7 +127,8 @@ def live_memory(kind=None):
 # %% ../nbs/12a_plan.ipynb #1dfb4255
 @dataclass(frozen=True)
 class Shape:
-    "What the trace of a row depends on. `weights`, `compute`: names of dtypes; `lora`: rank, 0 without; `targets`: LoRA's modules."
+    """What the trace of a row depends on. `weights`, `compute`: names of dtypes; `lora`: rank, 0 without;
+    `targets`: LoRA's modules."""
     weights: str = "float32"
     compute: str = "float32"
     checkpointing: bool = False
@@ -131,7 +144,8 @@ def _fake_model(mode, config, layers: int, shape: Shape):
     from spot_nb.logps import causal_lm, register_tree_attention
     attention = register_tree_attention() if shape.device == "cpu" else "sdpa"
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(_of_depth(config, layers), attn_implementation=attention, dtype=getattr(torch, shape.weights))
+        model = AutoModelForCausalLM.from_config(_of_depth(config, layers), attn_implementation=attention,
+                                                 dtype=getattr(torch, shape.weights))
         if shape.lora: model = _with_adapters(model, shape)
     if shape.checkpointing: model.gradient_checkpointing_enable({"use_reentrant": False})
     with mode: model.to_empty(device="cpu")
@@ -141,7 +155,8 @@ def _fake_model(mode, config, layers: int, shape: Shape):
 def _with_adapters(model, shape: Shape):
     from peft import LoraConfig, get_peft_model
     targets = list(shape.targets) if isinstance(shape.targets, tuple) else shape.targets
-    return get_peft_model(model, LoraConfig(r=shape.lora, target_modules=targets, task_type="CAUSAL_LM"), low_cpu_mem_usage=True)
+    return get_peft_model(model, LoraConfig(r=shape.lora, target_modules=targets, task_type="CAUSAL_LM"),
+                          low_cpu_mem_usage=True)
 
 # %% ../nbs/12a_plan.ipynb #acd0d8ed
 def _kinds(model):
@@ -152,7 +167,8 @@ def _kinds(model):
     vocab = model.get_output_embeddings().weight.shape[0]
     def kind(func, args, out):
         first = args[0] if args and isinstance(args[0], torch.Tensor) else None
-        if func is torch.ops.aten._to_copy.default and first is not None and id(first.untyped_storage()) in weights: return "casts"
+        cast = func is torch.ops.aten._to_copy.default and first is not None
+        if cast and id(first.untyped_storage()) in weights: return "casts"
         if out.dim() == 2 and out.shape[1] == vocab and out.shape[0] <= 512: return "LM-head chunk"
         return "gradients in flight" if out.shape in shapes else "activations"
     return kind
@@ -161,8 +177,10 @@ def _forward(model, row, n_targets: int):
     "Response log-probs of a row (`spot_nb.logps.packed_logps`, with masks made before)."
     from spot_nb.logps import causal_lm, head_logps
     lm = causal_lm(model)
-    extra = {} if row.tree is None else dict(spot_tree=row.tree, attention_mask=row.ids.new_ones(1, 1, 1, 1, dtype=row.bool))
-    hidden = lm.get_decoder()(input_ids=row.ids, position_ids=row.positions, use_cache=False, **extra).last_hidden_state[0]
+    extra = {} if row.tree is None else dict(spot_tree=row.tree,
+                                             attention_mask=row.ids.new_ones(1, 1, 1, 1, dtype=row.bool))
+    hidden = lm.get_decoder()(input_ids=row.ids, position_ids=row.positions, use_cache=False,
+                              **extra).last_hidden_state[0]
     return head_logps(lm.get_output_embeddings(), hidden[row.before], row.ids[0][row.before], lm.config)
 
 # %% ../nbs/12a_plan.ipynb #cb6a47bf
@@ -177,10 +195,12 @@ def _fake_row(mode, tokens: int, n_targets: int, packed=None, windows=(None,)):
             tree._masks[w] = [m if m is None else mode.from_tensor(m) for m in tree.masks(w)]
     with mode:
         ids = torch.zeros(1, tokens, dtype=torch.long)
-        return SimpleNamespace(ids=ids, positions=torch.zeros_like(ids), before=torch.zeros(n_targets, dtype=torch.long), tree=tree, bool=torch.bool)
+        return SimpleNamespace(ids=ids, positions=torch.zeros_like(ids),
+                               before=torch.zeros(n_targets, dtype=torch.long), tree=tree, bool=torch.bool)
 
 def _trace(config, layers: int, shape: Shape, tokens: int, n_targets: int, packed=None) -> dict:
-    "Peaks by kind in the forward and in the backward pass, and trainable parameters, of a model of `layers` layers."
+    """Peaks by kind in the forward and in the backward pass, and trainable parameters, of a model of `layers`
+    layers."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -188,10 +208,13 @@ def _trace(config, layers: int, shape: Shape, tokens: int, n_targets: int, packe
     model = _fake_model(mode, config, layers, shape)
     with mode:
         trainable = [p for p in model.parameters() if p.requires_grad]
-        def gone(p): p.grad = None                  # a later row adds to the gradient in place: nothing new stays
+        # a later row adds to the gradient in place: nothing new stays
+        def gone(p):
+            p.grad = None
         for p in trainable: p.register_post_accumulate_grad_hook(gone)
         with live_memory(_kinds(model)) as seen:
-            with torch.autocast("cpu", torch.bfloat16, enabled=shape.compute == "bfloat16"): out = _forward(model, row, n_targets)
+            with torch.autocast("cpu", torch.bfloat16, enabled=shape.compute == "bfloat16"):
+                out = _forward(model, row, n_targets)
             forward, seen.peak = seen.peak, dict(seen.now)
             out.sum().backward()
     return {"forward": forward, "backward": seen.peak, "trainable": sum(p.numel() for p in trainable)}
@@ -208,16 +231,22 @@ def _traced(config: str, kind: type, shape: Shape, tokens: int, n_targets: int) 
     c = kind.from_dict(json.loads(config))
     return tuple(_trace(c, d, shape, tokens, n_targets) for d in _DEPTHS)
 
-def row_memory(config, shape: Shape = Shape(), tokens: int = 8192, n_targets: "int | None" = None, packed=None) -> dict:
-    """Bytes by kind at the worst moment of a row of `tokens` distinct tokens, `n_targets` of them predicted; and `trainable` parameters.
+def row_memory(config, shape: Shape = Shape(), tokens: int = 8192, n_targets: "int | None" = None,
+               packed=None) -> dict:
+    """Bytes by kind at the worst moment of a row of `tokens` distinct tokens, `n_targets` of them predicted;
+    and `trainable` parameters.
 
-    `packed` (a `spot_nb.logps.Packed`) is needed for the tree attention of a CPU. Raises `SpotError` for a model that cannot be traced."""
+    `packed` (a `spot_nb.logps.Packed`) is needed for the tree attention of a CPU. Raises `SpotError` for a
+    model that cannot be traced."""
     n_targets, layers = n_targets or tokens, config.num_hidden_layers
     try:
-        if packed is None: runs = _traced(config.to_json_string(use_diff=False), type(config), shape, tokens, n_targets)
+        if packed is None:
+            runs = _traced(config.to_json_string(use_diff=False), type(config), shape, tokens, n_targets)
         else: runs = [_trace(config, d, shape, tokens, n_targets, packed) for d in _DEPTHS]
     except SpotError: raise
-    except Exception as e: raise SpotError(f"{config.model_type} cannot be planned: its forward pass needs values ({type(e).__name__})") from e
+    except Exception as e:
+        raise SpotError(f"{config.model_type} cannot be planned: its forward pass needs values "
+                        f"({type(e).__name__})") from e
     def at(phase):
         kinds = {k for r in runs for k in r[phase]}
         return {k: _line(runs[0][phase].get(k, 0), runs[1][phase].get(k, 0), layers) for k in kinds}
@@ -227,7 +256,8 @@ def row_memory(config, shape: Shape = Shape(), tokens: int = 8192, n_targets: "i
 # %% ../nbs/12a_plan.ipynb #ee167f1c
 @dataclass(frozen=True)
 class Data:
-    "What a plan needs to know of the pairs. Tokens are sums over all pairs; `work` is multiply-adds of one forward pass over them."
+    """What a plan needs to know of the pairs. Tokens are sums over all pairs; `work` is multiply-adds of one
+    forward pass over them."""
     pairs: int
     longest: int
     targets: int
@@ -238,7 +268,8 @@ class Data:
     packed: Any = field(default=None, compare=False, repr=False)
 
 def typical_pairs(n: int = 256, max_length: int = 8192, seed: int = 0) -> "list[list[tuple]]":
-    "`n` made-up pairs as `(prompt_ids, response_ids)` twice: prompts of about 130 tokens, responses of about 800, first edit anywhere."
+    """`n` made-up pairs as `(prompt_ids, response_ids)` twice: prompts of about 130 tokens, responses of
+    about 800, first edit anywhere."""
     rng, out = random.Random(seed), []
     for k in range(n):
         prompt = int(min(1500, max(40, rng.lognormvariate(math.log(130), .5)), max_length // 2))
@@ -246,7 +277,8 @@ def typical_pairs(n: int = 256, max_length: int = 8192, seed: int = 0) -> "list[
         edit = int(size * rng.random())
         other = min(max(20, int((size - edit) * rng.uniform(.7, 1.3))), max_length - prompt - edit)
         head = [k + 1, *range(1, prompt)]
-        out.append([(head, list(range(size))), (head, [*range(edit), *range(10_000, 10_000 + max(1, other))])])
+        out.append([(head, list(range(size))),
+                    (head, [*range(edit), *range(10_000, 10_000 + max(1, other))])])
     return out
 
 # %% ../nbs/12a_plan.ipynb #a0254854
@@ -257,9 +289,10 @@ def _sample(groups: Sequence, most: int = 512) -> list:
     longest = sorted(range(len(groups)), key=lambda i: size(groups[i]))[-8:]
     return [groups[i] for i in sorted({*random.Random(0).sample(range(len(groups)), most), *longest})]
 
-def measure_data(groups: "Sequence[Sequence[tuple]]", config, row_tokens: int, share: int = 32, packing: bool = True,
-                 assumed: bool = False, pairs: "int | None" = None) -> Data:
-    """Token counts of `groups` of `(prompt_ids, response_ids)` (a pair each), and the longest row when a process takes `share` pairs a step.
+def measure_data(groups: "Sequence[Sequence[tuple]]", config, row_tokens: int, share: int = 32,
+                 packing: bool = True, assumed: bool = False, pairs: "int | None" = None) -> Data:
+    """Token counts of `groups` of `(prompt_ids, response_ids)` (a pair each), and the longest row when a
+    process takes `share` pairs a step.
 
     More than 512 groups are sampled and scaled up; `pairs` scales to another number."""
     from spot_nb.logps import pack, rows_of
@@ -272,17 +305,20 @@ def measure_data(groups: "Sequence[Sequence[tuple]]", config, row_tokens: int, s
     longest = max(rows, key=lambda row: len(pack(row)) if packing else plain(row))
     packed = pack(longest)
     distinct, unpacked = sum(len(pack(g)) for g in few), sum(map(plain, few))
-    return Data(pairs or len(groups), len(packed) if packing else plain(longest), len(packed.targets), round((distinct if packing else unpacked) * scale),
-                round(unpacked * scale), sum(work_of(g, cost, packing) for g in few) * scale, assumed, packed if packing else None)
+    return Data(pairs or len(groups), len(packed) if packing else plain(longest), len(packed.targets),
+                round((distinct if packing else unpacked) * scale), round(unpacked * scale),
+                sum(work_of(g, cost, packing) for g in few) * scale, assumed, packed if packing else None)
 
 # %% ../nbs/12a_plan.ipynb #5fdf9d68
-CARDS = {24: ("RTX 4090", 165, 0.5), 40: ("A100 40 GB", 312, 1.5), 48: ("L40S", 362, 1.2), 80: ("H100", 989, 2.5), 141: ("H200", 989, 3.5)}
+CARDS = {24: ("RTX 4090", 165, 0.5), 40: ("A100 40 GB", 312, 1.5), 48: ("L40S", 362, 1.2),
+         80: ("H100", 989, 2.5), 141: ("H200", 989, 3.5)}
 SHARDINGS = ("none", "fsdp2", "zero2", "zero3")
 GB = 1e9
 
 @dataclass(frozen=True)
 class Hardware:
-    "`gpus` cards of `memory` GB; `tflops` dense bfloat16, `price` dollars an hour of one, `mfu` the share of `tflops` reached."
+    """`gpus` cards of `memory` GB; `tflops` dense bfloat16, `price` dollars an hour of one, `mfu` the share
+    of `tflops` reached."""
     gpus: int = 1
     memory: float = 80.
     tflops: "float | None" = None
@@ -317,18 +353,22 @@ def _static(n: Count, trainable: int, s: Setup) -> "dict[str, float]":
     held = (frozen - n.linear) * base + n.linear * FOUR_BIT if s.shape.four_bit else frozen * base
     if zero:
         whole = 1 if s.sharding == "zero2" else parts
-        return {"weights": held / whole + own * 2 / whole + own * master / parts, "gradients": own * 2 / parts, "optimizer": own * s.optimizer_bytes / parts}
+        return {"weights": held / whole + own * 2 / whole + own * master / parts,
+                "gradients": own * 2 / parts, "optimizer": own * s.optimizer_bytes / parts}
     each = master if s.shape.lora else base
-    return {"weights": (held + own * each) / parts, "gradients": own * each / parts, "optimizer": own * s.optimizer_bytes / parts}
+    return {"weights": (held + own * each) / parts, "gradients": own * each / parts,
+            "optimizer": own * s.optimizer_bytes / parts}
 
 def _collective(n: Count, trainable: int, s: Setup) -> "tuple[dict, float]":
     "What several GPUs hold beside that during a row, and the peak when the last gradients are reduced."
     if s.sharding == "none": return ({"buckets": trainable * 4.} if s.gpus > 1 else {}), 0.
     b = _BYTES[s.shape.compute]
     whole, buckets = b * (n.root + 2.5 * n.layer), 0.
-    if s.sharding.startswith("zero"): return ({"buckets": 2e9} | ({"gathered layers": whole} if s.sharding == "zero3" else {})), 0.
+    if s.sharding.startswith("zero"):
+        return ({"buckets": 2e9} | ({"gathered layers": whole} if s.sharding == "zero3" else {})), 0.
     if not s.shape.lora: buckets = n.layer * (b + 4.) + n.head * b
-    last = n.root * (b + 4. + 4. / s.gpus) + n.layer * (b + 4.)      # the embeddings' gradients, and buffers of the last layer
+    # the embeddings' gradients, and buffers of the last layer
+    last = n.root * (b + 4. + 4. / s.gpus) + n.layer * (b + 4.)
     end = 0. if s.shape.lora else whole + last
     return {"gathered layers": whole, "gradients in flight": buckets}, end
 
@@ -337,7 +377,9 @@ def memory_parts(config, setup: Setup, tokens: int, n_targets: int, packed=None)
     "Bytes on one GPU at the worst moment of a step, by part. The order is that of the picture."
     n, sharded = count(config), setup.sharding != "none"
     shape = setup.shape
-    if sharded and shape.compute != "float32": shape = replace(shape, weights=shape.compute)   # gathered in the dtype that computes
+    # gathered in the dtype that computes
+    if sharded and shape.compute != "float32":
+        shape = replace(shape, weights=shape.compute)
     row = row_memory(config, shape, tokens, n_targets, packed if shape.device == "cpu" else None)
     trainable = row.pop("trainable")
     around, end = _collective(n, trainable, setup)
@@ -346,7 +388,8 @@ def memory_parts(config, setup: Setup, tokens: int, n_targets: int, packed=None)
     if end > sum(row.values()): row = {"gathered layers": end}
     out = {**_static(n, trainable, setup), "row": 56. * tokens}
     if shape.four_bit: row["casts"] = row.get("casts", 0.) + 2. * n.largest
-    for k in ("casts", "activations", "LM-head chunk", "gradients in flight", "gathered layers", "buckets"): out[k] = row.get(k, 0.)
+    for k in ("casts", "activations", "LM-head chunk", "gradients in flight", "gathered layers", "buckets"):
+        out[k] = row.get(k, 0.)
     if shape.device == "cuda": out["CUDA"] = 0.8e9 + (1e9 if setup.gpus > 1 else 0.)
     return {k: v for k, v in out.items() if v > 0}
 
@@ -355,23 +398,30 @@ def setup_of(config, hardware: Hardware, sharding: str = "auto") -> Setup:
     "The `Setup` of an `SPoTConfig`. Raises `SpotError` for a sharding there is not."
     if sharding == "auto": sharding = "none" if hardware.gpus == 1 or config.use_peft else "fsdp2"
     if sharding == "ddp": sharding = "none"
-    if sharding not in SHARDINGS: raise SpotError(f"sharding must be auto, ddp or one of {', '.join(SHARDINGS)}, not {sharding!r}")
+    if sharding not in SHARDINGS:
+        raise SpotError(f"sharding must be auto, ddp or one of {', '.join(SHARDINGS)}, not {sharding!r}")
     compute = "bfloat16" if config.bf16 else "float16" if config.fp16 else "float32"
-    weights = config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16 else "float32"
+    weights = (config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16
+               else "float32")
     targets = config.lora_target_modules or "all-linear"
-    shape = Shape(weights, compute, bool(config.gradient_checkpointing), config.lora_r if config.use_peft else 0,
-                  tuple(targets) if isinstance(targets, list) else targets, hardware.device, bool(getattr(config, "load_in_4bit", False)))
-    return Setup(sharding, hardware.gpus, shape, _optimizer_bytes(getattr(config.optim, "value", str(config.optim))))
+    shape = Shape(weights, compute, bool(config.gradient_checkpointing),
+                  config.lora_r if config.use_peft else 0,
+                  tuple(targets) if isinstance(targets, list) else targets, hardware.device,
+                  bool(getattr(config, "load_in_4bit", False)))
+    return Setup(sharding, hardware.gpus, shape,
+                 _optimizer_bytes(getattr(config.optim, "value", str(config.optim))))
 
 def _optimizer_bytes(name: str) -> float:
     "Bytes of optimizer state a parameter."
     if "8bit" in name: return 2.
-    return next((b for start, b in (("adamw", 8.), ("sgd", 0.), ("adafactor", 4.)) if name.startswith(start)), 8.)
+    return next((b for start, b in (("adamw", 8.), ("sgd", 0.), ("adafactor", 4.)) if name.startswith(start)),
+                8.)
 
 # %% ../nbs/12a_plan.ipynb #ab274224
 @dataclass
 class Plan:
-    "Memory in GB on one GPU by part, and what a run will take. `longest_row`: distinct tokens of the longest row that fits."
+    """Memory in GB on one GPU by part, and what a run will take. `longest_row`: distinct tokens of the
+    longest row that fits."""
     model: str
     gpus: int
     gpu_memory: float
@@ -396,45 +446,56 @@ class Plan:
         "The plan in one line."
         parts = ", ".join(f"{k} {v:.3g}" for k, v in sorted(self.parts.items(), key=lambda kv: -kv[1])[:4])
         how = {"none": "" if self.gpus == 1 else " (DDP)"}.get(self.sharding, f" ({self.sharding})")
-        return f"plan: {self.total:.3g} GB on each of {self.gpus} process{'es' * (self.gpus > 1)}{how}: {parts}; rows of {self.tokens} tokens"
+        return (f"plan: {self.total:.3g} GB on each of {self.gpus} process{'es' * (self.gpus > 1)}{how}: "
+                f"{parts}; rows of {self.tokens} tokens")
 
 # %% ../nbs/12a_plan.ipynb #abcd8438
 def _flops(config, setup: Setup, data: Data, epochs: float) -> float:
-    "Operations of a run: two a multiply-add; the reference pass, then forward, backward and what checkpointing computes again."
+    """Operations of a run: two a multiply-add; the reference pass, then forward, backward and what
+    checkpointing computes again."""
     passes = 1 + (1 if setup.shape.lora else 2) + setup.shape.checkpointing
     return 2 * data.work * (1 + epochs * passes)
 
 def _longest_row(config, setup: Setup, room: float) -> int:
-    "Distinct tokens of the longest row that fits in `room` bytes (0: none), up to 65,536. Memory bends upwards, so the chord is safe."
+    """Distinct tokens of the longest row that fits in `room` bytes (0: none), up to 65,536. Memory bends
+    upwards, so the chord is safe."""
     on_gpu = replace(setup, shape=replace(setup.shape, device="cuda"))
     total = lambda n: sum(memory_parts(config, on_gpu, n, n).values())
     low, held = 0, 0.
     for n in (1024, 4096, 16384, 65536):
         needs = total(n)
-        if needs > room: return int(low + (room - held) / (needs - held) * (n - low)) // 128 * 128 if low else 0
+        if needs > room:
+            return int(low + (room - held) / (needs - held) * (n - low)) // 128 * 128 if low else 0
         low, held = n, needs
     return low
 
 # %% ../nbs/12a_plan.ipynb #eb5cfdad
-def plan(config, data: "Sequence[dict] | Data | None" = None, hardware: Hardware = Hardware(), sharding: str = "auto", tokenizer=None,
-         advise: bool = True) -> Plan:
+def plan(config, data: "Sequence[dict] | Data | None" = None, hardware: Hardware = Hardware(),
+         sharding: str = "auto", tokenizer=None, advise: bool = True) -> Plan:
     """The plan of a run with the settings `config` (an `SPoTConfig`) on `hardware`.
 
-    `data`: records of pairs, a `Data`, or None for `config.data_path`, else typical pairs. Reads only the model's config and
-    tokenizer. Raises `SpotError` for a model or data that cannot be read and for a batch that the GPUs do not divide."""
+    `data`: records of pairs, a `Data`, or None for `config.data_path`, else typical pairs. Reads only the
+    model's config and tokenizer. Raises `SpotError` for a model or data that cannot be read and for a batch
+    that the GPUs do not divide."""
     from spot_nb.schedule import settle_batch
     model = model_config(config.model_name_or_path, config.trust_remote_code)
-    setup, batch = setup_of(config, hardware, sharding), settle_batch(config.effective_batch_size, world=hardware.gpus)
+    setup, batch = setup_of(config, hardware, sharding), settle_batch(config.effective_batch_size,
+                                                                      world=hardware.gpus)
     limit = config.row_tokens or (8192 if hardware.device == "cuda" else 1024)
-    if not isinstance(data, Data): data = _data_of(config, model, data, tokenizer, limit, batch // hardware.gpus)
+    if not isinstance(data, Data):
+        data = _data_of(config, model, data, tokenizer, limit, batch // hardware.gpus)
     parts = memory_parts(model, setup, data.longest, data.targets, data.packed)
-    steps = math.ceil(data.pairs / batch) * config.num_train_epochs if config.max_steps <= 0 else config.max_steps
+    steps = math.ceil(data.pairs
+                      / batch) * config.num_train_epochs if config.max_steps <= 0 else config.max_steps
     name, tflops, price = hardware.card
-    seconds = _flops(model, setup, data, steps * batch / data.pairs) / (hardware.gpus * tflops * 1e12 * hardware.mfu)
+    seconds = _flops(model, setup, data,
+                     steps * batch / data.pairs) / (hardware.gpus * tflops * 1e12 * hardware.mfu)
     hours, room = seconds / 3600, 0.95 * hardware.memory * GB
-    out = Plan(str(config.model_name_or_path), hardware.gpus, hardware.memory, setup.sharding, {k: v / GB for k, v in parts.items()}, data.longest,
-               _longest_row(model, setup, room) if advise else 0, data.pairs, int(steps), 1 - data.distinct / data.unpacked, hours,
-               hours * hardware.gpus * price, _assumptions(hardware, setup, data))
+    out = Plan(str(config.model_name_or_path), hardware.gpus, hardware.memory, setup.sharding,
+               {k: v / GB for k, v in parts.items()}, data.longest,
+               _longest_row(model, setup, room) if advise else 0, data.pairs, int(steps),
+               1 - data.distinct / data.unpacked, hours, hours * hardware.gpus * price,
+               _assumptions(hardware, setup, data))
     if advise and not out.fits: out.advice = _advice(config, data, hardware, setup)
     return out
 
@@ -448,7 +509,8 @@ def _data_of(config, model, records, tokenizer, limit: int, share: int) -> Data:
         records = load_records(config.data_path, o.pairs)
     if records is None:
         groups = typical_pairs(256, config.max_length)
-        return measure_data(groups if o.pairs else [g[:1] for g in groups], model, limit, share, config.packing, True, config.max_pairs or 4000)
+        return measure_data(groups if o.pairs else [g[:1] for g in groups], model, limit, share,
+                            config.packing, True, config.max_pairs or 4000)
     from spot_nb.models import load_tokenizer
     from spot_nb.train import tokenize_pairs
     tokenizer = tokenizer or load_tokenizer(config.model_name_or_path, config.trust_remote_code)
@@ -460,9 +522,13 @@ def _assumptions(hardware: Hardware, setup: Setup, data: Data) -> "list[str]":
     name, tflops, price = hardware.card
     out = [f"{name}: {tflops:g} TFLOP/s (dense bfloat16) at {hardware.mfu:.0%} MFU, ${price:g} an hour"]
     if setup.shape.device == "cuda":
-        out.append(f"{0.8 + (setup.gpus > 1):g} GB for CUDA{' and NCCL' if setup.gpus > 1 else ''}; fits means 95% of {hardware.memory:g} GB")
-    if data.assumed: out.append(f"{data.pairs:,} pairs of typical lengths (prompt 130, response 800 tokens in the middle): no data was read")
-    if setup.sharding.startswith("zero"): out.append("2 GB of DeepSpeed buckets; its memory was not measured here")
+        out.append(f"{0.8 + (setup.gpus > 1):g} GB for CUDA{' and NCCL' if setup.gpus > 1 else ''}; fits "
+                   f"means 95% of {hardware.memory:g} GB")
+    if data.assumed:
+        out.append(f"{data.pairs:,} pairs of typical lengths (prompt 130, response 800 tokens in the "
+                   "middle): no data was read")
+    if setup.sharding.startswith("zero"):
+        out.append("2 GB of DeepSpeed buckets; its memory was not measured here")
     if setup.shape.four_bit: out.append("NF4 with double quantization; its memory was not measured here")
     return out
 
@@ -471,12 +537,18 @@ def _advice(config, data: Data, hardware: Hardware, setup: Setup) -> "list[str]"
     "Up to three changes that would make it fit, the smallest first."
     changed = lambda **kw: SimpleNamespace(**{**vars(config), **kw})
     tries = []
-    if not config.gradient_checkpointing: tries.append(("--gradient_checkpointing true", changed(gradient_checkpointing=True), hardware, setup.sharding))
+    if not config.gradient_checkpointing:
+        tries.append(("--gradient_checkpointing true", changed(gradient_checkpointing=True), hardware,
+                      setup.sharding))
     on = changed(gradient_checkpointing=True)
-    if hardware.gpus > 1 and setup.sharding == "none": tries.append(("--sharding fsdp2 (checkpointing on)", on, hardware, "fsdp2"))
+    if hardware.gpus > 1 and setup.sharding == "none":
+        tries.append(("--sharding fsdp2 (checkpointing on)", on, hardware, "fsdp2"))
     for n in (2, 4, 8, 16, 32):
-        if n > hardware.gpus: tries.append((f"{n} GPUs with fsdp2 (checkpointing on)", on, replace(hardware, gpus=n), "fsdp2"))
-    if not config.use_peft: tries.append(("--use_peft true (LoRA, checkpointing on)", changed(gradient_checkpointing=True, use_peft=True), hardware, "none"))
+        if n > hardware.gpus:
+            tries.append((f"{n} GPUs with fsdp2 (checkpointing on)", on, replace(hardware, gpus=n), "fsdp2"))
+    if not config.use_peft:
+        tries.append(("--use_peft true (LoRA, checkpointing on)",
+                      changed(gradient_checkpointing=True, use_peft=True), hardware, "none"))
     four = changed(gradient_checkpointing=True, use_peft=True, load_in_4bit=True)
     tries.append(("--use_peft true --load_in_4bit true (checkpointing on)", four, hardware, "none"))
     out, more = [], False
@@ -486,25 +558,33 @@ def _advice(config, data: Data, hardware: Hardware, setup: Setup) -> "list[str]"
         more = more or "GPUs with" in words
         out.append(words)
         if len(out) == 3: break
-    return out or [f"a shorter row: --row_tokens and --max_length (the longest pair has {data.longest} distinct tokens)"]
+    return out or [f"a shorter row: --row_tokens and --max_length (the longest pair has {data.longest} "
+                   "distinct tokens)"]
 
 # %% ../nbs/12a_plan.ipynb #c7260d55
 def show(p: Plan) -> str:
     "A plan as text: a line a part, then the figures, the assumptions and the advice."
-    out = [f"{p.model} on {p.gpus} x {p.gpu_memory:g} GB, sharding: {p.sharding if p.sharding != 'none' or p.gpus == 1 else 'ddp'}", ""]
-    for k, v in p.parts.items(): out.append(f"  {k:20} {v:8.2f} GB  {'█' * round(40 * v / max(p.total, p.gpu_memory))}")
-    out += [f"  {'together':20} {p.total:8.2f} GB  {'fits' if p.fits else 'DOES NOT FIT'} (95% of {p.gpu_memory:g} GB)", ""]
-    out.append(f"longest row: {p.tokens} tokens; rows of up to {p.longest_row} would fit" if p.longest_row else f"longest row: {p.tokens} tokens; none would fit")
+    out = [f"{p.model} on {p.gpus} x {p.gpu_memory:g} GB, sharding: "
+           f"{p.sharding if p.sharding != 'none' or p.gpus == 1 else 'ddp'}", ""]
+    for k, v in p.parts.items():
+        out.append(f"  {k:20} {v:8.2f} GB  {'█' * round(40 * v / max(p.total, p.gpu_memory))}")
+    out += [f"  {'together':20} {p.total:8.2f} GB  {'fits' if p.fits else 'DOES NOT FIT'} (95% of "
+            f"{p.gpu_memory:g} GB)", ""]
+    out.append(f"longest row: {p.tokens} tokens; rows of up to {p.longest_row} would fit" if p.longest_row
+               else f"longest row: {p.tokens} tokens; none would fit")
     takes = f"{p.hours:.1f} hours" if p.hours >= 1 else f"{60 * p.hours:.0f} minutes"
-    out.append(f"packing saves {p.saved:.0%} of the tokens of {p.pairs:,} pairs; {p.steps} steps, about {takes} and ${p.cost:.2f}")
+    out.append(f"packing saves {p.saved:.0%} of the tokens of {p.pairs:,} pairs; {p.steps} steps, about "
+               f"{takes} and ${p.cost:.2f}")
     out += [f"assumed: {a}" for a in p.assumptions]
     if p.advice: out += ["", "it would fit with:"] + [f"  - {a}" for a in p.advice]
     return "\n".join(out)
 
 # %% ../nbs/12a_plan.ipynb #c1c2df35
 def _parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="spot train --plan", description="Memory, time and cost of a run, from the config and the tokenizer.",
-                                epilog="All settings of `spot train` are taken too.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(prog="spot train --plan",
+                                description="Memory, time and cost of a run, from the config and the "
+                                "tokenizer.", epilog="All settings of `spot train` are taken too.",
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--gpus", type=int, default=1, help="processes, one a GPU")
     p.add_argument("--gpu_memory", type=float, default=80., help="GB of one GPU")
     p.add_argument("--sharding", default="auto", help="auto, ddp, " + ", ".join(SHARDINGS))
@@ -515,7 +595,8 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 def parse_flags(argv: "Sequence[str]") -> tuple:
-    "`(config, hardware, sharding)` of the plan's flags and `spot train`'s. Raises `SpotError` for bad values and unknown flags."
+    """`(config, hardware, sharding)` of the plan's flags and `spot train`'s. Raises `SpotError` for bad
+    values and unknown flags."""
     from spot_nb.train import parse_config
     a, rest = _parser().parse_known_args([x for x in argv if x != "--plan"])
     if a.gpus < 1 or a.gpu_memory <= 0: raise SpotError("--gpus and --gpu_memory must be positive")
@@ -524,10 +605,12 @@ def parse_flags(argv: "Sequence[str]") -> tuple:
     return config, Hardware(a.gpus, a.gpu_memory, a.tflops, a.price, a.mfu), a.sharding
 
 def cli(argv: "Sequence[str]") -> int:
-    "`spot train --plan [--gpus 8 --gpu_memory 80 --sharding fsdp2] [--config FILE|PRESET] [--setting value ...]`."
+    """`spot train --plan [--gpus 8 --gpu_memory 80 --sharding fsdp2] [--config FILE|PRESET] [--setting value
+    ...]`."""
     config, hardware, sharding = parse_flags(argv)
     made = plan(config, None, hardware, sharding)
-    print(json.dumps(asdict(made) | {"total": made.total, "fits": made.fits}) if "--json" in argv else show(made))
+    print(json.dumps(asdict(made) | {"total": made.total, "fits": made.fits}) if "--json" in argv
+          else show(made))
     return 0 if made.fits else 1
 
 # %% ../nbs/12a_plan.ipynb #b5cdc002
@@ -546,20 +629,24 @@ def plan_of(trainer) -> Plan:
     device = "cuda" if str(a.device).startswith("cuda") else "cpu"
     hardware = Hardware(trainer.accelerator.num_processes, _room(a.device), device=device)
     share = max(1, a.effective_batch_size // hardware.gpus)
-    data = measure_data([e.sequences for e in trainer.examples], model, trainer.row_tokens, share, trainer.packing)
+    data = measure_data([e.sequences for e in trainer.examples], model, trainer.row_tokens, share,
+                        trainer.packing)
     kind = getattr(trainer, "sharding", "none")
-    settings = SimpleNamespace(**{**vars(a), "model_name_or_path": model, "data_path": None, "use_peft": hasattr(trainer.model, "peft_config")})
+    settings = SimpleNamespace(**{**vars(a), "model_name_or_path": model, "data_path": None,
+                                  "use_peft": hasattr(trainer.model, "peft_config")})
     return plan(settings, data, hardware, kind if kind in SHARDINGS else "zero2", advise=False)
 
 def announce(trainer) -> "Plan | None":
-    "Print a run's plan in one line on process 0, and warn when it does not fit. A model that cannot be planned is no obstacle."
+    """Print a run's plan in one line on process 0, and warn when it does not fit. A model that cannot be
+    planned is no obstacle."""
     import os, sys, warnings
     if not trainer.is_world_process_zero(): return None
     try: made = plan_of(trainer)
     except SpotError: return None
     if os.environ.get("SPOT_PROGRESS") != "0": print(made.line(), file=sys.stderr)
     if not made.fits:
-        warnings.warn(f"the plan needs {made.total:.3g} GB a process and there are {made.gpu_memory:.3g}: see `spot train --plan` for what would fit", stacklevel=2)
+        warnings.warn(f"the plan needs {made.total:.3g} GB a process and there are {made.gpu_memory:.3g}: "
+                      "see `spot train --plan` for what would fit", stacklevel=2)
     return made
 
 # %% ../nbs/12a_plan.ipynb #b7681122
@@ -571,5 +658,6 @@ def accelerate_configs() -> "dict[str, Path]":
 if __name__ == "__main__" and "__file__" in globals():   # `python -m spot_nb.plan NAME`, not a notebook
     import sys
     found = accelerate_configs()
-    if len(sys.argv) != 2 or sys.argv[1] not in found: sys.exit(f"usage: python -m spot_nb.plan {'|'.join(found)}")
+    if len(sys.argv) != 2 or sys.argv[1] not in found:
+        sys.exit(f"usage: python -m spot_nb.plan {'|'.join(found)}")
     print(found[sys.argv[1]])

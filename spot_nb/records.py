@@ -14,16 +14,19 @@ from typing import Any, Iterable, Iterator
 
 # %% ../nbs/00_records.ipynb #65593142
 class SpotError(Exception):
-    "A problem the user can fix: the message names the file or setting, the line where there is one, and the fix."
+    """A problem the user can fix: the message names the file or setting, the line where there is one, and the
+    fix."""
 
 # %% ../nbs/00_records.ipynb #e3e71eb2
 def as_messages(prompt: "str | list[dict]") -> "list[dict]":
     "Chat messages for `prompt`: a string becomes one user turn, a list is checked and returned as it is."
     if isinstance(prompt, str): return [{"role": "user", "content": prompt}]
-    ok = isinstance(prompt, list) and prompt and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt)
+    ok = isinstance(prompt,
+                    list) and prompt and all(isinstance(m, dict) and isinstance(m.get("role"), str)
+                                             and isinstance(m.get("content"), str) for m in prompt)
     if not ok:
-        raise SpotError(f"a prompt must be a string or a non-empty list of {{'role', 'content'}} messages, not {prompt!r:.80}")
+        raise SpotError(f"a prompt must be a string or a non-empty list of {{'role', 'content'}} messages, "
+                        f"not {prompt!r:.80}")
     return prompt
 
 def same_on_disk(value: Any, stored: Any) -> bool:
@@ -38,7 +41,8 @@ def prompt_id(prompt: "str | list[dict]") -> str:
 # %% ../nbs/00_records.ipynb #91058d55
 @contextmanager
 def atomic_path(path: "str | Path") -> Iterator[Path]:
-    "A temporary path beside `path` that replaces it when the block ends well, and is removed when it does not."
+    """A temporary path beside `path` that replaces it when the block ends well, and is removed when it does
+    not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, tmp = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -77,13 +81,16 @@ def read_json(path: "str | Path") -> Any:
     path = Path(path)
     try: return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError: raise SpotError(f"{path} does not exist: check the path") from None
-    except UnicodeDecodeError as e: raise SpotError(f"{path} is not UTF-8 (byte {e.start}): convert it to UTF-8") from None
-    except json.JSONDecodeError as e: raise SpotError(f"{path}, line {e.lineno}: not valid JSON ({e.msg}): fix that line") from None
+    except UnicodeDecodeError as e:
+        raise SpotError(f"{path} is not UTF-8 (byte {e.start}): convert it to UTF-8") from None
+    except json.JSONDecodeError as e:
+        raise SpotError(f"{path}, line {e.lineno}: not valid JSON ({e.msg}): fix that line") from None
 
 def iter_jsonl(path: "str | Path") -> Iterator[dict]:
     """Yield the records of a JSON Lines file; blank lines are passed over.
 
-    Raises `SpotError` naming the file and line for a missing file, bad UTF-8, bad JSON, or a line that is no object."""
+    Raises `SpotError` naming the file and line for a missing file, bad UTF-8, bad JSON, or a line that is no
+    object."""
     path = Path(path)
     if not path.is_file(): raise SpotError(f"{path} does not exist: check the path")
     with open(path, "rb") as f:
@@ -91,11 +98,15 @@ def iter_jsonl(path: "str | Path") -> Iterator[dict]:
             if n == 1 and raw.startswith(b"\xef\xbb\xbf"): raw = raw[3:]
             if not raw.strip(): continue
             try: record = json.loads(raw)
-            except UnicodeDecodeError: raise SpotError(f"{path}, line {n}: not UTF-8: convert the file to UTF-8") from None
+            except UnicodeDecodeError:
+                raise SpotError(f"{path}, line {n}: not UTF-8: convert the file to UTF-8") from None
             except (json.JSONDecodeError, RecursionError) as e:
-                raise SpotError(f"{path}, line {n}: not valid JSON ({getattr(e, 'msg', 'nested too deep')}): fix or delete that line") from None
+                raise SpotError(
+                    f"{path}, line {n}: not valid JSON ({getattr(e, 'msg', 'nested too deep')}): fix or "
+                    "delete that line") from None
             if not isinstance(record, dict):
-                raise SpotError(f"{path}, line {n}: a record must be a JSON object, not {type(record).__name__}: fix or delete that line")
+                raise SpotError(f"{path}, line {n}: a record must be a JSON object, not "
+                                f"{type(record).__name__}: fix or delete that line")
             yield record
 
 def read_jsonl(path: "str | Path") -> "list[dict]":
@@ -103,12 +114,15 @@ def read_jsonl(path: "str | Path") -> "list[dict]":
     return list(iter_jsonl(path))
 
 # %% ../nbs/00_records.ipynb #8b86933f
-def read_rows(source: "str | Path", split: str = "train", config: "str | None" = None, revision: "str | None" = None) -> "list[dict]":
+def read_rows(source: "str | Path", split: str = "train", config: "str | None" = None,
+              revision: "str | None" = None) -> "list[dict]":
     """Rows of a local file (`.jsonl`, `.json`, `.parquet`, `.csv`) or of a hub data set `owner/name`.
 
-    Raises `SpotError` when a file is missing or of another kind, or the hub has no such data set, split or access."""
+    Raises `SpotError` when a file is missing or of another kind, or the hub has no such data set, split or
+    access."""
     path = Path(source)
-    if path.is_dir(): raise SpotError(f"{path} is a folder: name one file in it (.jsonl, .json, .parquet or .csv)")
+    if path.is_dir():
+        raise SpotError(f"{path} is a folder: name one file in it (.jsonl, .json, .parquet or .csv)")
     if path.is_file():
         kind = path.suffix.lower()
         if kind in (".jsonl", ".ndjson"): return read_jsonl(path)
@@ -125,20 +139,28 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
             return rows
         if kind in (".parquet", ".csv"):
             import pandas as pd
-            try: frame = pd.read_parquet(path) if kind == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-            except Exception as e: raise SpotError(f"{path} cannot be read as {kind[1:]} ({type(e).__name__}: {e}): check the file") from None
+            try:
+                frame = (pd.read_parquet(path) if kind == ".parquet"
+                         else pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]))
+            except Exception as e:
+                raise SpotError(f"{path} cannot be read as {kind[1:]} ({type(e).__name__}: {e}): check the "
+                                "file") from None
             return [{k: _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
-        raise SpotError(f"{path}: unknown kind {kind or 'without an extension'!r}: use .jsonl, .json, .parquet or .csv")
-    looks_local = path.suffix.lower() in (".jsonl", ".ndjson", ".json", ".parquet", ".csv") or path.is_absolute() or str(source).count("/") > 1
+        raise SpotError(f"{path}: unknown kind {kind or 'without an extension'!r}: use .jsonl, .json, "
+                        ".parquet or .csv")
+    looks_local = path.suffix.lower() in (".jsonl", ".ndjson", ".json", ".parquet",
+                                          ".csv") or path.is_absolute() or str(source).count("/") > 1
     if looks_local: raise SpotError(f"{path} does not exist: check the path")
     import datasets
     try: return [dict(r) for r in datasets.load_dataset(str(source), config, split=split, revision=revision)]
     except Exception as e:
-        raise SpotError(f"{source!r} is no file here, and the hub did not give it as a data set (split {split!r}): "
-                        f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}. Check the name, the network and, for gated data, `hf auth login`") from None
+        raise SpotError(f"{source!r} is no file here, and the hub did not give it as a data set (split "
+                        f"{split!r}): " f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}. "
+                        "Check the name, the network and, for gated data, `hf auth login`") from None
 
 def _plain(v: Any) -> Any:
-    "Parquet and CSV cells as plain Python: arrays to lists, missing to None. Cells of a CSV file stay text (None, NA, 007)."
+    """Parquet and CSV cells as plain Python: arrays to lists, missing to None. Cells of a CSV file stay text
+    (None, NA, 007)."""
     if hasattr(v, "tolist"): v = v.tolist()
     if isinstance(v, dict): return {k: _plain(x) for k, x in v.items()}
     if isinstance(v, list): return [_plain(x) for x in v]
@@ -148,16 +170,19 @@ def _plain(v: Any) -> Any:
 class Store:
     """A resumable JSON Lines file: one record a line, appended and flushed one by one.
 
-    `ids` holds the ids on disk, `records` the records themselves in file order. Thread-safe; one process at a time.
-    `key` names the field that identifies a record. A torn last line is cut off on opening (`torn` says so); one that only lacks its
-    newline is completed. Raises `SpotError` when a line that is not the last is malformed, when the file was not written by a store,
-    when an id occurs twice, or when another process has the file open."""
+    `ids` holds the ids on disk, `records` the records themselves in file order. Thread-safe; one process at a
+    time. `key` names the field that identifies a record. A torn last line is cut off on opening (`torn` says
+    so); one that only lacks its newline is completed. Raises `SpotError` when a line that is not the last is
+    malformed, when the file was not written by a store, when an id occurs twice, or when another process has
+    the file open."""
     def __init__(self, path: "str | Path", key: str = "id", resume: bool = True, keep: bool = True):
         self.path, self.key, self.keep, self.torn = Path(path), key, keep, False
         self._mutex = threading.Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try: self._file = open(self.path, "ab+")
-        except OSError as e: raise SpotError(f"{self.path} cannot be opened for writing ({e.strerror}): choose another output") from None
+        except OSError as e:
+            raise SpotError(f"{self.path} cannot be opened for writing ({e.strerror}): choose another "
+                            "output") from None
         try:
             self._lock()
             if not resume: self._file.truncate(0)
@@ -169,7 +194,9 @@ class Store:
         if sys.platform == "win32": return
         import fcntl
         try: fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: raise SpotError(f"{self.path} is being written by another process: wait for it, or choose another output") from None
+        except OSError:
+            raise SpotError(f"{self.path} is being written by another process: wait for it, or choose "
+                            "another output") from None
 
     def _load(self):
         self.records, self.ids, good, whole = [], set(), 0, True
@@ -182,22 +209,32 @@ class Store:
                     record = json.loads(raw)
                 except ValueError as e:
                     if raw.endswith(b"\n") and end < os.fstat(self._file.fileno()).st_size:
-                        raise SpotError(f"{self.path}, line {n}: not a valid record ({e}): delete that line and run again") from None
-                    if not good and not raw.lstrip().startswith(b"{"): raise SpotError(f"{self.path}, line {n}: no record: {foreign}") from None
+                        raise SpotError(f"{self.path}, line {n}: not a valid record ({e}): delete that line "
+                                        "and run again") from None
+                    if not good and not raw.lstrip().startswith(b"{"):
+                        raise SpotError(f"{self.path}, line {n}: no record: {foreign}") from None
                     self.torn = True; break
-                if not isinstance(record, dict): raise SpotError(f"{self.path}, line {n}: not a record but a {type(record).__name__}: {foreign}")
+                if not isinstance(record, dict):
+                    raise SpotError(f"{self.path}, line {n}: not a record but a {type(record).__name__}: "
+                                    f"{foreign}")
                 rid = record.get(self.key)
                 if rid is None: raise SpotError(f"{self.path}, line {n}: no {self.key!r}: {foreign}")
-                if rid in self.ids: raise SpotError(f"{self.path}, line {n}: {self.key} {rid!r} occurs twice: delete one of the lines")
+                if rid in self.ids:
+                    raise SpotError(f"{self.path}, line {n}: {self.key} {rid!r} occurs twice: delete one of "
+                                    "the lines")
                 self.ids.add(rid)
                 if self.keep: self.records.append(record)
             good, whole = end, raw.endswith(b"\n")
         self._file.truncate(good)
         self._file.seek(0, os.SEEK_END)
-        if not whole: self._file.write(b"\n"); self._file.flush()          # the kill fell between the record and its newline
+        # the kill fell between the record and its newline
+        if not whole:
+            self._file.write(b"\n")
+            self._file.flush()
 
     def append(self, record: dict) -> None:
-        "Write one record and flush it. An id that is there already raises `SpotError`; a full disk leaves the file as it was."
+        """Write one record and flush it. An id that is there already raises `SpotError`; a full disk leaves
+        the file as it was."""
         rid = record.get(self.key)
         if rid is None: raise SpotError(f"a record for {self.path} has no {self.key!r}")
         line = dump_line(record).encode()
@@ -207,7 +244,8 @@ class Store:
             try: self._file.write(line); self._file.flush()
             except OSError as e:
                 self._undo(size)
-                raise SpotError(f"{self.path} could not be written ({e.strerror}): free some space and run again; everything up to here is kept") from None
+                raise SpotError(f"{self.path} could not be written ({e.strerror}): free some space and run "
+                                "again; everything up to here is kept") from None
             self.ids.add(rid)
             if self.keep: self.records.append(record)
 
@@ -246,7 +284,9 @@ def progress(iterable: "Iterable | None" = None, desc: str = "", total: "int | N
     if notebook and importlib.util.find_spec("ipywidgets"): from tqdm.auto import tqdm
     else: from tqdm import tqdm
     if forced == "0": return tqdm(iterable, desc=desc, total=total, disable=True, **kwargs)
-    if forced == "1" or notebook or sys.stderr.isatty(): return tqdm(iterable, desc=desc, total=total, dynamic_ncols=True, **kwargs)
+    if forced == "1" or notebook or sys.stderr.isatty():
+        return tqdm(iterable, desc=desc, total=total, dynamic_ncols=True, **kwargs)
     every = float(os.environ.get("SPOT_LOG_EVERY", 30))
-    quiet = dict(file=_Lines(sys.stderr), mininterval=every, maxinterval=2*every, delay=every, miniters=1, ascii=True, ncols=100)
+    quiet = dict(file=_Lines(sys.stderr), mininterval=every, maxinterval=2*every, delay=every, miniters=1,
+                 ascii=True, ncols=100)
     return tqdm(iterable, desc=desc, total=total, **quiet, **kwargs)

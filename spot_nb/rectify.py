@@ -12,38 +12,51 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from .records import SpotError, Store, as_messages, atomic_path, dump_line, iter_jsonl, progress, prompt_id, read_rows, same_on_disk, write_jsonl
-from .oracle import (MODES, ORACLES, PROGRAM, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply, TryAgain, build_messages, check_mode, cost_usd,
-                            export_sheet, load_prices, make_oracle, parse_reply, price_for, prompt_hash, with_prompt)
+from .records import (SpotError, Store, as_messages, atomic_path, dump_line, iter_jsonl, progress,
+                             prompt_id, read_rows, same_on_disk, write_jsonl)
+from .oracle import (MODES, ORACLES, PROGRAM, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply,
+                            TryAgain, build_messages, check_mode, cost_usd, export_sheet, load_prices,
+                            make_oracle, parse_reply, price_for, prompt_hash, with_prompt)
 from .options import Facts, Parser, last_line, quoted
 from .tasks import Task, find_task, is_math, judge_task, stamp, task_for, try_check
 
 # %% ../nbs/07_rectify.ipynb #5523bcc5
 def as_sample(row: dict, where: str = "record") -> dict:
-    """A sample record (`id`, `prompt`, `response`, `answer`) from a row with our keys or the paper's; other keys are kept.
+    """A sample record (`id`, `prompt`, `response`, `answer`) from a row with our keys or the paper's; other
+    keys are kept.
 
-    Raises `SpotError` starting with `where` when the prompt or the response is missing or of the wrong kind."""
-    names = {"prompt": ("prompt", "question"), "response": ("response", "model_output", "original_answer", "rejected"),
+    Raises `SpotError` starting with `where` when the prompt or the response is missing or of the wrong
+    kind."""
+    names = {"prompt": ("prompt", "question"),
+             "response": ("response", "model_output", "original_answer", "rejected"),
              "answer": ("answer", "solution", "ground_truth")}
-    found = {ours: next((row[n] for n in theirs if row.get(n) is not None), None) for ours, theirs in names.items()}
+    found = {ours: next((row[n] for n in theirs if row.get(n) is not None), None) for ours,
+             theirs in names.items()}
     for key in ("prompt", "response"):
-        if found[key] is None: raise SpotError(f"{where}: no {' or '.join(map(repr, names[key]))}: this is no file of errors; `spot elicit` writes one")
-    if not isinstance(found["response"], str): raise SpotError(f"{where}: the response must be text, not {type(found['response']).__name__}")
+        if found[key] is None:
+            raise SpotError(f"{where}: no {' or '.join(map(repr, names[key]))}: this is no file of errors; "
+                            "`spot elicit` writes one")
+    if not isinstance(found["response"], str):
+        raise SpotError(f"{where}: the response must be text, not {type(found['response']).__name__}")
     try: as_messages(found["prompt"])
     except SpotError as e: raise SpotError(f"{where}: {e}") from None
     if found["answer"] is not None: found["answer"] = str(found["answer"])
     rid = row.get("id", row.get("index"))
     taken = {n for theirs in names.values() for n in theirs} | {"id"}
-    return {"id": prompt_id(found["prompt"]) if rid is None else rid, **found, **{k: v for k, v in row.items() if k not in taken}}
+    return {"id": prompt_id(found["prompt"]) if rid is None else rid, **found,
+            **{k: v for k, v in row.items() if k not in taken}}
 
 def load_errors(errors: "str | Path | Iterable[dict]") -> "list[dict]":
-    "Sample records of a file, hub data set or list. Raises `SpotError` for a malformed record or an id that occurs twice."
+    """Sample records of a file, hub data set or list. Raises `SpotError` for a malformed record or an id that
+    occurs twice."""
     where = str(errors) if isinstance(errors, (str, Path)) else "errors"
     rows = read_rows(errors) if isinstance(errors, (str, Path)) else list(errors)
     out, seen = [], set()
     for n, row in enumerate(rows, 1):
         r = as_sample(row, f"{where}, record {n}")
-        if r["id"] in seen: raise SpotError(f"{where}, record {n}: id {r['id']!r} occurs twice: keep one response a problem, or give each its own id")
+        if r["id"] in seen:
+            raise SpotError(f"{where}, record {n}: id {r['id']!r} occurs twice: keep one response a "
+                            "problem, or give each its own id")
         seen.add(r["id"]); out.append(r)
     return out
 
@@ -51,7 +64,8 @@ def load_errors(errors: "str | Path | Iterable[dict]") -> "list[dict]":
 VERDICTS = ("correct", "wrong", "unchecked", "unparsed", "truncated", "refused", "blocked", "empty", "failed")
 
 def change_preview(rejected: str, chosen: str) -> float:
-    "The change ratio over words (R_LCS, section 1 of the method): a preview; the filter measures tokens of the student."
+    """The change ratio over words (R_LCS, section 1 of the method): a preview; the filter measures tokens of
+    the student."""
     from spot_nb.diff import change_ratio, split_units
     return round(change_ratio(split_units(rejected)[0], split_units(chosen)[0]), 4) if chosen.strip() else 1.0
 
@@ -61,18 +75,23 @@ def unboxed(task: Task, text: str) -> bool:
 
 def _fenced(text: str) -> bool: return text.lstrip().startswith(("```", "~~~"))
 
-def assess(record: dict, reply: Reply, mode: str = "without_answer", task: "Task | str | None" = None) -> dict:
-    "Parse and verify one reply by the check of `task`: `verdict`, `reason`, `chosen`, `extracted`, `verified`, `change_ratio`."
+def assess(record: dict, reply: Reply, mode: str = "without_answer",
+           task: "Task | str | None" = None) -> dict:
+    """Parse and verify one reply by the check of `task`: `verdict`, `reason`, `chosen`, `extracted`,
+    `verified`, `change_ratio`."""
     task = find_task(task)
     if reply.finish == "failed":
-        return dict(verdict="failed", reason=reply.info.get("error", "no reply"), chosen=None, extracted=None, verified=False, change_ratio=None)
+        return dict(verdict="failed", reason=reply.info.get("error", "no reply"), chosen=None, extracted=None,
+                    verified=False, change_ratio=None)
     parsed = parse_reply(reply, mode, fenced=_fenced(record["response"]))
     if parsed.how == "refused" and mode == "direct" and judge_task(task, reply.text, record).correct:
         parsed = Parsed(reply.text.strip(), "whole reply")       # words of a refusal inside a right answer
     if parsed.text is None:
         verdict = "unparsed" if parsed.how == "no markers" else parsed.how
-        why = reply.info.get("block") or reply.info.get("finish_reason") or reply.info.get("error") or parsed.how
-        return dict(verdict=verdict, reason=why, chosen=None, extracted=None, verified=False, change_ratio=None)
+        why = (reply.info.get("block") or reply.info.get("finish_reason") or reply.info.get("error")
+               or parsed.how)
+        return dict(verdict=verdict, reason=why, chosen=None, extracted=None, verified=False,
+                    change_ratio=None)
     facts = dict(chosen=parsed.text, change_ratio=change_preview(record["response"], parsed.text))
     if record.get("answer") is None and task.needs_answer:
         return dict(verdict="unchecked", reason="no ground truth", extracted=None, verified=None, **facts)
@@ -86,19 +105,24 @@ def _why(call: dict, mode: str, task: "Task | str | None" = None) -> str:
     if call["verdict"] == "wrong":
         task = find_task(task)
         if call["extracted"] is None or call["reason"] == "no \\boxed{}": return task.missing
-        return f"its final answer, {call['extracted']}, is not right" if task.steps else f"it is not right ({call['reason']})"
-    return {"truncated": "the output broke off before its end", "unparsed": "the two markers were not there", "empty": "there was no corrected text",
+        return (f"its final answer, {call['extracted']}, is not right" if task.steps
+                else f"it is not right ({call['reason']})")
+    return {"truncated": "the output broke off before its end", "unparsed": "the two markers were not there",
+            "empty": "there was no corrected text",
             "refused": "there was no corrected text"}.get(call["verdict"], "it could not be used")
 
 # %% ../nbs/07_rectify.ipynb #9a4f2cf7
 class Limiter:
     "How many calls may be in flight; adapts to throttling."
     def __init__(self, most: int, threshold: float = 0.15, cut_every: float = 1.0):
-        self.most, self.limit, self.busy, self.share, self.threshold, self.cut_every = most, float(most), 0, 0.0, threshold, cut_every
+        self.most, self.limit, self.threshold, self.cut_every = most, float(most), threshold, cut_every
+        self.busy, self.share = 0, 0.0
         self.lowest, self.paused_until, self._cut_at, self._waiting = float(most), 0.0, -1e9, deque()
 
-    async def acquire(self, room: Callable[[], bool], stopped: Callable[[], bool], pending: Callable[[], int] = lambda: 0) -> bool:
-        "Take a slot; False when the run is stopping, or there is no room and nothing in flight or `pending` that could make some."
+    async def acquire(self, room: Callable[[], bool], stopped: Callable[[], bool],
+                      pending: Callable[[], int] = lambda: 0) -> bool:
+        """Take a slot; False when the run is stopping, or there is no room and nothing in flight or `pending`
+        that could make some."""
         while not stopped():
             pause = self.paused_until - time.monotonic()
             if pause > 0: await asyncio.sleep(min(pause, 0.25)*random.uniform(0.8, 1.2))
@@ -136,26 +160,35 @@ class Limiter:
 # %% ../nbs/07_rectify.ipynb #5a0781ac
 CHARS_PER_TOKEN, THOUGHTS_PER_CALL = 3.2, 3000
 
-def estimate(records: "list[dict]", oracle: "Oracle | None", mode: str = "without_answer", prices: "dict | None" = None,
-             past: "dict | None" = None, task: "Task | str | None" = None) -> dict:
-    """Expected calls, tokens and dollars for one attempt on each of `records`. `usd` is None when the model has no price.
+def estimate(records: "list[dict]", oracle: "Oracle | None", mode: str = "without_answer",
+             prices: "dict | None" = None, past: "dict | None" = None,
+             task: "Task | str | None" = None) -> dict:
+    """Expected calls, tokens and dollars for one attempt on each of `records`. `usd` is None when the model
+    has no price.
 
     `past`: totals of earlier calls (`calls`, `input`, `output`), used once there are 20."""
     price = price_for(oracle, prices) if oracle else None
-    n_in = sum(sum(len(m["content"]) for m in build_messages(r, mode, task=task)) for r in records)/CHARS_PER_TOKEN
-    thinking = getattr(oracle, "_options", (None,))[0] if str(getattr(oracle, "kind", "")).startswith("gemini") else 0
+    n_in = sum(sum(len(m["content"]) for m in build_messages(r, mode, task=task))
+               for r in records)/CHARS_PER_TOKEN
+    thinking = getattr(oracle, "_options",
+                       (None,))[0] if str(getattr(oracle, "kind", "")).startswith("gemini") else 0
     thoughts = THOUGHTS_PER_CALL if thinking is None else min(thinking, THOUGHTS_PER_CALL)
     n_out = sum(1.1*len(r["response"])/CHARS_PER_TOKEN + thoughts for r in records)
-    if past and past["calls"] >= 20: n_in, n_out = (len(records)*past[k]/past["calls"] for k in ("input", "output"))
+    if past and past["calls"] >= 20:
+        n_in, n_out = (len(records)*past[k]/past["calls"] for k in ("input", "output"))
     n = max(1, len(records))
     one = cost_usd({"input": n_in/n, "output": n_out/n}, price, oracle.discount if oracle else 1.0)
-    return dict(calls=len(records), input_tokens=round(n_in), output_tokens=round(n_out), usd_per_call=one, usd=None if one is None else one*len(records))
+    return dict(calls=len(records), input_tokens=round(n_in), output_tokens=round(n_out), usd_per_call=one,
+                usd=None if one is None else one*len(records))
 
 # %% ../nbs/07_rectify.ipynb #2e493941
 class _Feed:
-    "Records for the workers, one at a time: those that are there, then those that `follow` brings, until it brings None."
-    def __init__(self, todo: "Iterable[dict]", follow: "Callable | None" = None, stopped: Callable = lambda: False, pause: float = 0.05):
-        self.todo, self.follow, self.stopped, self.pause, self.turn = deque(todo), follow, stopped, pause, asyncio.Lock()
+    """Records for the workers, one at a time: those that are there, then those that `follow` brings, until it
+    brings None."""
+    def __init__(self, todo: "Iterable[dict]", follow: "Callable | None" = None,
+                 stopped: Callable = lambda: False, pause: float = 0.05):
+        self.todo, self.follow, self.stopped, self.pause, self.turn = (deque(todo), follow, stopped, pause,
+                                                                       asyncio.Lock())
 
     async def get(self) -> "dict | None":
         if self.todo: return self.todo.popleft()
@@ -189,7 +222,8 @@ def _all_of(more: Callable, pause: float = 0.2) -> "list[dict]":
 # %% ../nbs/07_rectify.ipynb #dcd07159
 def _about(prompt: Any, response: str) -> str:
     "A short digest of a prompt and the response to it."
-    return prompt_id([{"role": "user", "content": dump_line({"prompt": as_messages(prompt), "response": response})}])[:8]
+    return prompt_id([{"role": "user",
+                       "content": dump_line({"prompt": as_messages(prompt), "response": response})}])[:8]
 
 def _sidecar(output: Path, name: str) -> Path: return output.with_name(f"{output.stem}.{name}.jsonl")
 
@@ -200,10 +234,11 @@ _TOKENS = ("input", "output", "thoughts", "cached")
 # %% ../nbs/07_rectify.ipynb #d9921fd3
 class _Run:
     "The state of one rectification."
-    def __init__(self, oracle: Oracle, output: Path, mode: str, attempts: int, prices: dict, max_cost_usd: "float | None", target: "int | None",
-                 task: "Task | None" = None):
+    def __init__(self, oracle: Oracle, output: Path, mode: str, attempts: int, prices: dict,
+                 max_cost_usd: "float | None", target: "int | None", task: "Task | None" = None):
         self.task, self.supersede, self.reused, self.archive = find_task(task), False, 0, {}
-        self.oracle, self.output, self.mode, self.attempts, self.cap, self.target = oracle, output, mode, attempts, max_cost_usd, target
+        self.oracle, self.output, self.mode, self.attempts = oracle, output, mode, attempts
+        self.cap, self.target = max_cost_usd, target
         self.price = price_for(oracle, prices)
         self.verdicts, self.past, self.spent, self.possible = Counter(), Counter(), 0.0, 0.0
         self.unpriced = self.calls = self.retries = self.judging = self.good_calls = self.bad_calls = 0
@@ -213,36 +248,46 @@ class _Run:
     # -- what is on disk already
     def open(self, resume: bool, retry: "set[str]", records: "list[dict]" = ()):
         if not resume:
-            for name in ("calls", "batches", "superseded"): _sidecar(self.output, name).unlink(missing_ok=True)
+            for name in ("calls", "batches", "superseded"):
+                _sidecar(self.output, name).unlink(missing_ok=True)
         elif retry: self._supersede(lambda r: r.get("verdict") in retry)
         if resume and self.supersede: self._reconcile(records)
         if resume and self.oracle.kind == "human": self.reread = self._supersede(self._edited())
         self.store = Store(self.output, resume=resume, keep=False)
         asked, modes = {r["id"]: r for r in records}, set()
         for r in iter_jsonl(self.output):
-            if "verdict" not in r: raise SpotError(f"{self.output} was not written by `spot rectify` (record {r.get('id')!r} has no verdict): choose another output")
+            if "verdict" not in r:
+                raise SpotError(f"{self.output} was not written by `spot rectify` (record {r.get('id')!r} "
+                                "has no verdict): choose another output")
             now = asked.get(r["id"])
-            if now and not (same_on_disk(now["response"], r["rejected"]) and same_on_disk(now["prompt"], r["prompt"])):
-                raise SpotError(f"{self.output}, record {r['id']!r}: corrects another response than the errors given now: choose another output, or start over with --fresh")
+            if now and not (same_on_disk(now["response"], r["rejected"])
+                            and same_on_disk(now["prompt"], r["prompt"])):
+                raise SpotError(f"{self.output}, record {r['id']!r}: corrects another response than the "
+                                "errors given now: choose another output, or start over with --fresh")
             modes.add((r.get("oracle") or {}).get("mode", self.mode))
             self.count(r)
         if modes and self.mode not in modes and not retry:
-            raise SpotError(f"{self.output} was made with --mode {', '.join(sorted(modes))}: choose another output for {self.mode}, or name the verdicts to ask again with --retry")
+            raise SpotError(f"{self.output} was made with --mode {', '.join(sorted(modes))}: choose another "
+                            f"output for {self.mode}, or name the verdicts to ask again with --retry")
         old, self.rounds = _sidecar(self.output, "superseded"), Counter()
         for r in iter_jsonl(old) if old.is_file() else (): self.rounds[r["id"]] += 1; self.spend(r["usage"])
         path = _sidecar(self.output, "calls")
         self.journal = Store(path, key="call") if self.attempts > 1 or path.is_file() else None
         self.tried = {}
         for c in self.journal.records if self.journal else ():
-            if c["id"] not in self.store and c["id"] in asked and self._fits(c, asked[c["id"]]): self.tried.setdefault(c["id"], []).append(c); self.spend(c["usage"])
+            if c["id"] not in self.store and c["id"] in asked and self._fits(c, asked[c["id"]]):
+                self.tried.setdefault(c["id"], []).append(c)
+                self.spend(c["usage"])
 
     def _edited(self) -> "Callable[[dict], bool]":
         "Whether the sheet says something else now than when a record was made of it."
         from spot_nb.oracle import END, START, read_sheet
         sheet = read_sheet(self.oracle.sheet)
         def changed(r: dict) -> bool:
-            if r.get("oracle", {}).get("kind") != "human" or not isinstance(sheet.get(r["id"]), str): return False
-            now = parse_reply(Reply(f"{START}\n{sheet[r['id']]}\n{END}"), self.mode, fenced=_fenced(r["rejected"])).text
+            if r.get("oracle", {}).get("kind") != "human" or not isinstance(sheet.get(r["id"]), str):
+                return False
+            now = parse_reply(Reply(f"{START}\n{sheet[r['id']]}\n{END}"), self.mode,
+                              fenced=_fenced(r["rejected"])).text
             return (now or "") != (r["chosen"] or "")
         return changed
 
@@ -254,9 +299,11 @@ class _Run:
         if path.is_file(): Store(path, keep=False).close()
         here, there = ([*iter_jsonl(p)] if p.is_file() else [] for p in (path, old))
         for r in here:
-            if "verdict" not in r: raise SpotError(f"{path} was not written by `spot rectify`: choose another output")
+            if "verdict" not in r:
+                raise SpotError(f"{path} was not written by `spot rectify`: choose another output")
         asked = {(r["id"], _about(r["prompt"], r["response"])) for r in records}
-        keep = [r for r in here if (r["id"], _about(r["prompt"], r["rejected"])) in asked and self._same_oracle(r)]
+        keep = [r for r in here if (r["id"], _about(r["prompt"], r["rejected"])) in asked
+                and self._same_oracle(r)]
         kept = {dump_line(r) for r in keep}
         aside = [r for line, r in {dump_line(r): r for r in (*there, *here)}.items() if line not in kept]
         if len(keep) < len(here) or len(aside) < len(there):
@@ -267,30 +314,33 @@ class _Run:
 
     def take_back(self, record: dict) -> bool:
         "Use again what was paid for before, if this Oracle corrected the same response to the same prompt."
-        found = self.archive.pop((record["id"], _about(record["prompt"], record["response"])), None) if self.archive else None
+        found = self.archive.pop((record["id"], _about(record["prompt"], record["response"])),
+                                 None) if self.archive else None
         if found is None: return False
         self.store.append(found)
-        self.verdicts[found["verdict"]] += 1                                 # its cost is counted where it lay
+        self.verdicts[found["verdict"]] += 1  # its cost is counted where it lay
         self.reused += 1
         return True
 
     def _same_oracle(self, record: dict) -> bool:
         "Whether a record comes from the Oracle, mode and prompt of this run."
         now = self.oracle.settings()
-        if self.oracle.kind not in ("program", "human"): now.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
+        if self.oracle.kind not in ("program", "human"):
+            now.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
         was = record.get("oracle") or {}
         return all(k in was and same_on_disk(v, was[k]) for k, v in now.items() if v is not None)
 
     def _supersede(self, again: "Callable[[dict], bool]") -> int:
-        "Move records to a file beside the output, so that they are asked again; nothing is deleted. Returns how many."
+        """Move records to a file beside the output, so that they are asked again; nothing is deleted. Returns
+        how many."""
         if not self.output.is_file(): return 0
-        Store(self.output, keep=False).close()                   # checks the file, cuts a torn line, and that nobody writes it
+        Store(self.output, keep=False).close()  # checks the file, cuts a torn line, and that nobody writes it
         rows = list(iter_jsonl(self.output))
         chosen = [r for r in rows if again(r)]
         if not chosen: return 0
         old = _sidecar(self.output, "superseded")
         kept = list(iter_jsonl(old)) if old.is_file() else []
-        last = {r["id"]: r for r in kept}                        # a kill between these two writes leaves some in both files
+        last = {r["id"]: r for r in kept}  # a kill between these two writes leaves some in both files
         write_jsonl(old, kept + [r for r in chosen if last.get(r["id"]) != r])
         write_jsonl(self.output, [r for r in rows if not again(r)])
         return len(chosen)
@@ -300,20 +350,27 @@ class _Run:
         self.spent += cost or 0.0
         self.unpriced += cost is None and bool(usage.get("calls"))
         self.possible += self.guess*usage.get("lost_calls", 0)
-        self.past.update({"calls": usage.get("calls", 0), **{k: usage.get(f"{k}_tokens", 0) for k in _TOKENS}})
+        self.past.update({"calls": usage.get("calls", 0),
+                          **{k: usage.get(f"{k}_tokens", 0) for k in _TOKENS}})
 
     def count(self, record: dict): self.verdicts[record["verdict"]] += 1; self.spend(record["usage"])
 
     # -- limits
-    def mean_cost(self) -> float: return self.spent/self.past["calls"] if self.past["calls"] >= 5 else max(self.guess, self.spent/max(1, self.past["calls"]))
+    def mean_cost(self) -> float:
+        return (self.spent/self.past["calls"] if self.past["calls"] >= 5
+                else max(self.guess, self.spent/max(1, self.past["calls"])))
 
     def room(self) -> bool:
         "Whether one more call fits the budget and the target, counting what is in flight."
         flying = self.limiter.busy if self.limiter else 0
-        if self.cap is not None and self.spent + self.possible + (flying + 1)*self.mean_cost() > self.cap: self.why = "budget"; return False
+        if self.cap is not None and self.spent + self.possible + (flying + 1)*self.mean_cost() > self.cap:
+            self.why = "budget"
+            return False
         if self.target is not None:
             good, done = self.verdicts["correct"], sum(self.verdicts.values())
-            if good + (flying + self.judging)*(good + 1)/(done + 1) >= self.target: self.why = "target"; return False
+            if good + (flying + self.judging)*(good + 1)/(done + 1) >= self.target:
+                self.why = "target"
+                return False
         return True
 
     def halt(self, why: str):
@@ -324,11 +381,15 @@ class _Run:
     def usage(self, reply: Reply, lost: int = 0) -> dict:
         u = {f"{k}_tokens": int(reply.usage.get(k, 0)) for k in _TOKENS if reply.usage.get(k)}
         cost = cost_usd(reply.usage, self.price, self.oracle.discount) if reply.finish != "failed" else 0.0
-        if cost == 0 and self.guess and reply.finish != "failed" and not (reply.usage.get("input") or reply.usage.get("output")):
-            cost, u["estimated_calls"] = self.guess, 1                       # the server told no usage: book what was expected
-        return {**u, "calls": int(reply.finish != "failed"), "cost_usd": cost if cost is None else round(cost, 8), **({"lost_calls": lost} if lost else {})}
+        if cost == 0 and self.guess and reply.finish != "failed" and not (reply.usage.get("input")
+                                                                          or reply.usage.get("output")):
+            cost, u["estimated_calls"] = self.guess, 1  # the server told no usage: book what was expected
+        return {**u, "calls": int(reply.finish != "failed"),
+                "cost_usd": cost if cost is None else round(cost, 8),
+                **({"lost_calls": lost} if lost else {})}
 
-    async def call(self, job: Job, tries: int, timeout: float, backoff: float, max_wait: float) -> "tuple[Reply, dict] | None":
+    async def call(self, job: Job, tries: int, timeout: float, backoff: float,
+                   max_wait: float) -> "tuple[Reply, dict] | None":
         "The reply to `job` after as many tries as it takes, and its usage; None when the run stops first."
         error, lost = "", 0
         for k in range(tries):
@@ -351,8 +412,10 @@ class _Run:
                 self.retries += 1
             except BadCall as e:
                 self.bad_calls += 1
-                if self.bad_calls >= 10 and not self.good_calls: self.give_up(f"the first {self.bad_calls} calls were all refused ({e})")
-                if isinstance(self.oracle, ProgramOracle) and not self.good_calls: self.give_up(f"the program failed ({e})", e.__cause__)
+                if self.bad_calls >= 10 and not self.good_calls:
+                    self.give_up(f"the first {self.bad_calls} calls were all refused ({e})")
+                if isinstance(self.oracle, ProgramOracle) and not self.good_calls:
+                    self.give_up(f"the program failed ({e})", e.__cause__)
                 if self.fatal: return None
                 return (r := Reply(finish="failed", info={"error": str(e)})), self.usage(r, lost)
             except SpotError as e: self.give_up(e); return None
@@ -361,7 +424,8 @@ class _Run:
                 try: await asyncio.wait_for(self.stopping.wait(), wait)
                 except asyncio.TimeoutError: pass
         if not self.good_calls:
-            self.give_up(f"no call has worked so far; the last of {tries} tries said: {error}. Check the network and --base_url; nothing is lost")
+            self.give_up(f"no call has worked so far; the last of {tries} tries said: {error}. Check the "
+                         "network and --base_url; nothing is lost")
             return None
         return (r := Reply(finish="failed", info={"error": error})), self.usage(r, lost)
 
@@ -373,25 +437,31 @@ class _Run:
 
     # -- one error
     def job(self, record: dict, calls: "list[dict]") -> Job:
-        shown = [(c["reply"], _why(c, self.mode, self.task)) for c in calls if c["verdict"] not in ("blocked", "failed")]
-        return Job(f"{record['id']}#{len(calls)}{self.suffix(record)}", record, build_messages(record, self.mode, shown, self.task))
+        shown = [(c["reply"], _why(c, self.mode, self.task))
+                 for c in calls if c["verdict"] not in ("blocked", "failed")]
+        return Job(f"{record['id']}#{len(calls)}{self.suffix(record)}", record,
+                   build_messages(record, self.mode, shown, self.task))
 
     def suffix(self, record: dict) -> str:
-        "What tells a call apart from those of earlier rounds, and from those about another prompt or response of the same id."
+        """What tells a call apart from those of earlier rounds, and from those about another prompt or
+        response of the same id."""
         return f"~{self.rounds[record['id']]}~{_about(record['prompt'], record['response'])}"
 
     def _fits(self, call: dict, record: dict) -> bool:
         "Whether a call on disk was about this prompt and response."
-        old = "~" not in call["call"].rpartition("#")[2].partition("~")[2]       # written before prompts had a digest in the key
+        # written before prompts had a digest in the key
+        old = "~" not in call["call"].rpartition("#")[2].partition("~")[2]
         return call["call"].endswith(f"~{self.rounds[record['id']]}" if old else self.suffix(record))
 
     def step(self, record: dict, calls: "list[dict]", reply: Reply, usage: dict, verdict: dict) -> bool:
         "Book one assessed reply. True when the error is done."
         key = self.job(record, calls).key
-        call = {"call": key, "id": record["id"], **verdict, "reply": reply.text, "thoughts": reply.thoughts, "finish": reply.finish,
-                "usage": usage, "info": reply.info}
+        call = {"call": key, "id": record["id"], **verdict, "reply": reply.text, "thoughts": reply.thoughts,
+                "finish": reply.finish, "usage": usage, "info": reply.info}
         calls.append(call)
-        if verdict["verdict"] not in _FINAL and len(calls) < self.attempts: self.journal.append(call); return False
+        if verdict["verdict"] not in _FINAL and len(calls) < self.attempts:
+            self.journal.append(call)
+            return False
         self.finish(record, calls)
         return True
 
@@ -402,25 +472,34 @@ class _Run:
         if any(c["usage"].get("cost_usd", 0) is None for c in calls): total["cost_usd"] = None
         elif "cost_usd" in total: total["cost_usd"] = round(total["cost_usd"], 8)
         settings = self.oracle.settings()
-        if self.oracle.kind not in ("program", "human"): settings.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
-        out = {"id": record["id"], "prompt": record["prompt"], "chosen": last["chosen"], "rejected": record["response"], "answer": record.get("answer")}
+        if self.oracle.kind not in ("program", "human"):
+            settings.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
+        out = {"id": record["id"], "prompt": record["prompt"], "chosen": last["chosen"],
+               "rejected": record["response"], "answer": record.get("answer")}
         if record.get("source") is not None: out["source"] = record["source"]
         out["task"] = record.get("task") or stamp(self.task)
         out.update({k: record[k] for k in (*self.task.columns, "sampling") if record.get(k) is not None})
         out.update({k: last[k] for k in ("verdict", "verified", "reason", "extracted", "change_ratio")})
-        out.update(oracle={**settings, **{k: v for k, v in last["info"].items() if k != "error"}}, usage=dict(total))
+        out.update(oracle={**settings, **{k: v for k, v in last["info"].items() if k != "error"}},
+                   usage=dict(total))
         if self.oracle.kind not in ("program", "human"): out["reply"] = last["reply"]
         if last["thoughts"]: out["thoughts"] = last["thoughts"]
-        if len(calls) > 1: out["attempts"] = [{k: c[k] for k in ("verdict", "reason", "extracted", "reply", "thoughts", "usage")} for c in calls[:-1]]
+        if len(calls) > 1:
+            out["attempts"] = [{k: c[k]
+                                for k in ("verdict", "reason", "extracted", "reply", "thoughts", "usage")}
+                               for c in calls[:-1]]
         self.store.append(out)
         self.verdicts[out["verdict"]] += 1
         if self.bar is not None:
             self.bar.update(1)
             done, good = sum(self.verdicts.values()), sum(self.verdicts[v] for v in _ACCEPTED)
-            self.bar.set_postfix_str(f"verified {good/done:.0%}, " + (f"${self.spent:.2f}" if not self.unpriced else "cost unknown"), refresh=False)
+            self.bar.set_postfix_str(f"verified {good/done:.0%}, "
+                                     + (f"${self.spent:.2f}" if not self.unpriced else "cost unknown"),
+                                     refresh=False)
 
     # -- one by one, many at once
-    async def concurrently(self, todo: "list[dict]", workers: int, follow: "Callable | None" = None, **options):
+    async def concurrently(self, todo: "list[dict]", workers: int, follow: "Callable | None" = None,
+                           **options):
         self.limiter, self.stopping, self.dry = Limiter(workers), asyncio.Event(), asyncio.Event()
         loop, feed = asyncio.get_running_loop(), _Feed(todo, follow, lambda: self.stop is not None)
         async def worker():
@@ -433,20 +512,24 @@ class _Run:
                     if got is None: return
                     self.judging += 1
                     try:
-                        verdict = await loop.run_in_executor(None, assess, record, got[0], self.mode, self.task)
+                        verdict = await loop.run_in_executor(None, assess, record, got[0], self.mode,
+                                                             self.task)
                         done = self.step(record, calls, *got, verdict)
                     finally: self.judging -= 1; self.limiter.wake(1)
             self.dry.set()
         async def guarded(n):
-            with contextlib.suppress(asyncio.TimeoutError): await asyncio.wait_for(self.dry.wait(), n*_STAGGER)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.dry.wait(), n*_STAGGER)
             try: await worker()
             except Exception as e: self.fatal = self.fatal or e; self.halt("error")
-        tasks = [asyncio.create_task(guarded(n)) for n in range(workers if follow else min(workers, len(todo)))]
+        tasks = [asyncio.create_task(guarded(n))
+                 for n in range(workers if follow else min(workers, len(todo)))]
         def interrupt():
             if self.stop == "interrupted":
                 for t in tasks: t.cancel()
             elif self.stop is None:
-                print(f"\nfinishing {self.limiter.busy} calls in flight; press Ctrl-C again to drop them", file=sys.stderr)
+                print(f"\nfinishing {self.limiter.busy} calls in flight; press Ctrl-C again to drop them",
+                      file=sys.stderr)
                 self.halt("interrupted")
         self.interrupt = lambda: loop.call_soon_threadsafe(interrupt)
         hooked = []
@@ -481,13 +564,17 @@ class _Run:
                 record, calls = open_[i]
                 usage = self.usage(reply)
                 self.spend(usage); self.calls += 1
-                if not self.step(record, calls, reply, usage, assess(record, reply, self.mode, self.task)): again.append((record, calls))
-                if self.target is not None and self.verdicts["correct"] >= self.target: self.stop = "target"; return
+                if not self.step(record, calls, reply, usage, assess(record, reply, self.mode, self.task)):
+                    again.append((record, calls))
+                if self.target is not None and self.verdicts["correct"] >= self.target:
+                    self.stop = "target"
+                    return
             open_ = again
 
 # %% ../nbs/07_rectify.ipynb #c4d87d9a
 def _in_loop(coroutine: Callable, run: _Run):
-    "Run a coroutine function to its end, also where a loop is running already (a notebook): then in a thread of its own."
+    """Run a coroutine function to its end, also where a loop is running already (a notebook): then in a
+    thread of its own."""
     try: asyncio.get_running_loop()
     except RuntimeError: return asyncio.run(coroutine())
     box = []
@@ -503,42 +590,52 @@ def _in_loop(coroutine: Callable, run: _Run):
 
 # %% ../nbs/07_rectify.ipynb #af5580c2
 def _in_order(path: Path, ids: list):
-    "Sort the lines of a finished output into the order of `ids`; lines with other ids come last, in the order they had."
+    """Sort the lines of a finished output into the order of `ids`; lines with other ids come last, in the
+    order they had."""
     rank, at = {rid: n for n, rid in enumerate(ids)}, []
     with open(path, "rb") as f:
-        while line := f.readline(): at.append((rank.get(json.loads(line)["id"], len(rank)), f.tell() - len(line)))
+        while line := f.readline():
+            at.append((rank.get(json.loads(line)["id"], len(rank)), f.tell() - len(line)))
         if at == sorted(at): return
         with atomic_path(path) as tmp, open(tmp, "wb") as out:
             for _, start in sorted(at): f.seek(start); out.write(f.readline())
 
 # %% ../nbs/07_rectify.ipynb #ed5c8cb5
-def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", output: "str | Path", *, workers: int = 200,
-            mode: str = "without_answer", attempts: int = 1, tries: int = 8, timeout: float = 600.0, backoff: float = 1.0, max_wait: float = 60.0,
-            target_correct: "int | None" = None, max_cost_usd: "float | None" = None, prices: "dict | str | None" = None,
-            retry: Iterable[str] = (), limit: "int | None" = None, resume: bool = True, task: "Task | str | None" = None,
-            supersede: bool = False, follow: "Callable[[], list[dict] | None] | None" = None) -> dict:
-    """Let `oracle` correct `errors` and write one record each to `output` (JSON Lines, keys of a pair plus `verdict`, `verified`, `reply`, ...).
+def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", output: "str | Path", *,
+            workers: int = 200, mode: str = "without_answer", attempts: int = 1, tries: int = 8,
+            timeout: float = 600.0, backoff: float = 1.0, max_wait: float = 60.0,
+            target_correct: "int | None" = None, max_cost_usd: "float | None" = None,
+            prices: "dict | str | None" = None, retry: Iterable[str] = (), limit: "int | None" = None,
+            resume: bool = True, task: "Task | str | None" = None, supersede: bool = False,
+            follow: "Callable[[], list[dict] | None] | None" = None) -> dict:
+    """Let `oracle` correct `errors` and write one record each to `output` (JSON Lines, keys of a pair plus
+    `verdict`, `verified`, `reply`, ...).
 
-    errors: a file, hub data set or list of sample records. oracle: an `Oracle`, or a callable (see `ProgramOracle`).
-    workers: most calls at once. attempts: most replies asked for per error, each with the failures before it in view.
-    tries: sends per reply before it counts as failed; `backoff` doubles from one to the next up to `max_wait`; `timeout` a call (all seconds).
-    target_correct: stop at that many verified corrections. max_cost_usd: most dollars for this output, earlier runs included.
-    task: checks the corrections and words the Oracle's prompts; by default the one that the errors name.
-    supersede: records of other responses or another Oracle are set aside instead of refused, and those that fit again taken back.
-    retry: verdicts whose records are set aside and asked again. limit: only the first so many errors. resume=False starts afresh.
-    follow: called when the errors run out; gives those that came since (perhaps none yet), or None when no more will come.
+    errors: a file, hub data set or list of sample records. oracle: an `Oracle`, or a callable (see
+    `ProgramOracle`). workers: most calls at once. attempts: most replies asked for per error, each with the
+    failures before it in view. tries: sends per reply before it counts as failed; `backoff` doubles from one
+    to the next up to `max_wait`; `timeout` a call (all seconds). target_correct: stop at that many verified
+    corrections. max_cost_usd: most dollars for this output, earlier runs included. task: checks the
+    corrections and words the Oracle's prompts; by default the one that the errors name. supersede: records of
+    other responses or another Oracle are set aside instead of refused, and those that fit again taken back.
+    retry: verdicts whose records are set aside and asked again. limit: only the first so many errors.
+    resume=False starts afresh. follow: called when the errors run out; gives those that came since (perhaps
+    none yet), or None when no more will come.
 
     Returns counts by verdict, calls, retries, cost, seconds, and `stopped`: None, `budget` or `target`.
-    Raises `SpotError` for what the user must fix (key, model, input), and `KeyboardInterrupt` after a graceful Ctrl-C."""
+    Raises `SpotError` for what the user must fix (key, model, input), and `KeyboardInterrupt` after a
+    graceful Ctrl-C."""
     start = time.monotonic()
     oracle = oracle if isinstance(oracle, Oracle) else ProgramOracle(oracle)
     check_mode(mode)
     for name, value in dict(workers=workers, attempts=attempts, tries=tries).items():
         if value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
     if timeout <= 0: raise SpotError(f"timeout must be more than 0 seconds, not {timeout:g}")
-    if max_cost_usd is not None and not max_cost_usd > 0: raise SpotError(f"max_cost_usd must be more than 0, not {max_cost_usd:g}")
+    if max_cost_usd is not None and not max_cost_usd > 0:
+        raise SpotError(f"max_cost_usd must be more than 0, not {max_cost_usd:g}")
     unknown = set(retry) - set(VERDICTS)
-    if unknown: raise SpotError(f"there is no verdict {', '.join(sorted(unknown))}: use {', '.join(VERDICTS)}")
+    if unknown:
+        raise SpotError(f"there is no verdict {', '.join(sorted(unknown))}: use {', '.join(VERDICTS)}")
     records = load_errors(errors)[:limit]
     while follow and not records:
         came = follow()
@@ -551,8 +648,11 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     if not is_math(task): try_check(task, records)
     run = _Run(oracle, Path(output), mode, attempts, load_prices(prices), max_cost_usd, target_correct, task)
     if max_cost_usd is not None and run.price is None:
-        raise SpotError(f"there is no price for {oracle.model!r}, so a budget cannot be kept: add --price IN,OUT (dollars per million tokens)")
-    if run.price and any(run.price.values()): run.guess = estimate(records[:500], oracle, mode, load_prices(prices), task=task)["usd_per_call"] or 0.0
+        raise SpotError(f"there is no price for {oracle.model!r}, so a budget cannot be kept: add --price "
+                        "IN,OUT (dollars per million tokens)")
+    if run.price and any(run.price.values()):
+        run.guess = estimate(records[:500], oracle, mode, load_prices(prices),
+                             task=task)["usd_per_call"] or 0.0
     run.supersede = supersede
     run.open(resume, set(retry), records)
     try:
@@ -561,7 +661,10 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
         run.bar = progress(total=len(records), initial=len(records) - len(todo), desc="rectify")
         if follow and hasattr(oracle, "stream"): todo += _all_of(_loaded(follow, run, records))
         if todo and hasattr(oracle, "stream"): run.in_rounds(todo)
-        elif todo or follow: _in_loop(lambda: run.concurrently(todo, workers, follow and _loaded(follow, run, records), tries=tries, timeout=timeout, backoff=backoff, max_wait=max_wait), run)
+        elif todo or follow:
+            _in_loop(lambda: run.concurrently(todo, workers, follow and _loaded(follow, run, records),
+                                              tries=tries, timeout=timeout, backoff=backoff,
+                                              max_wait=max_wait), run)
         run.bar.close()
     finally:
         run.store.close()
@@ -570,19 +673,24 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     if run.stop is None: _in_order(run.output, [r["id"] for r in records])
     if run.stop == "interrupted": raise KeyboardInterrupt
     left = len(records) - sum(r["id"] in run.store for r in records)
-    return Facts(errors=len(records), recorded=len(records) - left, left=left, verdicts={v: run.verdicts[v] for v in VERDICTS if run.verdicts[v]},
-                calls=run.calls, retries=run.retries, cost_usd=None if run.unpriced else round(run.spent, 6),
-                possibly_billed_usd=round(run.possible, 6), free=not oracle.paid and not any(run.price.values()), reread=run.reread, reused=run.reused, lowest_concurrency=int(run.limiter.lowest) if run.limiter else None,
-                seconds=round(time.monotonic() - start, 2), stopped=run.stop)
+    return Facts(errors=len(records), recorded=len(records) - left, left=left,
+                 verdicts={v: run.verdicts[v] for v in VERDICTS if run.verdicts[v]}, calls=run.calls,
+                 retries=run.retries, cost_usd=None if run.unpriced else round(run.spent, 6),
+                 possibly_billed_usd=round(run.possible, 6),
+                 free=not oracle.paid and not any(run.price.values()), reread=run.reread, reused=run.reused,
+                 lowest_concurrency=int(run.limiter.lowest) if run.limiter else None,
+                 seconds=round(time.monotonic() - start, 2), stopped=run.stop)
 
 # %% ../nbs/07_rectify.ipynb #96001aaf
 def report(path: "str | Path", show: int = 3) -> dict:
-    """Facts about a `spot rectify` output: counts, verified rate, tokens, cost, quantiles of the change ratio, share over gamma = 0.6,
-    and the first `show` replies without a corrected text."""
+    """Facts about a `spot rectify` output: counts, verified rate, tokens, cost, quantiles of the change
+    ratio, share over gamma = 0.6, and the first `show` replies without a corrected text."""
     counts, reasons, tokens, cost, unpriced, ratios = Counter(), Counter(), Counter(), 0.0, 0, []
     odd, wrong, n, lost, several = [], [], 0, 0, 0
     for r in iter_jsonl(path):
-        if "verdict" not in r: raise SpotError(f"{path}, record {r.get('id')!r}: no `verdict`: this file was not written by `spot rectify`")
+        if "verdict" not in r:
+            raise SpotError(f"{path}, record {r.get('id')!r}: no `verdict`: this file was not written by "
+                            "`spot rectify`")
         n += 1
         counts[r["verdict"]] += 1
         if r["verdict"] not in _ACCEPTED: reasons[f"{r['verdict']}: {r['reason']}"] += 1
@@ -594,39 +702,49 @@ def report(path: "str | Path", show: int = 3) -> dict:
         several += u.get("calls", 0) > 1
         if r["verdict"] in _ACCEPTED: ratios.append(r["change_ratio"])
         if r["verdict"] == "wrong" and len(wrong) < 3:
-            wrong.append({"id": r["id"], "reason": r["reason"], "read": r["extracted"], "expected": r["answer"]})
+            wrong.append({"id": r["id"], "reason": r["reason"], "read": r["extracted"],
+                          "expected": r["answer"]})
         if r["verdict"] in ("unparsed", "refused", "empty", "blocked", "truncated") and len(odd) < show:
-            odd.append({"id": r["id"], "verdict": r["verdict"], "reason": r["reason"], "reply": (r.get("reply") or "")[:300]})
+            odd.append({"id": r["id"], "verdict": r["verdict"], "reason": r["reason"],
+                        "reply": (r.get("reply") or "")[:300]})
     if not n: raise SpotError(f"{path} holds no records: run `spot rectify` first")
     ratios.sort()
     q = lambda p: ratios[min(len(ratios) - 1, int(p*len(ratios)))] if ratios else None
     good = sum(counts[v] for v in _ACCEPTED)
-    return dict(records=n, verdicts={v: counts[v] for v in VERDICTS if counts[v]}, verified_rate=good/n, calls=tokens.pop("calls"), tokens=dict(tokens),
-                cost_usd=None if unpriced else round(cost, 6), usd_per_pair=None if unpriced or not good else round(cost/good, 6), lost_calls=lost,
-                several_calls=several, change_ratio={"p10": q(.1), "p50": q(.5), "p90": q(.9)}, over_gamma=sum(x > 0.6 for x in ratios)/max(1, len(ratios)),
-                ratios=ratios, reasons=reasons.most_common(5), unparsed=odd, wrong=wrong)
+    return dict(records=n, verdicts={v: counts[v] for v in VERDICTS if counts[v]}, verified_rate=good/n,
+                calls=tokens.pop("calls"), tokens=dict(tokens), cost_usd=None if unpriced else round(cost, 6),
+                usd_per_pair=None if unpriced or not good else round(cost/good, 6), lost_calls=lost,
+                several_calls=several, change_ratio={"p10": q(.1), "p50": q(.5), "p90": q(.9)},
+                over_gamma=sum(x > 0.6 for x in ratios)/max(1, len(ratios)), ratios=ratios,
+                reasons=reasons.most_common(5), unparsed=odd, wrong=wrong)
 
 def _bars(ratios: "list[float]", width: int = 40) -> "list[str]":
     bins = [sum(lo/10 <= x < (lo + 1)/10 or (lo == 9 and x == 1) for x in ratios) for lo in range(10)]
     top = max(bins)
-    return [f"  {lo/10:.1f}-{(lo + 1)/10:.1f} {n:6d} {'#'*round(width*n/top) if top else ''}" for lo, n in enumerate(bins) if n]
+    return [f"  {lo/10:.1f}-{(lo + 1)/10:.1f} {n:6d} {'#'*round(width*n/top) if top else ''}" for lo,
+            n in enumerate(bins) if n]
 
 def print_report(path: "str | Path", show: int = 3) -> None:
     "Print `report` for reading."
     r = report(path, show)
     print(f"{Path(path).name}: {r['records']} records, {r['verified_rate']:.1%} usable")
     for v, n in r["verdicts"].items(): print(f"  {v:10} {n:6d}  {n/r['records']:6.1%}")
-    money = "unknown (no price for this model)" if r["cost_usd"] is None else f"${r['cost_usd']:.4f}" + (f", ${r['usd_per_pair']:.5f} a usable pair" if r["usd_per_pair"] else "")
+    money = "unknown (no price for this model)" if r["cost_usd"] is None else f"${r['cost_usd']:.4f}" + (
+        f", ${r['usd_per_pair']:.5f} a usable pair" if r["usd_per_pair"] else "")
     t = r["tokens"]
-    print(f"cost {money}; {r['calls']} replies, {t['input']:,} tokens in ({t['cached']:,} cached), {t['output']:,} out ({t['thoughts']:,} thoughts)"
-          + (f"; {r['lost_calls']} calls without a reply may have been billed" if r["lost_calls"] else ""))
+    print(f"cost {money}; {r['calls']} replies, {t['input']:,} tokens in ({t['cached']:,} cached), "
+          f"{t['output']:,} out ({t['thoughts']:,} thoughts)"
+          + (f"; {r['lost_calls']} calls without a " "reply may have been billed" if r["lost_calls"] else ""))
     if r["ratios"]:
         c = r["change_ratio"]
-        print(f"change ratio over words (the filter measures the student's tokens): median {c['p50']:.2f}, 10% {c['p10']:.2f}, 90% {c['p90']:.2f}; {r['over_gamma']:.1%} over 0.6")
+        print(f"change ratio over words (the filter measures the student's tokens): median {c['p50']:.2f}, "
+              f"10% {c['p10']:.2f}, 90% {c['p90']:.2f}; {r['over_gamma']:.1%} over 0.6")
         print("\n".join(_bars(r["ratios"])))
     for why, n in r["reasons"]: print(f"  {n:5d} x {why[:140]}")
-    for w in r["wrong"]: print(f"  {w['id']}: {w['reason']}: read {w['read']!r:.60}, expected {w['expected']!r:.60}")
-    for u in r["unparsed"]: print(f"--- {u['id']}: {u['verdict']} ({u['reason']})\n{u['reply'] or '(no text)'}")
+    for w in r["wrong"]:
+        print(f"  {w['id']}: {w['reason']}: read {w['read']!r:.60}, expected {w['expected']!r:.60}")
+    for u in r["unparsed"]:
+        print(f"--- {u['id']}: {u['verdict']} ({u['reason']})\n{u['reply'] or '(no text)'}")
 
 # %% ../nbs/07_rectify.ipynb #8935758d
 _ABOUT = """Let an Oracle correct the errors, with minimal edits. The same command goes on where it stopped;
@@ -758,7 +876,8 @@ def cli(argv: "list[str]") -> int:
     if a.export:
         if not a.sheet: raise SpotError("--export needs --sheet FILE")
         if Path(a.sheet).exists():
-            raise SpotError(f"{a.sheet} exists and may hold corrections: choose another name, or move it away")
+            raise SpotError(f"{a.sheet} exists and may hold corrections: choose another name, or move it "
+                            "away")
         records = load_errors(a.input)[:a.limit]
         print(f"{len(records)} corrections to write in {export_sheet(records, a.sheet)}; when done: spot "
               f"rectify --oracle human --sheet {a.sheet} --data {a.input} --output {a.output}")
@@ -775,8 +894,11 @@ def cli(argv: "list[str]") -> int:
               f"larger {s['stopped']} goes on")
     print(f"{s['recorded']} of {s['errors']} errors recorded in {s['seconds']:.0f} s, {s['calls']} calls, "
           f"{s['retries']} retries")
-    if s["reread"]: print(f"{s['reread']} corrections were edited in the sheet since, and read again; the older ones lie beside the output")
-    if s["free"] and a.oracle in ("openai", "local"): print("the Oracle counts as free: give --price IN,OUT to book a price")
+    if s["reread"]:
+        print(f"{s['reread']} corrections were edited in the sheet since, and read again; the older ones "
+              "lie beside the output")
+    if s["free"] and a.oracle in ("openai", "local"):
+        print("the Oracle counts as free: give --price IN,OUT to book a price")
     if s["recorded"] or Path(a.output).stat().st_size: print_report(a.output, 0)
     if s["left"] and a.oracle == "human": print(f"{s['left']} errors are not corrected in {a.sheet} yet")
     say_retry(a.output)

@@ -63,11 +63,10 @@ def tensor_digest(tensor: torch.Tensor, chunk: int = 1 << 26) -> str:
 def weights_digest(model: torch.nn.Module, gather: "Callable[[list], list] | None" = None) -> str:
     """A digest of every byte of a model's parameters and buffers, adapters left out.
 
-    Of sharded parameters (DTensor) each rank hashes its own piece and where it lies; `gather` then collects
-    the ranks' lists
-    (`accelerate.utils.gather_object`; default: torch.distributed where it runs). The digest of a sharded
-    model depends on the
-    layout, so take it before the model is wrapped where that is possible."""
+    Of sharded parameters (DTensor) each rank hashes its own piece and where it lies; `gather` then
+    collects the ranks' lists (`accelerate.utils.gather_object`; default: torch.distributed where it
+    runs). The digest of a sharded model depends on the layout, so take it before the model is wrapped
+    where that is possible."""
     found, sharded = [], False
     for name, tensor in base_tensors(model):
         piece, place = _local(tensor)
@@ -102,8 +101,7 @@ def config_digest(config: Any) -> str:
 def reference_key(model, examples: "Sequence[Example]", precision: str = "no",
                   packing: "bool | None" = None, weights: "str | None" = None) -> "dict[str, str]":
     """What a set of reference log-probs depends on: `model` (weights, buffers, configuration), `data` (token
-    ids), `settings`
-    (dtype, mixed precision, attention, packing, kind of device, version of transformers).
+    ids), `settings` (dtype, mixed precision, attention, packing, kind of device, version of transformers).
 
     `weights`: the model's `weights_digest`, where it was taken before (the model is hashed otherwise)."""
     import transformers
@@ -127,7 +125,8 @@ def find_reference(path: "str | Path", key: "dict[str, str]") -> bool:
     try:
         with safe_open(str(path), "numpy") as f: meta, names = f.metadata() or {}, set(f.keys())
     except Exception as e:
-        raise SpotError(f"{path} is no reference cache ({e}): delete it, or choose another reference_cache") from None
+        raise SpotError(f"{path} is no reference cache ({e}): delete it, or choose another "
+                        "reference_cache") from None
     if names != {"logps", "lengths"}:
         raise SpotError(f"{path} is no reference cache (it holds other tensors): choose another "
                         f"reference_cache")
@@ -148,8 +147,8 @@ def _write(path: "str | Path", key: "dict[str, str]", flat: "list[np.ndarray]", 
     with atomic_path(path) as tmp: save_file(tensors, str(tmp), metadata=key)
 
 def load_reference(path: "str | Path", key: "dict[str, str]", examples: "Sequence[Example]") -> bool:
-    """Fill in `ref` from a cache file; False when there is none.
-    Raises `SpotError` when it was made from another model, data or settings."""
+    """Fill in `ref` from a cache file; False when there is none. Raises `SpotError` when it was made from
+    another model, data or settings."""
     from safetensors.numpy import load_file
     if not find_reference(path, key): return False
     found = load_file(str(path))

@@ -19,14 +19,18 @@ def status(folder: "str | Path") -> "dict[str, bool]":
     return {str(r["id"]): bool(r["correct"]) for r in read_jsonl(Path(folder)/"all_results.jsonl")}
 
 def changes(before: "dict[str, bool]", now: "dict[str, bool]") -> dict:
-    "`learned` (wrong before, right now), `lost` (right before, wrong now) and `still_wrong`: sorted ids among those in both."
+    """`learned` (wrong before, right now), `lost` (right before, wrong now) and `still_wrong`: sorted ids
+    among those in both."""
     both = sorted(set(before) & set(now))
-    return {"learned": [i for i in both if now[i] and not before[i]], "lost": [i for i in both if before[i] and not now[i]],
+    return {"learned": [i for i in both if now[i] and not before[i]],
+            "lost": [i for i in both if before[i] and not now[i]],
             "still_wrong": [i for i in both if not before[i] and not now[i]]}
 
 # %% ../nbs/17a_rounds.ipynb #2a293d90
-def next_problems(problems: "Sequence[dict]", known: "dict[str, bool]", watch: int, seed: int) -> "list[dict]":
-    "What a round samples: every problem last seen wrong, and `watch` of those last seen right, drawn with `seed`, in the order given."
+def next_problems(problems: "Sequence[dict]", known: "dict[str, bool]", watch: int,
+                  seed: int) -> "list[dict]":
+    """What a round samples: every problem last seen wrong, and `watch` of those last seen right, drawn with
+    `seed`, in the order given."""
     right = [str(p["id"]) for p in problems if known.get(str(p["id"]))]
     kept = set(random.Random(seed).sample(right, min(watch, len(right))))
     return [p for p in problems if str(p["id"]) in kept or known.get(str(p["id"])) is False]
@@ -44,48 +48,60 @@ class Round(Run):
     def run(self) -> "dict | None":
         "The round's figures, or None when there is nothing to train on."
         c, do, method = self.config, self.stages.run, self.config.methods[0]
-        sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed, enable_thinking=c.enable_thinking)
+        sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed,
+                        enable_thinking=c.enable_thinking)
         do("problems", [c.data_path], self.problems)
-        do("elicit", [c.model, sampling], lambda fresh: self.elicit(c.model, sampling, fresh), after=("problems",))
+        do("elicit", [c.model, sampling], lambda fresh: self.elicit(c.model, sampling, fresh),
+           after=("problems",))
         if not read_jsonl(self.out/"elicit"/"errors.jsonl"): return None
         do("rectify", self.oracle_settings(), self.rectify, after=("elicit",))
         try: do("filter", [c.gamma], lambda fresh: self.filter(c.model), after=("rectify",))
         except SpotError as e:
             say(f"round {self.number}: {e}")
             return None
-        do(f"train {method['name']}", [method, c.train], lambda fresh: self.train(method, c.model, fresh), after=("filter",))
+        do(f"train {method['name']}", [method, c.train], lambda fresh: self.train(method, c.model, fresh),
+           after=("filter",))
         do("measure", [c.max_tokens], self.measure_round, after=(f"train {method['name']}",))
-        return {"pairs": len(read_jsonl(self.out/"pairs.jsonl")), **read_json(self.shared/"measure"/f"round-{self.number}"/"metrics.json")}
+        return {"pairs": len(read_jsonl(self.out/"pairs.jsonl")),
+                **read_json(self.shared/"measure"/f"round-{self.number}"/"metrics.json")}
 
     def measure_round(self, fresh: bool):
         folder = self.shared/"measure"/f"round-{self.number}"
         if fresh: shutil.rmtree(folder, ignore_errors=True)
-        measure(str(self.out/slug(self.config.methods[0]["name"])), self.origin, folder, self.config, self.shared/"test.jsonl")
+        measure(str(self.out/slug(self.config.methods[0]["name"])), self.origin, folder, self.config,
+                self.shared/"test.jsonl")
 
 # %% ../nbs/17a_rounds.ipynb #acc0deef
 def _config_of(config: PipelineConfig, k: int, model: str, origin: str, data: Path) -> PipelineConfig:
     "The settings of round `k`: its policy, its problems, its one method and reference."
     method = dict(config.methods[-1])
     if k > 1 and config.round_reference == "first": method["reference_model"] = origin
-    return dataclasses.replace(config, output_dir=str(Path(config.output_dir)/f"round-{k}"), model=model, data_path=str(data), methods=[method],
-                               rounds=1, seed=config.seed + 1000 * (k - 1))
+    return dataclasses.replace(config, output_dir=str(Path(config.output_dir)/f"round-{k}"), model=model,
+                               data_path=str(data), methods=[method], rounds=1,
+                               seed=config.seed + 1000 * (k - 1))
 
 def run_rounds(config: PipelineConfig, fresh: bool = False) -> dict:
-    """Up to `config.rounds` rounds of the last of `config.methods`; goes on where it was. Stops at a round that gains nothing.
+    """Up to `config.rounds` rounds of the last of `config.methods`; goes on where it was. Stops at a round
+    that gains nothing.
 
-    Returns `rounds`, a list of figures (also in `rounds.json` beside `rounds.svg`), and `stopped`, why there are no more.
-    Raises `SpotError` for a `round_reference` other than `first` or `last`, and as the pipeline does."""
+    Returns `rounds`, a list of figures (also in `rounds.json` beside `rounds.svg`), and `stopped`, why there
+    are no more. Raises `SpotError` for a `round_reference` other than `first` or `last`, and as the pipeline
+    does."""
     from spot_nb.models import resolve_model
     if config.round_reference not in ("first", "last"):
         raise SpotError(f"round_reference must be first or last, not {config.round_reference!r}")
     out, origin = Path(config.output_dir), resolve_model(config.model)
     head = Run(dataclasses.replace(config, rounds=1), fresh)
-    head.stages.run("problems", [config.data_path, config.data_config, config.test_path, config.n_train, config.n_test, config.seed], head.problems)
-    every, known, model, rows, why = read_jsonl(out/"problems.jsonl"), {}, origin, [], f"{config.rounds} rounds are done"
+    head.stages.run("problems",
+                    [config.data_path, config.data_config, config.test_path, config.n_train, config.n_test,
+                     config.seed], head.problems)
+    every, known, model, rows, why = (read_jsonl(out/"problems.jsonl"), {}, origin, [],
+                                      f"{config.rounds} rounds are done")
     for k in range(1, config.rounds + 1):
         say(f"== round {k}")
         data = out/f"round-{k}.jsonl"
-        if not data.is_file(): write_jsonl(data, every if k == 1 else next_problems(every, known, config.watch, config.seed + k))
+        if not data.is_file():
+            write_jsonl(data, every if k == 1 else next_problems(every, known, config.watch, config.seed + k))
         this = Round(_config_of(config, k, model, origin, data), origin, out, k)
         figures = this.run()
         now = status(this.out/"elicit")
@@ -95,7 +111,10 @@ def run_rounds(config: PipelineConfig, fresh: bool = False) -> dict:
         known |= now
         write_json(out/"rounds.json", rows)
         if figures is None: why = f"round {k} left nothing to train on"; break
-        if k > 1 and len(delta["learned"]) <= len(delta["lost"]): why = f"what round {k - 1} trained gained nothing (learned {len(delta['learned'])}, lost {len(delta['lost'])})"; break
+        if k > 1 and len(delta["learned"]) <= len(delta["lost"]):
+            why = (f"what round {k - 1} trained gained nothing (learned {len(delta['learned'])}, lost "
+                   f"{len(delta['lost'])})")
+            break
         model = str(this.out/slug(this.config.methods[0]["name"]))
     say(rounds_table(rows) + f"\n{why}.")
     (out/"rounds.svg").write_text(rounds_svg(rows), encoding="utf-8")
@@ -103,18 +122,21 @@ def run_rounds(config: PipelineConfig, fresh: bool = False) -> dict:
 
 # %% ../nbs/17a_rounds.ipynb #c306ed1b
 def rounds_table(rows: "Sequence[dict]") -> str:
-    "The rounds as a Markdown table; *learned* and *lost* are what sampling the new policy shows of the round before."
+    """The rounds as a Markdown table; *learned* and *lost* are what sampling the new policy shows of the
+    round before."""
     head = ["round", "sampled", "wrong", "learned", "lost", "pairs", "held-out, %", "KL from first"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
     for r in rows:
         kl = f"{r['kl']['mean']:.4f}" if "kl" in r else "–"
         score = f"{r['held_out']['mean']:.1f}" if "held_out" in r else "–"
-        cells = [r["round"], r["sampled"], r["wrong"], r["learned"], r["lost"], r.get("pairs", "–"), score, kl]
+        cells = [r["round"], r["sampled"], r["wrong"], r["learned"], r["lost"], r.get("pairs", "–"), score,
+                 kl]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 def rounds_svg(rows: "Sequence[dict]") -> str:
-    "Learned and lost per round, and the held-out accuracy against the KL from the first model, as an inline SVG."
+    """Learned and lost per round, and the held-out accuracy against the KL from the first model, as an inline
+    SVG."""
     from spot_nb.figures import color_of, svg
     measured = [r for r in rows if "held_out" in r]
     def draw(axes):
@@ -123,7 +145,13 @@ def rounds_svg(rows: "Sequence[dict]") -> str:
         axes[0].bar(at, [-r["lost"] for r in rows], color=color_of("rejected"), label="lost")
         axes[0].set(xlabel="round", ylabel="problems", xticks=at, title="Seen when the round samples")
         axes[0].legend()
-        axes[1].plot([r["kl"]["mean"] for r in measured], [r["held_out"]["mean"] for r in measured], "o-", color=color_of("SPoT-BCO"))
-        for r in measured: axes[1].annotate(f"round {r['round']}", (r["kl"]["mean"], r["held_out"]["mean"]), xytext=(6, -10), textcoords="offset points")
-        axes[1].set(xlabel="KL from the first model (nats per token)", ylabel="held-out accuracy (%)", title="After training")
-    return svg(draw, columns=2, alt="Left, problems learned and lost in each round; right, held-out accuracy against KL after each round")
+        axes[1].plot([r["kl"]["mean"] for r in measured], [r["held_out"]["mean"] for r in measured], "o-",
+                     color=color_of("SPoT-BCO"))
+        for r in measured:
+            axes[1].annotate(f"round {r['round']}", (r["kl"]["mean"], r["held_out"]["mean"]), xytext=(6, -10),
+                             textcoords="offset points")
+        axes[1].set(xlabel="KL from the first model (nats per token)", ylabel="held-out accuracy (%)",
+                    title="After training")
+    return svg(draw, columns=2,
+               alt="Left, problems learned and lost in each round; right, held-out accuracy against KL "
+               "after each round")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATE', 'RUN', 'LOCK', 'mend_generation_config', 'save_sizes', 'check_room', 'check_writable', 'check_save',
            'save_dtype_of', 'last_checkpoint', 'differences', 'check_resumable', 'locked_folder', 'begin_run',
-           'convert_weights']
+           'EndsInTime', 'convert_weights']
 
 # %% ../nbs/11f_saving.ipynb #0698e5c8
 import json, os, shutil, sys, tempfile, warnings
@@ -21,8 +21,8 @@ from .records import SpotError, atomic_path, read_json, write_json
 def mend_generation_config(model) -> "str | None":
     """Make a model's generation config one that can be saved; says what was changed.
 
-    Sampling settings (a temperature, say) without `do_sample` get `do_sample=True`, which their author meant. Raises `SpotError` for
-    anything else that transformers refuses to write."""
+    Sampling settings (a temperature, say) without `do_sample` get `do_sample=True`, which their author meant.
+    Raises `SpotError` for anything else that transformers refuses to write."""
     config = getattr(model, "generation_config", None)
     if config is None: return None
     def refused() -> "str | None":
@@ -33,26 +33,32 @@ def mend_generation_config(model) -> "str | None":
     before, config.do_sample = config.do_sample, True
     why = refused()
     if why is None:
-        return ("the student's generation_config.json has sampling settings but not do_sample, so transformers would not save it: "
-                "do_sample is set to true in the trained model")
+        return ("the student's generation_config.json has sampling settings but not do_sample, so "
+                "transformers would not save it: " "do_sample is set to true in the trained model")
     config.do_sample = before
-    raise SpotError(f"the student's generation_config.json cannot be saved with the trained model ({why:.300}): mend or delete that file")
+    raise SpotError("the student's generation_config.json cannot be saved with the trained model "
+                    f"({why:.300}): mend or delete that file")
 
 # %% ../nbs/11f_saving.ipynb #89355224
 def save_sizes(model: torch.nn.Module, save_dtype: "torch.dtype | None" = None) -> "tuple[int, int]":
-    "Bytes of the final model and of one checkpoint (weights, Adam's moments). For adapters, of what is trained alone."
+    """Bytes of the final model and of one checkpoint (weights, Adam's moments). For adapters, of what is
+    trained alone."""
     params = [p for p in model.parameters() if p.requires_grad or not hasattr(model, "peft_config")]
     size = lambda p: getattr(p, "ds_numel", None) or p.numel()
     final = sum(size(p) * (save_dtype or p.dtype).itemsize for p in params)
     return final, sum(size(p) * (p.element_size() + (8 if p.requires_grad else 0)) for p in params)
 
-def check_room(folder: Path, final: int, checkpoint: int, checkpoints: int, free: "int | None" = None) -> None:
-    "Raises `SpotError` when `folder` has no room for `checkpoints` checkpoints and the final model. `free`: bytes, instead of the disk's."
+def check_room(folder: Path, final: int, checkpoint: int, checkpoints: int,
+               free: "int | None" = None) -> None:
+    """Raises `SpotError` when `folder` has no room for `checkpoints` checkpoints and the final model. `free`:
+    bytes, instead of the disk's."""
     need, gb = final + checkpoints * checkpoint, lambda n: f"{n / 1e9:.3g} GB"
     free = shutil.disk_usage(folder).free if free is None else free
     if free >= need: return
-    parts = f"{gb(final)} for the model" + (f" and {checkpoints} x {gb(checkpoint)} for checkpoints" if checkpoints else "")
-    raise SpotError(f"{folder} has {gb(free)} free, and saving needs {gb(need)} ({parts}): free some space, choose another output_dir, or set save_total_limit or save_strategy")
+    parts = f"{gb(final)} for the model" + (f" and {checkpoints} x {gb(checkpoint)} for checkpoints"
+                                            if checkpoints else "")
+    raise SpotError(f"{folder} has {gb(free)} free, and saving needs {gb(need)} ({parts}): free some space, "
+                    "choose another output_dir, or set save_total_limit or save_strategy")
 
 # %% ../nbs/11f_saving.ipynb #b658f273
 def check_writable(folder: "str | Path", name: str = "output_dir") -> None:
@@ -61,20 +67,26 @@ def check_writable(folder: "str | Path", name: str = "output_dir") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".try-"): pass
-    except OSError as e: raise SpotError(f"{name} {folder} cannot be written ({e.strerror}): choose another, or mend its permissions") from None
+    except OSError as e:
+        raise SpotError(f"{name} {folder} cannot be written ({e.strerror}): choose another, or mend its "
+                        "permissions") from None
 
 def check_save(model, tokenizer, args, checkpoints: int) -> None:
-    "Everything a save needs, tried now; warns of what it mended. Raises `SpotError` for what would fail at the end."
+    """Everything a save needs, tried now; warns of what it mended. Raises `SpotError` for what would fail at
+    the end."""
     check_writable(args.output_dir)
     said = mend_generation_config(model)
     if said: warnings.warn(said, stacklevel=2)
-    want = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}.get(save_dtype_of(args))
+    want = {"bfloat16": torch.bfloat16, "float16": torch.float16,
+            "float32": torch.float32}.get(save_dtype_of(args))
     check_room(Path(args.output_dir), *save_sizes(model, want), checkpoints)
     with tempfile.TemporaryDirectory() as folder:
         for what, thing in (("config", model.config), ("tokenizer", tokenizer)):
             if thing is None: continue
             try: thing.save_pretrained(folder)
-            except Exception as e: raise SpotError(f"the student's {what} cannot be saved ({type(e).__name__}: {e}): mend it before training") from None
+            except Exception as e:
+                raise SpotError(f"the student's {what} cannot be saved ({type(e).__name__}: {e}): mend it "
+                                "before training") from None
 
 def save_dtype_of(args) -> "str | None":
     "The precision of the final weights on disk; None for the one they have."
@@ -85,26 +97,34 @@ def save_dtype_of(args) -> "str | None":
 STATE = "spot_state.json"
 
 def last_checkpoint(folder: "str | Path") -> "Path | None":
-    "The newest whole `checkpoint-N` in `folder`: one that was interrupted while it was written is passed over."
+    """The newest whole `checkpoint-N` in `folder`: one that was interrupted while it was written is passed
+    over."""
     whole = lambda p: p.name[11:].isdigit() and (p/"trainer_state.json").is_file() and (p/STATE).is_file()
     return max(filter(whole, Path(folder).glob("checkpoint-*")), key=lambda p: int(p.name[11:]), default=None)
 
 def differences(old: dict, new: dict) -> "list[str]":
-    "What differs between recorded and present settings, in words; a setting that was not recorded counts as the same."
+    """What differs between recorded and present settings, in words; a setting that was not recorded counts as
+    the same."""
     new = json.loads(json.dumps(new))
     return [f"{k} was {old[k]}, now {v}" for k, v in new.items() if k in old and old[k] != v]
 
 def check_resumable(path: "str | Path", settings: dict, sharding: str, processes: int) -> dict:
     "The recorded state of a checkpoint. Raises `SpotError` when it is not whole or does not fit the run."
     path = Path(path)
-    if not (path/STATE).is_file() or not (path/"trainer_state.json").is_file(): raise SpotError(f"{path} is not a whole checkpoint: name another, or start over with --fresh")
+    if not (path/STATE).is_file() or not (path/"trainer_state.json").is_file():
+        raise SpotError(f"{path} is not a whole checkpoint: name another, or start over with --fresh")
     state = read_json(path/STATE)
     diff = differences(state["settings"], settings)
-    if diff: raise SpotError(f"{path} was made under other settings ({'; '.join(diff)}): use the same, another output_dir, or --fresh to start over")
+    if diff:
+        raise SpotError(f"{path} was made under other settings ({'; '.join(diff)}): use the same, another "
+                        "output_dir, or --fresh to start over")
     was, count = state.get("sharding", "none"), state.get("processes", processes)
-    if was != sharding: raise SpotError(f"{path} was made with sharding {was}, this run has {sharding}: start it in the same way, or start over with --fresh")
+    if was != sharding:
+        raise SpotError(f"{path} was made with sharding {was}, this run has {sharding}: start it in the "
+                        "same way, or start over with --fresh")
     if sharding.startswith("zero") and count != processes:
-        raise SpotError(f"{path} holds one part for each of {count} DeepSpeed processes, this run has {processes}: start {count}, or start over with --fresh")
+        raise SpotError(f"{path} holds one part for each of {count} DeepSpeed processes, this run has "
+                        f"{processes}: start {count}, or start over with --fresh")
     return state
 
 # %% ../nbs/11f_saving.ipynb #605af287
@@ -118,7 +138,9 @@ def locked_folder(folder: "str | Path"):
         if sys.platform != "win32":
             import fcntl
             try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError: raise SpotError(f"{folder} is being written by another run: wait for it, or choose another output_dir") from None
+            except OSError:
+                raise SpotError(f"{folder} is being written by another run: wait for it, or choose another "
+                                "output_dir") from None
         yield
 
 def _recorded(folder: Path) -> "dict | None":
@@ -128,23 +150,35 @@ def _recorded(folder: Path) -> "dict | None":
     return next((read_json(m)["settings"] for m in marks if m.is_file()), None)
 
 def begin_run(folder: "str | Path", settings: dict, fresh: bool = False) -> str:
-    """Claim `folder` for a run with `settings`: `new`, `on` (an unfinished run of the same settings) or `done` (a finished one).
+    """Claim `folder` for a run with `settings`: `new`, `on` (an unfinished run of the same settings) or
+    `done` (a finished one).
 
-    `fresh` removes what an earlier run wrote. Raises `SpotError` for a run of other settings and for a model that no run wrote."""
+    `fresh` removes what an earlier run wrote. Raises `SpotError` for a run of other settings and for a model
+    that no run wrote."""
     folder = Path(folder)
     old = _recorded(folder)
     if old is None and (any(folder.glob("*.safetensors")) and (folder/"config.json").is_file()):
         raise SpotError(f"{folder} holds a model that `spot train` did not write: choose another output_dir")
     if fresh and old is not None:
         for p in folder.glob("checkpoint-*"): shutil.rmtree(p)
-        for name in (RUN, STATE, "metrics.jsonl", "model.safetensors.index.json"): (folder/name).unlink(missing_ok=True)
+        for name in (RUN, STATE, "metrics.jsonl", "model.safetensors.index.json"):
+            (folder/name).unlink(missing_ok=True)
         for p in [*folder.glob("model*.safetensors"), *folder.glob("adapter_model*")]: p.unlink()
         old = None
     diff = differences(old or {}, settings)
-    if diff: raise SpotError(f"{folder} holds a run with other settings ({'; '.join(diff)}): use the same, another output_dir, or --fresh to start over")
+    if diff:
+        raise SpotError(f"{folder} holds a run with other settings ({'; '.join(diff)}): use the same, "
+                        "another output_dir, or --fresh to start over")
     if old is not None and (folder/STATE).is_file(): return "done"
     write_json(folder/RUN, {"settings": settings})
     return "new" if old is None else "on"
+
+# %% ../nbs/11f_saving.ipynb #8775dff3
+class EndsInTime:
+    "A part of a `Trainer`: a run that goes on from its last step's checkpoint trains no further."
+    def _run_epoch(self, *args, **kwargs):
+        if self.state.global_step < self.state.max_steps: return super()._run_epoch(*args, **kwargs)
+        self.control.should_training_stop = True
 
 # %% ../nbs/11f_saving.ipynb #838c728e
 def convert_weights(folder: "str | Path", kind: "str | None") -> None:
@@ -155,4 +189,5 @@ def convert_weights(folder: "str | Path", kind: "str | None") -> None:
     for shard in folder.glob("*.safetensors"):
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in load_file(str(shard)).items()}
         with atomic_path(shard) as tmp: save_file(tensors, str(tmp), metadata={"format": "pt"})
-    if (folder/"config.json").is_file(): write_json(folder/"config.json", read_json(folder/"config.json") | {"dtype": kind})
+    if (folder/"config.json").is_file():
+        write_json(folder/"config.json", read_json(folder/"config.json") | {"dtype": kind})

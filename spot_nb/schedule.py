@@ -28,45 +28,53 @@ def _nearest(n: int, unit: int) -> str:
     below, above = n // unit * unit, -(-n // unit) * unit
     return f"{below} or {above}" if 0 < below < above else str(above)
 
-def settle_batch(effective: "int | None" = None, per_device: "int | None" = None, accumulation: "int | None" = None,
-                 world: int = 1) -> int:
+def settle_batch(effective: "int | None" = None, per_device: "int | None" = None,
+                 accumulation: "int | None" = None, world: int = 1) -> int:
     """Pairs an optimizer step over `world` processes; 32 where nothing is given.
 
-    `per_device` and `accumulation` are `per_device_train_batch_size` and `gradient_accumulation_steps`. Raises `SpotError` when
-    the processes do not divide the batch (with the nearest batches that work) and when the numbers contradict each other."""
-    given = dict(effective_batch_size=effective, per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulation)
+    `per_device` and `accumulation` are `per_device_train_batch_size` and `gradient_accumulation_steps`.
+    Raises `SpotError` when the processes do not divide the batch (with the nearest batches that work) and
+    when the numbers contradict each other."""
+    given = dict(effective_batch_size=effective, per_device_train_batch_size=per_device,
+                 gradient_accumulation_steps=accumulation)
     for name, v in given.items():
-        if v is not None and (v != int(v) or v < 1): raise SpotError(f"{name} must be a whole number of at least 1, not {v}")
+        if v is not None and (v != int(v) or v < 1):
+            raise SpotError(f"{name} must be a whole number of at least 1, not {v}")
     if effective is None:
         if per_device is None and accumulation is None: effective = PAPER_BATCH
         else: return (per_device or 8) * (accumulation or 1) * world
     if effective % world:
-        raise SpotError(f"effective_batch_size {effective} cannot be shared by {world} processes: use {_nearest(effective, world)}")
+        raise SpotError(f"effective_batch_size {effective} cannot be shared by {world} processes: use "
+                        f"{_nearest(effective, world)}")
     unit = (per_device or 1) * (accumulation or 1) * world
     both = per_device is not None and accumulation is not None
     if effective % unit or both and effective != unit:
         parts = [f"{k} {v}" for k, v in given.items() if v is not None and k != "effective_batch_size"]
-        raise SpotError(f"effective_batch_size {effective} contradicts {' and '.join(parts)} on {world} process{'es' * (world > 1)} "
-                        f"({unit if both else f'a multiple of {unit}'} pairs a step): leave out all but effective_batch_size")
+        raise SpotError(f"effective_batch_size {effective} contradicts {' and '.join(parts)} on {world} "
+                        f"process{'es' * (world > 1)} " f"({unit if both else f'a multiple of {unit}'} "
+                        "pairs a step): leave out all but effective_batch_size")
     return effective
 
 # %% ../nbs/11d_schedule.ipynb #430c039d
 @dataclass(frozen=True)
 class Cost:
-    "Multiply-adds of a forward pass: for each distinct token, for each (query, key) pair that attends, for each predicted token."
+    """Multiply-adds of a forward pass: for each distinct token, for each (query, key) pair that attends, for
+    each predicted token."""
     token: float = 1.
     attended: float = 0.
     target: float = 0.
 
 def cost_of(config) -> Cost:
-    "The `Cost` of a model, from its transformers config; of a mixture of experts, the experts that a token takes."
+    """The `Cost` of a model, from its transformers config; of a mixture of experts, the experts that a token
+    takes."""
     c = config.get_text_config()
     get = lambda *names, default=0: next((v for n in names if (v := getattr(c, n, None))), default)
     d, layers = get("hidden_size", "n_embd", default=1), get("num_hidden_layers", "n_layer", default=1)
     heads = get("num_attention_heads", "n_head", default=1)
     width = get("head_dim", default=d // heads)
     kv = get("num_key_value_heads", default=heads)
-    inner = get("moe_intermediate_size", "intermediate_size", "n_inner", default=4 * d) * get("num_experts_per_tok", default=1)
+    inner = get("moe_intermediate_size", "intermediate_size", "n_inner",
+                default=4 * d) * get("num_experts_per_tok", default=1)
     layer = d * width * (2 * heads + 2 * kv) + 3 * d * inner
     return Cost(float(layers * layer), float(layers * 2 * heads * width), float(d * get("vocab_size")))
 
@@ -75,12 +83,14 @@ def work_of(sequences: "Sequence[tuple]", cost: Cost = Cost(), packing: bool = T
     total, before = 0., []
     for full, start in sorted((list(p) + list(r), len(p)) for p, r in sequences):
         n, keep = len(full), shared_length(before, full) if packing else 0
-        total += cost.token * (n - keep) + cost.attended * (n * (n + 1) - keep * (keep + 1)) / 2 + cost.target * (n - max(keep, start))
+        total += (cost.token * (n - keep) + cost.attended * (n * (n + 1) - keep * (keep + 1)) / 2
+                  + cost.target * (n - max(keep, start)))
         before = full
     return total
 
 # %% ../nbs/11d_schedule.ipynb #19f12679
-def _better(work: "Sequence[float]", shares: "list[list[int]]", load: "list[float]", busy: int) -> "tuple | None":
+def _better(work: "Sequence[float]", shares: "list[list[int]]", load: "list[float]",
+            busy: int) -> "tuple | None":
     "The move or swap that takes most off process `busy`: `(gain, other, item, item back or None)`."
     best = None
     for other in range(len(shares)):
@@ -93,7 +103,8 @@ def _better(work: "Sequence[float]", shares: "list[list[int]]", load: "list[floa
     return best
 
 def deal(work: "Sequence[float]", ranks: int) -> "list[list[int]]":
-    "Indices of `work` for each of `ranks` processes, so that their sums are close; the same on every process."
+    """Indices of `work` for each of `ranks` processes, so that their sums are close; the same on every
+    process."""
     shares, load = [[] for _ in range(ranks)], [0.] * ranks
     for i in sorted(range(len(work)), key=lambda i: (-work[i], i)):
         r = min(range(ranks), key=lambda r: (load[r], r))
@@ -115,14 +126,17 @@ def deal(work: "Sequence[float]", ranks: int) -> "list[list[int]]":
 class Steps(torch.utils.data.Sampler):
     """Batch sampler: for each optimizer step, the indices of the pairs that process `rank` of `world` takes.
 
-    `work [n]` is what each pair costs, `size` the pairs a step. `shuffle=False` keeps the order of the data."""
-    def __init__(self, work: "Sequence[float]", size: int, rank: int = 0, world: int = 1, seed: int = 0, shuffle: bool = True,
-                 drop_last: bool = False):
+    `work [n]` is what each pair costs, `size` the pairs a step. `shuffle=False` keeps the order of the
+    data."""
+    def __init__(self, work: "Sequence[float]", size: int, rank: int = 0, world: int = 1, seed: int = 0,
+                 shuffle: bool = True, drop_last: bool = False):
         self.work, self.size, self.rank, self.world = list(work), size, rank, world
         self.seed, self.shuffle, self.drop_last, self.epoch = seed, shuffle, drop_last, 0
 
     @property
-    def batch_sampler(self): return self                                     # where the Trainer looks for `set_epoch`
+    # where the Trainer looks for `set_epoch`
+    def batch_sampler(self):
+        return self
 
     def set_epoch(self, epoch: int) -> None: self.epoch = epoch
 
@@ -136,7 +150,9 @@ class Steps(torch.utils.data.Sampler):
 
     def __iter__(self) -> "Iterator[list[int]]":
         order = list(range(len(self.work)))
-        if self.shuffle: order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed + self.epoch)).tolist()
+        if self.shuffle:
+            order = torch.randperm(len(order),
+                                   generator=torch.Generator().manual_seed(self.seed + self.epoch)).tolist()
         for k in range(len(self)): yield self.step(order[k * self.size:(k + 1) * self.size])
 
 # %% ../nbs/11d_schedule.ipynb #f38aeda8

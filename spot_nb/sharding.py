@@ -21,24 +21,29 @@ def sharding_kind(accelerator) -> str:
     for name in ("tp", "cp", "sp"):
         size = getattr(parallel, f"{name}_size", 1) or 1
         if size > 1:
-            raise SpotError(f"{name}_size {size} splits single pairs over processes, which this trainer does not do: set it to 1 and shard with FSDP2")
+            raise SpotError(f"{name}_size {size} splits single pairs over processes, which this trainer "
+                            "does not do: set it to 1 and shard with FSDP2")
     if getattr(state, "deepspeed_plugin", None) is not None: return f"zero{state.deepspeed_plugin.zero_stage}"
     plugin = getattr(state, "fsdp_plugin", None)
     if plugin is None: return "none"
     if plugin.fsdp_version != 2:
-        raise SpotError("FSDP version 1 is not supported: set `fsdp_version: 2` in the accelerate config (or in fsdp_config)")
+        raise SpotError("FSDP version 1 is not supported: set `fsdp_version: 2` in the accelerate config "
+                        "(or in fsdp_config)")
     if "LOCAL" in str(plugin.state_dict_type):
-        raise SpotError("FSDP's LOCAL_STATE_DICT cannot be put together again: set the state dict type to SHARDED_STATE_DICT or FULL_STATE_DICT")
+        raise SpotError("FSDP's LOCAL_STATE_DICT cannot be put together again: set the state dict type to "
+                        "SHARDED_STATE_DICT or FULL_STATE_DICT")
     return "fsdp2"
 
 # %% ../nbs/11e_sharding.ipynb #a5fd523a
 def keep_precision(accelerator) -> None:
-    "Under FSDP2 with mixed precision: compute in it, but reduce gradients in float32 and leave outputs alone."
+    """Under FSDP2 with mixed precision: compute in it, but reduce gradients in float32 and leave outputs
+    alone."""
     from torch.distributed.fsdp import MixedPrecisionPolicy
     plugin = accelerator.state.fsdp_plugin
     policy = plugin.mixed_precision_policy
     if policy is not None and policy.param_dtype is not None:
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32, output_dtype=None)
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=policy.param_dtype,
+                                                             reduce_dtype=torch.float32, output_dtype=None)
 
 # %% ../nbs/11e_sharding.ipynb #d7e09fdc
 def from_main(accelerator, decide: "Callable[[], Any]") -> Any:
@@ -58,7 +63,8 @@ def largest(accelerator, n: int) -> int:
     return int(accelerator.gather(torch.tensor([n], device=accelerator.device)).max())
 
 def share_arrays(accelerator, arrays: "Sequence[torch.Tensor]") -> None:
-    "Give every process process 0's values of float32 CPU `arrays`, in place; their sizes are the same everywhere."
+    """Give every process process 0's values of float32 CPU `arrays`, in place; their sizes are the same
+    everywhere."""
     if accelerator.num_processes == 1 or not len(arrays): return
     flat = torch.cat([a.reshape(-1) for a in arrays]).to(accelerator.device)
     torch.distributed.broadcast(flat, 0)
@@ -76,12 +82,14 @@ def row_backward(accelerator, model, kind: str, loss: torch.Tensor, last: bool) 
     model.backward(loss, scale_wrt_gas=False)
 
 def end_step(model, kind: str) -> None:
-    "What is left to do when all rows are in: DeepSpeed's engine takes its step, the others leave it to the Trainer."
+    """What is left to do when all rows are in: DeepSpeed's engine takes its step, the others leave it to the
+    Trainer."""
     if kind.startswith("zero"): model.step()
 
 # %% ../nbs/11e_sharding.ipynb #91146ee0
 def reshard(model: torch.nn.Module, kind: str) -> None:
-    "Slice again what FSDP2 left whole after a forward pass that no backward followed; loading weights needs slices everywhere."
+    """Slice again what FSDP2 left whole after a forward pass that no backward followed; loading weights needs
+    slices everywhere."""
     if kind != "fsdp2": return
     from torch.distributed.fsdp import FSDPModule
     for m in model.modules():
@@ -90,20 +98,25 @@ def reshard(model: torch.nn.Module, kind: str) -> None:
 def whole_weights(trainer, kind: str, trainable_only: bool = False) -> "dict[str, torch.Tensor]":
     """The full state dict on process 0 (empty elsewhere), gathered from `kind`; every process must call it.
 
-    Of tied weights only the first is kept, as transformers saves them.
-    `trainable_only` leaves out frozen weights (of a LoRA run). Under ZeRO they have the precision that the engine computes in."""
+    Of tied weights only the first is kept, as transformers saves them. `trainable_only` leaves out frozen
+    weights (of a LoRA run). Under ZeRO they have the precision that the engine computes in."""
     if kind == "fsdp2":
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trainable_only)
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True,
+                                   ignore_frozen_params=trainable_only)
         found = get_model_state_dict(trainer.model, options=options)
-    elif kind == "zero3": found = trainer.deepspeed._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=trainable_only)
+    elif kind == "zero3":
+        whole = trainer.deepspeed._zero3_consolidated_16bit_state_dict
+        found = whole(exclude_frozen_parameters=trainable_only)
     else:
-        found = {k: v.detach().cpu().clone() for k, v in trainer.accelerator.unwrap_model(trainer.model).state_dict().items()}
+        found = {k: v.detach().cpu().clone() for k,
+                 v in trainer.accelerator.unwrap_model(trainer.model).state_dict().items()}
     tied = getattr(trainer.model, "all_tied_weights_keys", None) or {}
     return {k: v for k, v in (found or {}).items() if tied.get(k) not in found}
 
 def whole_parameters(model: torch.nn.Module) -> "Iterator[tuple[str, torch.Tensor]]":
-    "Names and full values of a model's parameters, one at a time; under ZeRO-3 each is gathered, which every process must take part in."
+    """Names and full values of a model's parameters, one at a time; under ZeRO-3 each is gathered, which
+    every process must take part in."""
     for name, p in model.named_parameters():
         if not hasattr(p, "ds_id"): yield name, p; continue
         import deepspeed

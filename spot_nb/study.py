@@ -20,37 +20,43 @@ from .records import SpotError
 from .experiments import _done, base_job, best_rate, load_protocol, results, run_jobs, train_job
 
 # %% ../nbs/19a_study.ipynb #0d4e13c2
-def smallest_difference(n: int, changed: float, seeds: int = 1, shared: float = 0.5, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest paired difference of two accuracies (a share of 1) that `n` questions show with probability `power`.
+def smallest_difference(n: int, changed: float, seeds: int = 1, shared: float = 0.5, power: float = 0.8,
+                        alpha: float = 0.05) -> float:
+    """The smallest paired difference of two accuracies (a share of 1) that `n` questions show with
+    probability `power`.
 
-    `changed` is the share of questions on which the two differ, `shared` the part of the variance that more seeds do not
-    reduce. Raises `SpotError` for shares outside 0..1."""
+    `changed` is the share of questions on which the two differ, `shared` the part of the variance that more
+    seeds do not reduce. Raises `SpotError` for shares outside 0..1."""
     for name, x in (("changed", changed), ("shared", shared)):
         if not 0 <= x <= 1: raise SpotError(f"{name} must lie between 0 and 1, not {x}")
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
     return z * math.sqrt(changed / n * (shared + (1 - shared) / seeds))
 
-def smallest_mean(n: int, sd: float, seeds: int = 1, shared: float = 0.5, power: float = 0.8, alpha: float = 0.05) -> float:
+def smallest_mean(n: int, sd: float, seeds: int = 1, shared: float = 0.5, power: float = 0.8,
+                  alpha: float = 0.05) -> float:
     "The same for a mean of `n` paired differences with standard deviation `sd`, in its units."
     return smallest_difference(n, 1.0, seeds, shared, power, alpha) * sd
 
 # %% ../nbs/19a_study.ipynb #279f2ee5
 ASSUMED = [("test problems right", "points", 100, 0.30), ("near transfer right", "points", 48, 0.30),
            ("multiple choice right", "points", 340, 0.06), ("constraints followed", "points", 160, 0.20),
-           ("probability of the right option", "points", 340, 0.04), ("KL on everyday prompts", "% of the KL", 100, 0.6)]
+           ("probability of the right option", "points", 340, 0.04),
+           ("KL on everyday prompts", "% of the KL", 100, 0.6)]
 
 def power_table(seeds: int = 3) -> "list[dict]":
     "The smallest difference between two methods that each measure can show with `seeds` seeds."
     out = []
     for name, unit, n, spread in ASSUMED:
         by = smallest_difference if unit == "points" and "right option" not in name else smallest_mean
-        out.append({"measure": name, "n": n, "assumed": spread, "shows": 100 * by(n, spread, seeds), "unit": unit})
+        out.append({"measure": name, "n": n, "assumed": spread, "shows": 100 * by(n, spread, seeds),
+                    "unit": unit})
     return out
 
 # %% ../nbs/19a_study.ipynb #fe39233f
 @dataclass
 class Runs:
-    "Runs of one method: `correct [seeds, points, questions]`, `kl [seeds, points, prompts]` and `nats` (as `kl`, of held-out pairs); point 0 is the base."
+    """Runs of one method: `correct [seeds, points, questions]`, `kl [seeds, points, prompts]` and `nats` (as
+    `kl`, of held-out pairs); point 0 is the base."""
     name: str
     epochs: "list[float]"
     seeds: "list[int]"
@@ -62,7 +68,8 @@ class Runs:
     def at(self, epoch: float) -> int:
         "The index of a point. Raises `SpotError` when the run was not measured there."
         if epoch in self.epochs: return self.epochs.index(epoch)
-        raise SpotError(f"{self.name} was not measured after {epoch} epochs, only after {', '.join(map(str, self.epochs))}")
+        raise SpotError(f"{self.name} was not measured after {epoch} epochs, only after "
+                        f"{', '.join(map(str, self.epochs))}")
 
 def _bits(text: str) -> "list[int]": return [int(c) for c in text]
 
@@ -72,9 +79,10 @@ def gather(name: str, base: dict, runs: "list[dict]") -> Runs:
     points = [[zero, *r["points"]] for r in runs]
     stack = lambda f: np.array([[f(p) for p in run] for run in points], float)
     nats = {k: stack(lambda p: p["nats"][k]) for k in ("chosen", "rejected")}
-    about = {k: first[k] for k in ("beta", "headroom", "nats", "dtype", "date") if k in first} | {"rate": first["spec"]["rate"]}
-    return Runs(name, [p["epoch"] for p in points[0]], [r["spec"]["seed"] for r in runs], stack(lambda p: _bits(p["correct"])),
-                stack(lambda p: p["kl"]), nats, about)
+    about = ({k: first[k] for k in ("beta", "headroom", "nats", "dtype", "date") if k in first}
+             | {"rate": first["spec"]["rate"]})
+    return Runs(name, [p["epoch"] for p in points[0]], [r["spec"]["seed"] for r in runs],
+                stack(lambda p: _bits(p["correct"])), stack(lambda p: p["kl"]), nats, about)
 
 # %% ../nbs/19a_study.ipynb #60629585
 def _curve(x, y, at):
@@ -88,16 +96,19 @@ def _overlap(a, b, n: int = 9):
     return np.linspace(low, high, n) if high > low else None
 
 def kl_at_accuracy(a, b) -> float:
-    """Mean log ratio KL(b)/KL(a) over the accuracies that both reach; above 0, `a` forgets less at equal accuracy.
+    """Mean log ratio KL(b)/KL(a) over the accuracies that both reach; above 0, `a` forgets less at equal
+    accuracy.
 
-    `a` and `b` are `(accuracy [points], kl [points])` with the base first. NaN when the curves do not overlap."""
+    `a` and `b` are `(accuracy [points], kl [points])` with the base first. NaN when the curves do not
+    overlap."""
     at = _overlap(a[0][1:], b[0][1:])
     if at is None: return math.nan
     la, lb = (_curve(acc[1:], np.log(np.maximum(kl[1:], 1e-9)), at) for acc, kl in (a, b))
     return float((lb - la).mean())
 
 def accuracy_at_kl(a, b) -> float:
-    "Mean difference of accuracies a - b in points over the (log) KLs that both pass through; NaN when they pass none in common."
+    """Mean difference of accuracies a - b in points over the (log) KLs that both pass through; NaN when they
+    pass none in common."""
     la, lb = (np.log(np.maximum(kl[1:], 1e-9)) for _, kl in (a, b))
     at = _overlap(la, lb)
     if at is None: return math.nan
@@ -112,7 +123,8 @@ def bootstrap(statistic: Callable, runs: "list[Runs]", draws: int = 1000, seed: 
     """`value`, `interval` (95%) and `defined` (the share of resamples where it is) of `statistic(*curves)`.
 
     Runs must share their seeds; those of families with other questions are resampled by the same numbers."""
-    if len({tuple(r.seeds) for r in runs}) > 1: raise SpotError("a paired comparison needs the same seeds on both sides")
+    if len({tuple(r.seeds) for r in runs}) > 1:
+        raise SpotError("a paired comparison needs the same seeds on both sides")
     rng, S = np.random.default_rng(seed), len(runs[0].seeds)
     Q, P = runs[0].correct.shape[2], runs[0].kl.shape[2]
     whole = statistic(*[means(r, np.arange(S), np.arange(Q), np.arange(P)) for r in runs])
@@ -122,19 +134,22 @@ def bootstrap(statistic: Callable, runs: "list[Runs]", draws: int = 1000, seed: 
         values.append(statistic(*[means(r, *pick) for r in runs]))
     values = np.array(values)
     fine = values[np.isfinite(values)]
-    interval = [float(x) for x in np.quantile(fine, [.025, .975])] if len(fine) >= 0.8 * draws else [math.nan, math.nan]
+    interval = [float(x) for x in np.quantile(fine, [.025, .975])] if len(fine) >= 0.8 * draws else [math.nan,
+                                                                                                     math.nan]
     return {"value": float(whole), "interval": interval, "defined": len(fine) / draws}
 
 # %% ../nbs/19a_study.ipynb #8cf2231a
 def _nats(r: Runs, part: dict) -> dict:
-    "Change of held-out log-likelihoods since the base, in nats a response, with a bootstrap over seeds and pairs."
+    """Change of held-out log-likelihoods since the base, in nats a response, with a bootstrap over seeds and
+    pairs."""
     i, rng = r.at(part["point"]), np.random.default_rng(0)
     up = {k: v[:, i] - v[:, 0] for k, v in r.nats.items()}
     x = {"chosen": up["chosen"], "rejected": up["rejected"], "margin": up["chosen"] - up["rejected"],
          "not_chosen": -up["chosen"]}[part["which"]]
     S, N = x.shape
     draws = [x[rng.integers(S, size=S)][:, rng.integers(N, size=N)].mean() for _ in range(1000)]
-    return {"value": float(x.mean()), "interval": [float(q) for q in np.quantile(draws, [.025, .975])], "defined": 1.0}
+    return {"value": float(x.mean()), "interval": [float(q) for q in np.quantile(draws, [.025, .975])],
+            "defined": 1.0}
 
 def evaluate_part(part: dict, get: "Callable[[str, str], Runs]", draws: int = 1000) -> dict:
     "The value and interval of one part of a claim; `get(family, method)` gives its runs."
@@ -162,7 +177,8 @@ def evaluate_part(part: dict, get: "Callable[[str, str], Runs]", draws: int = 10
 HOLDS, FAILS, OPEN, MISSING = "holds", "does not hold", "not decided", "not run"
 
 def decide(interval: "list[float]", least: float) -> str:
-    "The verdict on one part: `holds` above 0 (and not below `least`), `does not hold` below `least`, else `not decided`."
+    """The verdict on one part: `holds` above 0 (and not below `least`), `does not hold` below `least`, else
+    `not decided`."""
     low, high = interval
     if not (math.isfinite(low) and math.isfinite(high)): return OPEN
     if high < least: return FAILS
@@ -177,7 +193,8 @@ def combine(verdicts: "list[str]") -> str:
 # %% ../nbs/19a_study.ipynb #2cedc273
 class Study:
     "The results in `folder` under the protocol in `path`."
-    def __init__(self, path: "str | Path" = "recipes/study/claims.yaml", folder: "str | Path" = "nbs/data/study", quick: bool = False):
+    def __init__(self, path: "str | Path" = "recipes/study/claims.yaml",
+                 folder: "str | Path" = "nbs/data/study", quick: bool = False):
         self.protocol, self.found = load_protocol(path, quick), results(folder)
 
     def rate(self, family: str, method: str) -> "float | None":
@@ -186,7 +203,8 @@ class Study:
                       if r["rate"] == "best" and r["family"] == family and method in r["methods"]), method)
         return best_rate(self.protocol, self.found, family, tuned)
 
-    def runs(self, family: str, method: str, seeds: "list[int]", rate: "float | None" = None) -> "Runs | None":
+    def runs(self, family: str, method: str, seeds: "list[int]",
+             rate: "float | None" = None) -> "Runs | None":
         "The runs of a method on `seeds`; None unless all of them, and the base, are done."
         rate, base = rate or self.rate(family, method), _done(self.found, base_job(self.protocol, family))
         if rate is None or base is None: return None
@@ -195,38 +213,46 @@ class Study:
 
     def seeds(self, family: str, method: str, rate: "float | None" = None) -> "list[int]":
         "The seeds of the protocol for which a method's run is done."
-        wanted = {s for r in self.protocol["runs"] if r["family"] == family and method in r["methods"] for s in r["seeds"]}
+        wanted = {s for r in self.protocol["runs"] if r["family"] == family and method in r["methods"]
+                  for s in r["seeds"]}
         return [s for s in sorted(wanted) if self.runs(family, method, [s], rate)]
 
     def verdicts(self, draws: int = 1000) -> "list[dict]":
-        "One row a claim: `id`, `says`, `verdict`, and for each part its value, interval and verdict, or what is missing."
+        """One row a claim: `id`, `says`, `verdict`, and for each part its value, interval and verdict, or
+        what is missing."""
         return [self._claim(c, draws) for c in self.protocol["claims"]]
 
     def _claim(self, claim: dict, draws: int) -> dict:
         rows = [self._part(part, claim["seeds"], draws) for part in claim["parts"]]
-        return {"id": claim["id"], "says": claim["says"], "verdict": combine([r["verdict"] for r in rows]), "parts": rows}
+        return {"id": claim["id"], "says": claim["says"], "verdict": combine([r["verdict"] for r in rows]),
+                "parts": rows}
 
     def _part(self, part: dict, least_seeds: int, draws: int) -> dict:
         need = [(f, m) for f in [part["family"], *([part["over"]] if "over" in part else [])]
                 for m in (part["method"], part.get("against")) if m]
         shared = set.intersection(*[set(self.seeds(f, m, part.get("rate"))) for f, m in need])
-        if len(shared) < least_seeds: return {**part, "verdict": MISSING, "why": f"{len(shared)} of {least_seeds} seeds"}
+        if len(shared) < least_seeds:
+            return {**part, "verdict": MISSING, "why": f"{len(shared)} of {least_seeds} seeds"}
         get = lambda f, m: self.runs(f, m, sorted(shared), part.get("rate"))
         try: found = evaluate_part(part, get, draws)
         except SpotError as e: return {**part, "verdict": MISSING, "why": str(e)}
         return {**part, **found, "seeds": len(shared), "verdict": decide(found["interval"], part["least"])}
 
 # %% ../nbs/19a_study.ipynb #cf85fbd6
-_MEANS = {"gain": "{value:+.1f} points since the base", "kl_at_accuracy": "KL of {against} is {ratio:.2f} times that of {method} at equal accuracy",
+_MEANS = {"gain": "{value:+.1f} points since the base",
+          "kl_at_accuracy": "KL of {against} is {ratio:.2f} " "times that of {method} at equal accuracy",
           "accuracy_at_kl": "{method} is {value:+.1f} points from {against} at equal KL",
-          "growth": "log KL of {method} grew by {grown:.2f} from epoch {from} to {to}, of more than {above} asked",
-          "levels": "log KL of {method} grew by {grown:.2f} from epoch {from} to {to}, of less than {below} asked",
-          "nats": "{which} of {method}: {value:+.2f} nats a response", "advantage": "log ratio of KL is {value:+.2f} larger in {family} than in {over}"}
+          "growth": "log KL of {method} grew by {grown:.2f} from epoch {from} to {to}, of more than {above} "
+          "asked",
+          "levels": "log KL of {method} grew by {grown:.2f} from epoch {from} to {to}, of less "
+          "than {below} asked", "nats": "{which} of {method}: {value:+.2f} nats a response",
+          "advantage": "log ratio of KL is {value:+.2f} larger in {family} than in {over}"}
 
 def said(part: dict) -> str:
     "One part of a verdict in words, with its interval."
     if part["verdict"] == MISSING: return f"{part['method']}: {part['why']}"
-    if math.isnan(part["value"]): return f"{part['method']} and {part.get('against', '')}: no point in common to compare at"
+    if math.isnan(part["value"]):
+        return f"{part['method']} and {part.get('against', '')}: no point in common to compare at"
     grown = part["value"] + part.get("above", 0) if "above" in part else part.get("below", 0) - part["value"]
     text = _MEANS[part["statistic"]].format(ratio=math.exp(part["value"]), grown=grown, **part)
     low, high = part["interval"]
@@ -239,12 +265,15 @@ def said(part: dict) -> str:
 def verdict_table(verdicts: "list[dict]") -> str:
     "The verdicts as a Markdown table."
     lines = ["| | claim | verdict | what was measured (95% interval) |", "|---|---|---|---|"]
-    lines += [f"| {v['id']} | {v['says']} | **{v['verdict']}** | {'; '.join(said(p) for p in v['parts'])} |" for v in verdicts]
+    lines += [f"| {v['id']} | {v['says']} | **{v['verdict']}** | {'; '.join(said(p) for p in v['parts'])} |"
+              for v in verdicts]
     return "\n".join(lines) + "\n"
 
 # %% ../nbs/19a_study.ipynb #7eb506dc
-def learned_against_forgotten(ax, study: Study, family: str, methods: "list[str]", rate: "float | None" = None) -> int:
-    "Draw one curve a method: KL on everyday prompts against test accuracy, mean over the seeds that are done; returns how many."
+def learned_against_forgotten(ax, study: Study, family: str, methods: "list[str]",
+                              rate: "float | None" = None) -> int:
+    """Draw one curve a method: KL on everyday prompts against test accuracy, mean over the seeds that are
+    done; returns how many."""
     from spot_nb.figures import color_of
     drawn = 0
     for m in methods:
@@ -252,9 +281,12 @@ def learned_against_forgotten(ax, study: Study, family: str, methods: "list[str]
         if not seeds: continue
         r, drawn = study.runs(family, m, seeds, rate), drawn + 1
         x, y = r.kl.mean((0, 2)), 100 * r.correct.mean((0, 2))
-        for s in range(len(seeds)): ax.plot(r.kl[s].mean(1), 100 * r.correct[s].mean(1), color=color_of(m), lw=.6, alpha=.4)
-        ax.plot(x, y, "o-", color=color_of(m), lw=2, ms=4, label=f"{m}, lr {r.about['rate']:.0e}, {len(seeds)} seed{'s'[:len(seeds) > 1]}")
-    ax.set(xlabel="forgotten: KL from base on everyday prompts, nats a token", ylabel="learned: test problems right, %", title=family)
+        for s in range(len(seeds)):
+            ax.plot(r.kl[s].mean(1), 100 * r.correct[s].mean(1), color=color_of(m), lw=.6, alpha=.4)
+        ax.plot(x, y, "o-", color=color_of(m), lw=2, ms=4,
+                label=f"{m}, lr {r.about['rate']:.0e}, {len(seeds)} seed{'s'[:len(seeds) > 1]}")
+    ax.set(xlabel="forgotten: KL from base on everyday prompts, nats a token",
+           ylabel="learned: test problems right, %", title=family)
     if drawn: ax.legend()
     return drawn
 
@@ -262,11 +294,14 @@ def learned_against_forgotten(ax, study: Study, family: str, methods: "list[str]
 def cli(argv: "list[str]") -> int:
     "`spot study`: run what is missing, then print the verdicts. Exit status 1 when a job failed."
     import argparse
-    p = argparse.ArgumentParser(prog="spot study", description="Do the paper's claims hold in a small world? Runs the jobs of a protocol that are not done "
-                                "yet, and prints a verdict for each claim.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(prog="spot study",
+                                description="Do the paper's claims hold in a small world? Runs the jobs of "
+                                "a protocol that are not done " "yet, and prints a verdict for each claim.",
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--quick", action="store_true", help="less of everything: under 20 minutes on two cores")
     p.add_argument("--protocol", default="recipes/study/claims.yaml", help="what to run and how to decide")
-    p.add_argument("--folder", default=None, help="where results are kept (default: nbs/data/study, or runs/study-quick)")
+    p.add_argument("--folder", default=None,
+                   help="where results are kept (default: nbs/data/study, or runs/study-quick)")
     p.add_argument("--workers", type=int, default=2, help="jobs at a time, one thread each")
     p.add_argument("--minutes", type=float, default=None, help="start no job after so many minutes")
     p.add_argument("--only", default="", metavar="TEXT", help="only train jobs whose name contains this")
@@ -274,6 +309,7 @@ def cli(argv: "list[str]") -> int:
     a = p.parse_args(argv)
     folder, failed = a.folder or ("runs/study-quick" if a.quick else "nbs/data/study"), 0
     if not a.report:
-        failed = run_jobs(a.protocol, folder, a.quick, a.workers, a.minutes, a.only, lambda text: print(text, flush=True))
+        failed = run_jobs(a.protocol, folder, a.quick, a.workers, a.minutes, a.only,
+                          lambda text: print(text, flush=True))
     print(verdict_table(Study(a.protocol, folder, a.quick).verdicts()))
     return 1 if failed else 0

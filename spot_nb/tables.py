@@ -24,7 +24,8 @@ GROUP_NAMES = {"in_domain": "In-domain", "ood": "OOD", "ifeval": "IF", "overall"
 # %% ../nbs/16_tables.ipynb #d705adad
 @lru_cache(maxsize=None)
 def published() -> dict:
-    "Every figure the paper prints: `tables` (title, and rows by model and method, in percent), `trials`, `source`, `cost`, `hyperparameters`."
+    """Every figure the paper prints: `tables` (title, and rows by model and method, in percent), `trials`,
+    `source`, `cost`, `hyperparameters`."""
     return read_json(files("spot_nb")/"data"/"published.json")
 
 def shown(value: float) -> str:
@@ -32,19 +33,21 @@ def shown(value: float) -> str:
     return f"{value + 1e-9:.1f}"
 
 def check_averages(tolerance: float = 0.1) -> "list[dict]":
-    "Each average printed in Table 1 beside the computed one; `follows` says whether they agree within `tolerance`."
+    """Each average printed in Table 1 beside the computed one; `follows` says whether they agree within
+    `tolerance`."""
     table, out = published()["tables"]["1"], []
     for model, methods in table["printed_averages"].items():
         for method, printed in methods.items():
             for group, value in averages(table["rows"][model][method]).items():
-                out.append({"model": model, "method": method, "group": group, "printed": printed[group], "computed": value,
-                            "follows": abs(value - printed[group]) <= tolerance + 1e-9})
+                out.append({"model": model, "method": method, "group": group, "printed": printed[group],
+                            "computed": value, "follows": abs(value - printed[group]) <= tolerance + 1e-9})
     return out
 
 # %% ../nbs/16_tables.ipynb #212910b9
 @dataclass
 class Row:
-    "One line of a table: scores and standard deviations in percent, by task; `ours` marks a measured row, `note` says where a row comes from."
+    """One line of a table: scores and standard deviations in percent, by task; `ours` marks a measured row,
+    `note` says where a row comes from."""
     model: str
     method: str
     scores: dict
@@ -66,22 +69,29 @@ class Table:
         "Task keys that some row has, in the paper's order, then the averages that some row has."
         have = {k for r in self.rows for k in r.scores}
         tasks = [k for k in NAMES if k in have] + sorted(have - set(NAMES))
-        groups = [f"avg:{g}" for g in GROUPS if g != "ifeval" and any(averages(r.scores)[g] is not None for r in self.rows)]
+        groups = [f"avg:{g}"
+                  for g in GROUPS if g != "ifeval"
+                  and any(averages(r.scores)[g] is not None for r in self.rows)]
         return tasks + groups
 
     def value(self, row: Row, column: str) -> "float | None":
         "A row's score or computed average, in percent; None where it has none."
-        return averages(row.scores)[column[4:]] if column.startswith("avg:") else finite(row.scores.get(column))
+        return averages(row.scores)[column[4:]] if column.startswith("avg:") else finite(row.scores.get(
+            column))
 
     def reference(self, row: Row) -> "Row | None":
-        "The row a difference is taken from: the paper's row of the same name for ours, else the section's base."
+        """The row a difference is taken from: the paper's row of the same name for ours, else the section's
+        base."""
         same = lambda r: r.model == row.model and r is not row
-        twin = [r for r in self.rows if row.ours and not r.ours and same(r) and _plain(r.method) == _plain(row.method)]
-        base = [r for r in self.rows if same(r) and r.ours == row.ours and r.method == "base"] or [r for r in self.rows if same(r) and r.method == "base"]
+        twin = [r for r in self.rows if row.ours and not r.ours and same(r)
+                and _plain(r.method) == _plain(row.method)]
+        base = [r for r in self.rows if same(r) and r.ours == row.ours
+                and r.method == "base"] or [r for r in self.rows if same(r) and r.method == "base"]
         return (twin or (base if row.method != "base" else []) or [None])[0]
 
     def delta(self, row: Row, column: str) -> "float | None":
-        "The value less the reference's, in percentage points: of the figures as shown, so that a reader who subtracts finds the same."
+        """The value less the reference's, in percentage points: of the figures as shown, so that a reader who
+        subtracts finds the same."""
         ref = self.reference(row)
         a, b = self.value(row, column), self.value(ref, column) if ref else None
         return None if a is None or b is None else float(shown(a)) - float(shown(b))
@@ -96,26 +106,34 @@ class Table:
     def frame(self):
         "A pandas frame of unrounded values, indexed by model, method and who measured."
         import pandas as pd
-        index = pd.MultiIndex.from_tuples([(r.model, r.method, "ours" if r.ours else "paper") for r in self.rows], names=["model", "method", "by"])
-        return pd.DataFrame([[self.value(r, c) for c in self.columns] for r in self.rows], index=index, columns=[column_name(c) for c in self.columns], dtype=float)
+        index = pd.MultiIndex.from_tuples([(r.model, r.method, "ours" if r.ours else "paper")
+                                           for r in self.rows], names=["model", "method", "by"])
+        return pd.DataFrame([[self.value(r, c) for c in self.columns] for r in self.rows], index=index,
+                            columns=[column_name(c) for c in self.columns], dtype=float)
 
     def markdown(self) -> str:
         "GitHub Markdown."
         head = ["Model", "Method", *map(column_name, self.columns)]
         lines = [f"**{self.title}**", "", _md(head), _md(["---", "---"] + ["---:"]*len(self.columns))]
-        for r in self.rows: lines.append(_md([r.model, _label(r), *(self._text(r, c, "**{}**") for c in self.columns)]))
+        for r in self.rows:
+            lines.append(_md([r.model, _label(r), *(self._text(r, c, "**{}**") for c in self.columns)]))
         return "\n".join(lines + [""] + [f"{n}  " for n in self._foot()]).rstrip() + "\n"
 
     def latex(self) -> str:
         "A `booktabs` table."
-        out = [r"\begin{table}[t]", r"\centering\small", r"\begin{tabular}{ll" + "r"*len(self.columns) + "}", r"\toprule",
-               " & ".join(["Model", "Method", *(_tex(column_name(c)) for c in self.columns)]) + r" \\", r"\midrule"]
+        out = [r"\begin{table}[t]", r"\centering\small", r"\begin{tabular}{ll" + "r"*len(self.columns) + "}",
+               r"\toprule",
+               " & ".join(["Model", "Method", *(_tex(column_name(c)) for c in self.columns)]) + r" \\",
+               r"\midrule"]
         for i, r in enumerate(self.rows):
             if i and self.rows[i - 1].model != r.model: out.append(r"\midrule")
             shown = _tex(r.model) if not i or self.rows[i - 1].model != r.model else ""
-            out.append(" & ".join([shown, _tex(_label(r)), *(self._text(r, c, r"\textbf{{{}}}", tex=True) for c in self.columns)]) + r" \\")
+            out.append(" & ".join([shown, _tex(_label(r)),
+                                   *(self._text(r, c, r"\textbf{{{}}}", tex=True) for c in self.columns)])
+                       + r" \\")
         caption = " ".join([self.title + "."] + self._foot())
-        return "\n".join(out + [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(caption)}}}", r"\end{table}"]) + "\n"
+        return "\n".join(out + [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(caption)}}}",
+                                r"\end{table}"]) + "\n"
 
     def html(self) -> str:
         "A table that styles itself and reads in light and dark."
@@ -125,19 +143,26 @@ class Table:
             n = sum(x.model == r.model for x in self.rows)
             first = f'<th rowspan="{n}" scope="rowgroup">{esc(r.model)}</th>' if r.model != last else ""
             kind = " ".join(k for k, on in (("start", bool(first)), ("ours", r.ours)) if on)
-            body.append(f'<tr class="{kind}">{first}<th scope="row">{esc(_label(r))}</th>' + "".join(self._cell(r, c) for c in self.columns) + "</tr>")
+            body.append(f'<tr class="{kind}">{first}<th scope="row">{esc(_label(r))}</th>'
+                        + "".join(self._cell(r, c) for c in self.columns) + "</tr>")
             last = r.model
         head = "".join(f'<th scope="col"{_avg(c)}>{esc(column_name(c))}</th>' for c in self.columns)
         foot = "<br>".join(map(esc, self._foot()))
-        return (f'<figure class="spot-table"><style>{_CSS}</style><table><caption>{esc(self.title)}</caption><thead><tr><th scope="col">Model</th>'
-                f'<th scope="col">Method</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table><figcaption>{foot}</figcaption></figure>')
+        return (
+            f'<figure class="spot-table"><style>{_CSS}</style><table><caption>{esc(self.title)}</caption>'
+            f'<thead><tr><th scope="col">Model</th>'
+            f'<th scope="col">Method</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+            f'<figcaption>{foot}</figcaption></figure>')
 
     def _repr_html_(self) -> str: return self.html()
 
     def _foot(self) -> "list[str]":
-        legend = "Accuracy in percent; bold: best of its column and model; small: difference from the base row of the model"
-        if any(r.ours for r in self.rows): legend += ", for rows marked ours from the paper's row of the same name where there is one"
-        return [legend + "."] + [r.note for r in self.rows if r.note] + self.notes + ([f"Paper's figures: {self.source}."] if self.source else [])
+        legend = ("Accuracy in percent; bold: best of its column and model; small: difference from the base "
+                  "row of the model")
+        if any(r.ours for r in self.rows):
+            legend += ", for rows marked ours from the paper's row of the same name where there is one"
+        return ([legend + "."] + [r.note for r in self.rows if r.note] + self.notes
+                + ([f"Paper's figures: {self.source}."] if self.source else []))
 
     def _text(self, r: Row, c: str, bold: str, tex: bool = False) -> str:
         v, d, s = self.value(r, c), self.delta(r, c), r.std.get(c)
@@ -152,7 +177,11 @@ class Table:
         if v is None: return f"<td{_avg(c)}>–</td>"
         out = f"<b>{shown(v)}</b>" if self.best(r, c) else shown(v)
         if s is not None: out += f'<span class="sd"> ± {s:.1f}</span>'
-        if d is not None: out += f'<small class="{"up" if round(d, 1) > 0 else "down" if round(d, 1) < 0 else "same"}">{_arrow(d)} {d:+.1f}</small>'
+        if d is not None:
+            out += (
+                '<small '
+                f'class="{"up" if round(d, 1) > 0 else "down" if round(d, 1) < 0 else "same"}">{_arrow(d)} '
+                f'{d:+.1f}</small>')
         return f"<td{_avg(c)}>{out}</td>"
 
 # %% ../nbs/16_tables.ipynb #4fbac715
@@ -165,19 +194,30 @@ def _label(r: Row) -> str: return f"{r.method} (ours)" if r.ours else r.method
 def _arrow(d: float) -> str: return "▲" if round(d, 1) > 0 else "▼" if round(d, 1) < 0 else "="
 def _avg(c: str) -> str: return ' class="avg"' if c.startswith("avg:") else ""
 def _md(cells) -> str: return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
-def _esc(text: str) -> str: return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+def _esc(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 def _tex(text: str) -> str:
-    for a, b in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"), ("$", r"\$"), ("γ", r"$\gamma$"), ("–", "--"), ("±", r"$\pm$")):
+    for a, b in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
+                 ("$", r"\$"), ("γ", r"$\gamma$"), ("–", "--"), ("±", r"$\pm$")):
         text = text.replace(a, b)
     return text
 
-_CSS = """.spot-table{margin:1em 0;overflow-x:auto}.spot-table table{border-collapse:collapse;font:14px/1.35 system-ui,sans-serif;border:0}
-.spot-table caption{font-weight:600;text-align:left;padding:.3em 0}.spot-table td,.spot-table th{padding:.3em .6em;border:0;text-align:right;white-space:nowrap;
-font-variant-numeric:tabular-nums;background:none}.spot-table th{text-align:left;font-weight:500;vertical-align:top}.spot-table thead th{border-bottom:1.5px solid currentColor;
-vertical-align:bottom;font-weight:600}.spot-table thead th:nth-child(n+3){text-align:right}.spot-table tr.start td,.spot-table tr.start th{border-top:1px solid #8888}
-.spot-table .avg{border-left:1px solid #8883}.spot-table tr.ours td,.spot-table tr.ours th[scope=row]{background:#0072b218}
-.spot-table small{display:block;font-size:11px;opacity:.95}.spot-table .up{color:color-mix(in oklab,#12966e 40%,currentColor)}.spot-table .down{color:color-mix(in oklab,#d0661a 40%,currentColor)}.spot-table .same{opacity:.85}
-.spot-table .sd{opacity:.65;font-size:12px}.spot-table figcaption{font:12px/1.4 system-ui,sans-serif;opacity:.75;max-width:60em}"""
+_CSS = """.spot-table{margin:1em 0;overflow-x:auto}.spot-table table{border-collapse:collapse;font:14px/1.35 \
+system-ui,sans-serif;border:0}
+.spot-table caption{font-weight:600;text-align:left;padding:.3em 0}.spot-table td,.spot-table \
+th{padding:.3em .6em;border:0;text-align:right;white-space:nowrap;
+font-variant-numeric:tabular-nums;background:none}.spot-table \
+th{text-align:left;font-weight:500;vertical-align:top}.spot-table thead th{border-bottom:1.5px solid \
+currentColor;
+vertical-align:bottom;font-weight:600}.spot-table thead th:nth-child(n+3){text-align:right}.spot-table \
+tr.start td,.spot-table tr.start th{border-top:1px solid #8888}
+.spot-table .avg{border-left:1px solid #8883}.spot-table tr.ours td,.spot-table tr.ours \
+th[scope=row]{background:#0072b218}
+.spot-table small{display:block;font-size:11px;opacity:.95}.spot-table .up{color:color-mix(in oklab,#12966e \
+40%,currentColor)}.spot-table .down{color:color-mix(in oklab,#d0661a 40%,currentColor)}.spot-table \
+.same{opacity:.85}
+.spot-table .sd{opacity:.65;font-size:12px}.spot-table figcaption{font:12px/1.4 \
+system-ui,sans-serif;opacity:.75;max-width:60em}"""
 
 # %% ../nbs/16_tables.ipynb #b7c1e2d4
 def _own_tasks(source: "dict | str | Path") -> dict:
@@ -192,9 +232,11 @@ def _own_tasks(source: "dict | str | Path") -> dict:
 
 # %% ../nbs/16_tables.ipynb #66c5f56c
 def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
-    """`(scores, standard deviations, notes)` in percent by task, from a dict of scores, or a results file or its folder.
+    """`(scores, standard deviations, notes)` in percent by task, from a dict of scores, or a results file or
+    its folder.
 
-    A score that is NaN, missing, or from part of a task's questions becomes a note. Raises `SpotError` when the file holds no results."""
+    A score that is NaN, missing, or from part of a task's questions becomes a note. Raises `SpotError` when
+    the file holds no results."""
     name, data = "the scores given", source
     if not isinstance(source, dict):
         path = Path(source)
@@ -202,58 +244,83 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
         name, data = str(path), read_json(path)
     tasks = {}
     if isinstance(data, dict) and "tasks" in data:
-        if data.get("version") != 1: raise SpotError(f"{name} has format version {data.get('version')!r}, and this spot_nb reads version 1: evaluate again, or install the spot_nb that wrote it")
-        if not isinstance(data["tasks"], dict): raise SpotError(f"{name} holds no results: `tasks` must map each task to its figures, as `spot evaluate` writes")
+        if data.get("version") != 1:
+            raise SpotError(f"{name} has format version {data.get('version')!r}, and this spot_nb reads "
+                            "version 1: evaluate again, or install the spot_nb that wrote it")
+        if not isinstance(data["tasks"], dict):
+            raise SpotError(f"{name} holds no results: `tasks` must map each task to its figures, as `spot "
+                            "evaluate` writes")
         for k, t in data["tasks"].items():
             if t is not None and not isinstance(t, dict):
-                raise SpotError(f"{name}: task {k} is {t!r}, and a results file has figures there, such as {{\"mean\": 12.3}}: evaluate again, or give plain scores as {{task: score}}")
+                raise SpotError(f"{name}: task {k} is {t!r}, and a results file has figures there, such as "
+                                f"{{\"mean\": 12.3}}: evaluate again, or give plain scores as {{task: "
+                                f"score}}")
         tasks = {k: t or {} for k, t in data["tasks"].items()}
         raw = {k: t.get("mean") for k, t in tasks.items()}
         std = {task_key(k): finite(t.get("std")) for k, t in tasks.items()}
     else: raw, std = data, {}
-    if not isinstance(raw, dict) or not raw: raise SpotError(f"{name} holds no results: expected {{task: score}}, or what `spot evaluate` writes")
+    if not isinstance(raw, dict) or not raw:
+        raise SpotError(f"{name} holds no results: expected {{task: score}}, or what `spot evaluate` writes")
     scores = {task_key(k): finite(v) for k, v in raw.items()}
-    notes = [f"{name}: {NAMES.get(k, k)} is not complete; its score covers the questions answered so far." for k, t in tasks.items() if t.get("complete") is False]
+    notes = [f"{name}: {NAMES.get(k, k)} is not complete; its score covers the questions answered so far."
+             for k, t in tasks.items() if t.get("complete") is False]
     limits = {k: (t.get("provenance") or {}).get("limit") for k, t in tasks.items()}
-    notes += [f"{name}: {NAMES.get(k, k)} was evaluated with --limit {n}; its score covers that part of the questions only." for k, n in limits.items() if n]
+    notes += [f"{name}: {NAMES.get(k, k)} was evaluated with --limit {n}; its score covers that part of the "
+              "questions only." for k, n in limits.items() if n]
     made = {k: t.get("provenance") or {} for k, t in tasks.items()}
-    other = [NAMES.get(k, k) for k, p in made.items() if p.get("prompt") or p.get("system_prompt") or (p.get("sampling") or {}).get("raw")]
-    if other: notes.append(f"{name}: {', '.join(other)} asked in other words than the benchmark's own here (--prompt, --system_prompt or --raw_prompt).")
-    notes += [f"{name}: {NAMES.get(k, k)} has no score, so averages with it are left out." for k, v in scores.items() if v is None]
+    other = [NAMES.get(k, k) for k,
+             p in made.items() if p.get("prompt") or p.get("system_prompt")
+             or (p.get("sampling") or {}).get("raw")]
+    if other:
+        notes.append(f"{name}: {', '.join(other)} asked in other words than the benchmark's own here "
+                     "(--prompt, --system_prompt or --raw_prompt).")
+    notes += [f"{name}: {NAMES.get(k, k)} has no score, so averages with it are left out." for k,
+              v in scores.items() if v is None]
     scores = {k: v for k, v in scores.items() if v is not None}
     odd = [k for k, v in scores.items() if not 0 <= v <= 100]
-    if odd: raise SpotError(f"{name}: {odd[0]} is {scores[odd[0]]}: scores are percentages, between 0 and 100")
-    if scores and any(scores.values()) and all(0 <= v <= 1 for v in scores.values()) and len(scores) > 1 and not (isinstance(data, dict) and "tasks" in data):
+    if odd:
+        raise SpotError(f"{name}: {odd[0]} is {scores[odd[0]]}: scores are percentages, between 0 and 100")
+    if scores and any(scores.values()) and all(0 <= v <= 1
+                                               for v
+                                               in scores.values()) and len(scores) > 1 and not (isinstance(
+                                                   data, dict) and "tasks" in data):
         raise SpotError(f"{name}: every score is at most 1: they look like fractions; multiply by 100")
     return scores, {k: v for k, v in std.items() if v is not None}, notes
 
 # %% ../nbs/16_tables.ipynb #0b3d32cf
 def table(number: "int | str", ours: "dict | None" = None) -> Table:
-    """Table `number` of the paper (1-7, 9-12), with rows of `ours` (`{"SPoT": path or scores, "Qwen3-8B/SFT": ...}`).
+    """Table `number` of the paper (1-7, 9-12), with rows of `ours` (`{"SPoT": path or scores, "Qwen3-8B/SFT":
+    ...}`).
 
-    Table 9 shows mean ± standard deviation; Table 7 adds the paper's 0.6 row from Table 1. Raises `SpotError` for another number."""
+    Table 9 shows mean ± standard deviation; Table 7 adds the paper's 0.6 row from Table 1. Raises `SpotError`
+    for another number."""
     data, n = published(), str(number)
-    if n not in data["tables"]: raise SpotError(f"there is no table {n}: choose from {', '.join(data['tables'])}")
+    if n not in data["tables"]:
+        raise SpotError(f"there is no table {n}: choose from {', '.join(data['tables'])}")
     spec = data["tables"][n]
-    rows = [Row(model, method, dict(scores)) for model, methods in spec["rows"].items() for method, scores in methods.items()]
+    rows = [Row(model, method, dict(scores)) for model, methods in spec["rows"].items() for method,
+            scores in methods.items()]
     main = data["tables"]["1"]["rows"]["Qwen3-8B"]
     if n == "9": rows = [Row(r.model, r.method, dict(main[r.method]), std=r.scores) for r in rows]
     if n == "7":
         have = {k: main["SPoT"][k] for k in rows[0].scores}
-        rows.insert(1, Row("Qwen3-8B", "gamma=0.6 (about 4,000 pairs)", have, note="The row for 0.6 is SPoT's in Table 1."))
+        rows.insert(1, Row("Qwen3-8B", "gamma=0.6 (about 4,000 pairs)", have,
+                           note="The row for 0.6 is SPoT's in Table 1."))
     notes = []
     for label, source in (ours or {}).items():
         scores, std, more = load_scores(source)
         scores = {k: v for k, v in scores.items() if k not in _own_tasks(source).get("tasks", {})}
         model, method = _place(label, rows)
-        at = max((i for i, r in enumerate(rows) if r.model == model and (_plain(r.method) == _plain(method))), default=None)
+        at = max((i for i, r in enumerate(rows) if r.model == model and (_plain(r.method) == _plain(method))),
+                 default=None)
         if at is None: at = max((i for i, r in enumerate(rows) if r.model == model), default=len(rows) - 1)
         rows.insert(at + 1, Row(model, method, scores, std, ours=True))
         notes += more
     return Table(f"Table {n}. {spec['title']}", rows, data["source"], notes)
 
 def _place(label: str, rows: "list[Row]") -> "tuple[str, str]":
-    "Model and method of a row of ours; without a model, the first that has the method, else the table's first."
+    """Model and method of a row of ours; without a model, the first that has the method, else the table's
+    first."""
     models = list(dict.fromkeys(r.model for r in rows))
     model, _, method = label.rpartition("/")
     if model:
@@ -265,22 +332,30 @@ def _place(label: str, rows: "list[Row]") -> "tuple[str, str]":
 
 # %% ../nbs/16_tables.ipynb #974e7a4f
 def plot_trade(model: str = "Qwen3-8B", ours: "dict | None" = None, ax=None):
-    "Scatter of each method's change from base: in-domain average against the mean of the three other tasks, in percentage points."
+    """Scatter of each method's change from base: in-domain average against the mean of the three other tasks,
+    in percentage points."""
     import matplotlib.pyplot as plt
     rows = [r for r in table(1, ours).rows if r.model == model]
-    if not rows: raise SpotError(f"Table 1 has no model {model!r}: choose from {', '.join(published()['tables']['1']['rows'])}")
+    if not rows:
+        raise SpotError(f"Table 1 has no model {model!r}: choose from "
+                        f"{', '.join(published()['tables']['1']['rows'])}")
     other = (*GROUPS["ood"], *GROUPS["ifeval"])
-    point = lambda r: (averages(r.scores)["in_domain"], None if any(k not in r.scores for k in other) else sum(r.scores[k] for k in other)/len(other))
+    point = lambda r: (averages(r.scores)["in_domain"],
+                       None if any(k not in r.scores for k in other)
+                       else sum(r.scores[k] for k in other)/len(other))
     base = point(next(r for r in rows if r.method == "base" and not r.ours))
     ax = ax or plt.subplots(figsize=(5.4, 3.6), layout="constrained")[1]
     ax.axhline(0, color="#888", lw=.8, zorder=0); ax.axvline(0, color="#888", lw=.8, zorder=0)
     for r in rows:
         x, y = point(r)
         if x is None or y is None or (r.method == "base" and not r.ours): continue
-        ax.scatter(x - base[0], y - base[1], s=60, color="#0072B2" if r.ours else "#D55E00" if r.method == "SPoT" else "#777", marker="D" if r.ours else "o")
+        ax.scatter(x - base[0], y - base[1], s=60,
+                   color="#0072B2" if r.ours else "#D55E00" if r.method == "SPoT" else "#777",
+                   marker="D" if r.ours else "o")
         ax.annotate(_label(r), (x - base[0], y - base[1]), xytext=(7, 5), textcoords="offset points")
     ax.margins(.2)
-    ax.set(xlabel="in-domain average, change from base (points)", ylabel="GPQA, Connect4, IFEval mean,\nchange from base (points)", title=model)
+    ax.set(xlabel="in-domain average, change from base (points)",
+           ylabel="GPQA, Connect4, IFEval mean,\nchange from base (points)", title=model)
     for side in ("top", "right"): ax.spines[side].set_visible(False)
     return ax
 
@@ -344,7 +419,8 @@ def cli(argv: "list[str]") -> int:
     kind = a.format or _ENDINGS.get(a.output.suffix.lower() if a.output else "", "markdown")
     text = "\n".join(t.frame().to_csv() if kind == "csv" else getattr(t, kind)() for t in tables)
     if kind == "html":
-        head = '<meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>SPoT tables</title>'
+        head = ('<meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>SPoT '
+                'tables</title>')
         text = f'<!doctype html><html lang="en">{head}<body>{text}</body></html>\n'
     if not a.output: print(text); return 0
     write_text(a.output, text)

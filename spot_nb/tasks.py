@@ -48,10 +48,9 @@ class Task:
     """How to ask, how to check, and how to tell an Oracle.
 
     `check(response, problem)` returns `(correct, read, reason)`; `problem` is the record with `prompt`,
-    `answer` and the
-    `columns`. It gets `timeout` seconds, and a process of its own with `isolate=True`. The response comes
-    without the
-    thinking block unless `keep_thinking`. A hybrid model is asked in the mode `enable_thinking`."""
+    `answer` and the `columns`. It gets `timeout` seconds, and a process of its own with `isolate=True`. The
+    response comes without the thinking block unless `keep_thinking`. A hybrid model is asked in the mode
+    `enable_thinking`."""
     name: str
     check: Callable                                      # check(response, problem) -> (correct, read, reason)
     template: str = "{question}"  # how to ask; {column} is replaced by the row's column
@@ -91,8 +90,7 @@ def fill(template: str, row: dict) -> str:
     """`template` with each `{column}` of `row` filled in.
 
     Braces around anything but one word stay, those of a TeX command too; `{{word}}` stands for `{word}`
-    itself.
-    Raises `SpotError` for a column that the row does not have."""
+    itself. Raises `SpotError` for a column that the row does not have."""
     def put(m):
         if m[0].startswith("{{") or m[1]: return m[0] if m[1] else m[0][1:-1]
         value = row.get(m[2])
@@ -272,8 +270,7 @@ def judge_task(task: Task, response: str, problem: dict, finish_reason: "str | N
     """Whether `response` solves `problem`, by the task's check.
 
     Reasons of its own: `timeout` (the check took too long), `check failed` (it raised; `extracted` says
-    what), and
-    `truncated` for a response cut off (`finish_reason="length"`) before anything could be read."""
+    what), and `truncated` for a response cut off (`finish_reason="length"`) before anything could be read."""
     if isinstance(task, MathTask): return task.judge(response, problem, finish_reason)
     text = response if task.keep_thinking else without_thinking(response or "")
     try: v = _checked(task, text, problem)
@@ -592,9 +589,8 @@ def run_tests(code: str, tests: "str | list[dict]", seconds: float = 5.0,
               memory_mb: int = 1024) -> "tuple[str, str]":
     """Run `code` and its `tests` in another process: `(outcome, detail)`.
 
-    Outcome: `match`, `test failed`, `exception: NAME`, `syntax error`, `too slow`, `out of memory`, or
-    `ended early` where
-    the code left the process before the tests were through. Not a security boundary."""
+    Outcome: `match`, `test failed`, `exception: NAME`, `syntax error`, `too slow`, `out of memory`, or `ended
+    early` where the code left the process before the tests were through. Not a security boundary."""
     import math, os, secrets, signal, subprocess, tempfile
     secret = secrets.token_hex(16)
     job = {"code": code, "tests": tests, "secret": secret, "memory": memory_mb << 20,

@@ -15,24 +15,28 @@ from .logps import causal_lm
 
 # %% ../nbs/11g_statistics.ipynb #3e75af0f
 def _response_logits(model, sequences: "Sequence[tuple]", forward: "Callable | None" = None):
-    "Float32 logits at the response tokens of each sequence, and their ids: yields `([n, V], [n])`, by the model's own forward."
+    """Float32 logits at the response tokens of each sequence, and their ids: yields `([n, V], [n])`, by the
+    model's own forward."""
     lm = causal_lm(model)
     for prompt, response in sequences:
         ids = torch.tensor([list(prompt) + list(response)], device=lm.device)
-        logits = (forward or lm)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
+        logits = (forward or lm)(input_ids=ids, attention_mask=torch.ones_like(ids),
+                                 use_cache=False).logits[0]
         yield logits[len(prompt) - 1:-1].float(), ids[0, len(prompt):]
 
 def top_entropy(logits: torch.Tensor, k: int = 20) -> torch.Tensor:
-    "Entropy (nats, `[n]`) of the `k` likeliest tokens, renormalised among themselves, of logits `[n, V]` (EAFT, arXiv 2601.02151)."
+    """Entropy (nats, `[n]`) of the `k` likeliest tokens, renormalised among themselves, of logits `[n, V]`
+    (EAFT, arXiv 2601.02151)."""
     p = torch.softmax(logits.topk(min(k, logits.shape[-1]), -1).values, -1)
     return -(p * p.clamp_min(1e-12).log()).sum(-1)
 
 # %% ../nbs/11g_statistics.ipynb #0ae303cf
 def token_statistics(model, row: Any, forward: "Callable | None" = None) -> torch.Tensor:
-    """`[R, 3]`: log-prob, top-20 entropy and KL from the reference at each response token of a row, in the order of its sequences.
+    """`[R, 3]`: log-prob, top-20 entropy and KL from the reference at each response token of a row, in the
+    order of its sequences.
 
-    The KL is of `row.reference` (log-probs `[n, V]` a sequence, from `vocabulary_logps`) from the policy, differentiable in the policy;
-    0 without it. The entropy carries no gradient."""
+    The KL is of `row.reference` (log-probs `[n, V]` a sequence, from `vocabulary_logps`) from the policy,
+    differentiable in the policy; 0 without it. The entropy carries no gradient."""
     out = []
     for k, (logits, ids) in enumerate(_response_logits(model, row.sequences, forward)):
         lp = torch.log_softmax(logits, -1)
@@ -42,11 +46,14 @@ def token_statistics(model, row: Any, forward: "Callable | None" = None) -> torc
     return torch.cat(out)
 
 def vocabulary_logps(anchor: "Callable", row: Any) -> "list[torch.Tensor]":
-    "The reference's log-probs over the vocabulary at each response token: float32 `[n, V]` a sequence, without gradients."
-    with torch.no_grad(), anchor() as model: return [torch.log_softmax(z, -1) for z, _ in _response_logits(model, row.sequences)]
+    """The reference's log-probs over the vocabulary at each response token: float32 `[n, V]` a sequence,
+    without gradients."""
+    with torch.no_grad(), anchor() as model:
+        return [torch.log_softmax(z, -1) for z, _ in _response_logits(model, row.sequences)]
 
 def frozen_copy(model, args) -> Callable:
-    """A context that gives the reference model: the base under disabled adapters, `args.reference_model`, or a frozen copy of `model`.
+    """A context that gives the reference model: the base under disabled adapters, `args.reference_model`, or
+    a frozen copy of `model`.
 
     The copy is made now, before training, and takes as much memory as the weights."""
     from contextlib import contextmanager, nullcontext
@@ -61,8 +68,11 @@ def frozen_copy(model, args) -> Callable:
         return without
     if args.reference_model:
         from spot_nb.models import load_model
-        frozen = load_model(args.reference_model, causal_lm(model).dtype, str(args.device), args.trust_remote_code)
+        frozen = load_model(args.reference_model, causal_lm(model).dtype, str(args.device),
+                            args.trust_remote_code)
     else: frozen = copy.deepcopy(causal_lm(model))
-    for name in ("forward", "_spot_routed"): frozen.__dict__.pop(name, None)     # the trainer's route stays with the policy
+    # the trainer's route stays with the policy
+    for name in ("forward", "_spot_routed"):
+        frozen.__dict__.pop(name, None)
     frozen.eval().requires_grad_(False)
     return lambda: nullcontext(frozen)

@@ -15,24 +15,28 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import (EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback,
+                          TrainingArguments, set_seed)
 
 from .examples import Example, check_vocabulary, tokenize_pairs
-from .losses import OBJECTIVES, REWARD_TOKENS, CumulativeShift, RewardShift, Tokens, objective, tether, token_masks
+from .losses import (OBJECTIVES, REWARD_TOKENS, CumulativeShift, RewardShift, Tokens, objective,
+                            tether, token_masks)
 from .token_statistics import frozen_copy, token_statistics, vocabulary_logps
 from .logps import (TREE, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, response_logps, row_multiple, rows_of)
 from .plan import announce, cli as plan_cli
 from .packability import choose_attention, packability
-from .models import encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer, resolve_model, spot_home
-from .reference import (_digest, drop_parts, keep_part, load_reference, read_parts, reference_key, save_reference,
-                               tensor_digest, weights_digest)
-from .records import SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_jsonl, read_rows, write_json, write_text
-from .saving import (STATE, begin_run, locked_folder, check_resumable, check_save, convert_weights, last_checkpoint, mend_generation_config,
-                            save_dtype_of)
+from .models import (encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer,
+                            resolve_model, spot_home)
+from .reference import (_digest, drop_parts, keep_part, load_reference, read_parts, reference_key,
+                               save_reference, tensor_digest, weights_digest)
+from .records import (SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_jsonl,
+                             read_rows, write_json, write_text)
+from .saving import (EndsInTime, STATE, begin_run, locked_folder, check_resumable, check_save, convert_weights,
+                            last_checkpoint, mend_generation_config, save_dtype_of)
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
-from .sharding import (end_step, from_main, keep_precision, largest, reshard, row_backward, row_context, share_arrays,
-                              sharding_kind, whole_parameters, whole_weights)
+from .sharding import (end_step, from_main, keep_precision, largest, reshard, row_backward,
+                              row_context, share_arrays, sharding_kind, whole_parameters, whole_weights)
 from .options import Facts, last_line, quoted, refuse_unknown, strict, train_argv, train_help
 
 # %% ../nbs/12_train.ipynb #9b29c29e
@@ -41,48 +45,88 @@ def _option(default, help): return field(default=default, metadata={"help": help
 # %% ../nbs/12_train.ipynb #0e8e1a4b
 @dataclass
 class SPoTConfig(TrainingArguments):
-    """Every `TrainingArguments` field, with the paper's optimizer settings as defaults, and the fields below."""
+    "Every field of `TrainingArguments`, with the paper's optimizer settings as defaults, and those below."
     model_name_or_path: str = _option("embedded", "student to train: folder, hub id or `embedded`")
-    data_path: "str | None" = _option(None, "pairs (or, for sft and rft, samples): .jsonl/.json/.parquet/.csv file or hub id")
+    data_path: "str | None" = _option(None,
+                                      "pairs (or, for sft and rft, samples): .jsonl/.json/.parquet/.csv "
+                                      "file or hub id")
     eval_data_path: "str | None" = _option(None, "held-out pairs for eval_strategy and early stopping")
     loss: str = _option("spot_bco", "objective: " + ", ".join(OBJECTIVES))
-    beta: str = _option("0.1", "scale of the implicit reward, or `auto`: as much as gives `target_headroom`, and at least 0.1")
+    beta: str = _option("0.1",
+                        "scale of the implicit reward, or `auto`: as much as gives `target_headroom`, and "
+                        "at least 0.1")
     target_headroom: float = _option(8., "for beta=auto: the median of beta * (-log pi_ref(chosen)) to reach")
     delta_decay: float = _option(0.9, "how much of δ is kept at each optimizer step (1: δ stays at 0)")
-    delta_floor: "float | None" = _option(None, "δ never goes below this (0 keeps it from following the rejected rewards down)")
-    delta: str = _option("moving", "δ is a `moving` average over steps, or `cumulative`: the mean over all micro-batches so far, this one included (TRL 0.20)")
-    delta_batches: int = _option(1, "for delta=cumulative: parts of a step after each of which δ is updated (the authors: 2, their accumulation)")
-    reward_tokens: str = _option("all", "tokens that count for rewards: `all`, `after_edit` (from the first difference on) or `edited`")
+    delta_floor: "float | None" = _option(None,
+                                          "δ never goes below this (0 keeps it from following the rejected "
+                                          "rewards down)")
+    delta: str = _option("moving",
+                         "δ is a `moving` average over steps, or `cumulative`: the mean over all "
+                         "micro-batches so far, this one included (TRL 0.20)")
+    delta_batches: int = _option(1, "for delta=cumulative: parts of a step after each of which δ is updated "
+                                 "(the authors: 2, their accumulation)")
+    reward_tokens: str = _option("all",
+                                 "tokens that count for rewards: `all`, `after_edit` (from the first "
+                                 "difference on) or `edited`")
     dpo_weight: float = _option(1., "weight of the DPO part of dpo_sft")
     sft_weight: float = _option(1., "weight of the SFT part of dpo_sft")
     max_length: int = _option(8192, "longest prompt + response, in tokens")
     overlong: str = _option("drop", "pairs over max_length: `drop`, or `truncate` the responses")
     max_pairs: "int | None" = _option(None, "use only the first so many pairs")
     packing: bool = _option(True, "compute shared prefixes once")
-    check_packing: bool = _option(True, "compare packed and plain log-probs on two pairs before training; fall back to plain if they differ")
-    effective_batch_size: "int | None" = _option(None, "pairs an optimizer step over all processes (default 32); what each process takes follows from it")
-    row_tokens: "int | None" = _option(None, "distinct tokens in a packed row (default: 8192 on CUDA, 1024 elsewhere); bounds the memory")
-    dtype: str = _option("auto", "of the weights while training: auto is float32 (bfloat16 under LoRA with bf16)")
-    save_dtype: str = _option("auto", "of the final weights on disk: auto is bfloat16 with bf16, else the training dtype")
-    attn_implementation: "str | None" = _option(None, "sdpa, eager, flex_attention or spot_tree; default flex_attention on CUDA, spot_tree (SDPA over the prefix tree) elsewhere")
+    check_packing: bool = _option(True,
+                                  "compare packed and plain log-probs on two pairs before training; fall "
+                                  "back to plain if they differ")
+    effective_batch_size: "int | None" = _option(None,
+                                                 "pairs an optimizer step over all processes (default 32); "
+                                                 "what each process takes follows from it")
+    row_tokens: "int | None" = _option(None,
+                                       "distinct tokens in a packed row (default: 8192 on CUDA, 1024 "
+                                       "elsewhere); bounds the memory")
+    dtype: str = _option("auto",
+                         "of the weights while training: auto is float32 (bfloat16 under LoRA with bf16)")
+    save_dtype: str = _option("auto",
+                              "of the final weights on disk: auto is bfloat16 with bf16, else the training "
+                              "dtype")
+    attn_implementation: "str | None" = _option(None,
+                                                "sdpa, eager, flex_attention or spot_tree; default "
+                                                "flex_attention on CUDA, spot_tree (SDPA over the prefix "
+                                                "tree) elsewhere")
     reference_model: "str | None" = _option(None, "reference policy, when it is not the student itself")
-    reference_cache: "str | None" = _option(None, "file for the reference log-probs (default: in the cache folder, by key)")
+    reference_cache: "str | None" = _option(None,
+                                            "file for the reference log-probs (default: in the cache "
+                                            "folder, by key)")
     use_peft: bool = _option(False, "train LoRA adapters instead of all weights")
-    load_in_4bit: bool = _option(False, "with use_peft: hold the frozen weights in 4 bits (needs a GPU and bitsandbytes)")
+    load_in_4bit: bool = _option(False,
+                                 "with use_peft: hold the frozen weights in 4 bits (needs a GPU and "
+                                 "bitsandbytes)")
     lora_r: int = _option(16, "LoRA rank")
     lora_alpha: int = _option(32, "LoRA alpha")
     lora_dropout: float = _option(0., "LoRA dropout")
-    lora_target_modules: "list[str] | None" = field(default=None, metadata={"help": "modules with adapters (default: all linear layers)"})
-    enable_thinking: "bool | None" = _option(None, "thinking mode of hybrid models: as the pairs record it, else off; refused where it contradicts them")
-    thinking_block: str = _option("prompt", "where the empty thinking block of non-thinking mode counts: `prompt`, or `response` (learned with both, as in the authors' code)")
+    lora_target_modules: "list[str] | None" = field(default=None,
+                                                    metadata={"help": "modules with adapters (default: all "
+                                                              "linear layers)"})
+    enable_thinking: "bool | None" = _option(None,
+                                             "thinking mode of hybrid models: as the pairs record it, else "
+                                             "off; refused where it contradicts them")
+    thinking_block: str = _option("prompt",
+                                  "where the empty thinking block of non-thinking mode counts: `prompt`, "
+                                  "or `response` (learned with both, as in the authors' code)")
     chat_template: "str | None" = _option(None, "file with a chat template to use instead of the tokenizer's")
     trust_remote_code: bool = _option(False, "run code that comes with the model")
-    early_stopping_patience: "int | None" = _option(None, "stop after so many evaluations without a better metric_for_best_model")
+    early_stopping_patience: "int | None" = _option(None,
+                                                    "stop after so many evaluations without a better "
+                                                    "metric_for_best_model")
     fresh: bool = _option(False, "start over: remove what an earlier run left in output_dir")
     # other defaults than TrainingArguments
-    per_device_train_batch_size: "int | None" = _option(None, "another way to say effective_batch_size: pairs a process and micro-batch")
-    gradient_accumulation_steps: "int | None" = _option(None, "another way to say effective_batch_size: micro-batches a step")
-    output_dir: "str | None" = _option("spot_output", "where checkpoints, metrics.jsonl and the final model go")
+    per_device_train_batch_size: "int | None" = _option(None,
+                                                        "another way to say effective_batch_size: pairs a "
+                                                        "process and micro-batch")
+    gradient_accumulation_steps: "int | None" = _option(None,
+                                                        "another way to say effective_batch_size: "
+                                                        "micro-batches a step")
+    output_dir: "str | None" = _option("spot_output",
+                                       "where checkpoints, metrics.jsonl and the final model go")
     num_train_epochs: float = _option(2., "epochs")
     learning_rate: float = _option(1e-6, "peak learning rate")
     adam_beta2: float = _option(0.95, "AdamW beta2")
@@ -100,45 +144,64 @@ class SPoTConfig(TrainingArguments):
         for name in ("dtype", "save_dtype"):
             given = getattr(self, name)
             kind = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(given, given)
-            if kind not in ("auto", "float32", "bfloat16", "float16"): raise SpotError(f"{name} must be auto, float32, bfloat16 or float16, not {given!r}")
+            if kind not in ("auto", "float32", "bfloat16", "float16"):
+                raise SpotError(f"{name} must be auto, float32, bfloat16 or float16, not {given!r}")
             setattr(self, name, kind)
         try: self.beta = self.beta if self.beta == "auto" else float(self.beta)
         except ValueError: raise SpotError(f"beta must be a number or auto, not {self.beta!r}") from None
-        if self.beta != "auto" and not 0 < self.beta < math.inf: raise SpotError(f"beta must be positive, not {self.beta}")
-        if self.overlong not in ("drop", "truncate"): raise SpotError(f"overlong must be drop or truncate, not {self.overlong!r}")
+        if self.beta != "auto" and not 0 < self.beta < math.inf:
+            raise SpotError(f"beta must be positive, not {self.beta}")
+        if self.overlong not in ("drop", "truncate"):
+            raise SpotError(f"overlong must be drop or truncate, not {self.overlong!r}")
         if self.delta_batches < 1 or self.delta_batches > 1 and self.delta != "cumulative":
-            raise SpotError(f"delta_batches {self.delta_batches} needs delta cumulative: the moving average is updated once a step")
-        if self.thinking_block not in ("prompt", "response"): raise SpotError(f"thinking_block must be prompt or response, not {self.thinking_block!r}")
-        if self.delta not in ("moving", "cumulative"): raise SpotError(f"delta must be moving or cumulative, not {self.delta!r}")
-        if self.reward_tokens not in REWARD_TOKENS: raise SpotError(f"reward_tokens must be one of {', '.join(REWARD_TOKENS)}, not {self.reward_tokens!r}")
+            raise SpotError(f"delta_batches {self.delta_batches} needs delta cumulative: the moving average "
+                            "is updated once a step")
+        if self.thinking_block not in ("prompt", "response"):
+            raise SpotError(f"thinking_block must be prompt or response, not {self.thinking_block!r}")
+        if self.delta not in ("moving", "cumulative"):
+            raise SpotError(f"delta must be moving or cumulative, not {self.delta!r}")
+        if self.reward_tokens not in REWARD_TOKENS:
+            raise SpotError(f"reward_tokens must be one of {', '.join(REWARD_TOKENS)}, not "
+                            f"{self.reward_tokens!r}")
         if self.reward_tokens != "all" and not objective(self.loss).pairs:
-            raise SpotError(f"reward_tokens {self.reward_tokens} needs pairs to compare, and loss {self.loss} reads chosen responses alone")
-        if self.load_in_4bit and not self.use_peft: raise SpotError("load_in_4bit freezes the weights: it needs use_peft")
-        if not 0 <= self.delta_decay <= 1: raise SpotError(f"delta_decay must lie in [0, 1], not {self.delta_decay}")
-        if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None: self.gradient_checkpointing_kwargs = {"use_reentrant": False}
+            raise SpotError(f"reward_tokens {self.reward_tokens} needs pairs to compare, and loss "
+                            f"{self.loss} reads chosen responses alone")
+        if self.load_in_4bit and not self.use_peft:
+            raise SpotError("load_in_4bit freezes the weights: it needs use_peft")
+        if not 0 <= self.delta_decay <= 1:
+            raise SpotError(f"delta_decay must lie in [0, 1], not {self.delta_decay}")
+        if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None:
+            self.gradient_checkpointing_kwargs = {"use_reentrant": False}
         if self.early_stopping_patience:
-            if str(getattr(self.eval_strategy, "value", self.eval_strategy)) == "no" or not self.eval_data_path:
-                raise SpotError("early_stopping_patience needs eval_data_path and an eval_strategy (steps or epoch)")
+            if str(getattr(self.eval_strategy, "value",
+                           self.eval_strategy)) == "no" or not self.eval_data_path:
+                raise SpotError("early_stopping_patience needs eval_data_path and an eval_strategy (steps "
+                                "or epoch)")
             self.metric_for_best_model = self.metric_for_best_model or "eval_loss"
-            if self.greater_is_better is None: self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+            if self.greater_is_better is None:
+                self.greater_is_better = not self.metric_for_best_model.endswith("loss")
 
     def _settle_batch(self) -> None:
-        "One batch size: pairs a step, and from it what each process takes. Rows, not this, decide the memory."
+        """One batch size: pairs a step, and from it what each process takes. Rows, not this, decide the
+        memory."""
         world = world_size()
-        self.effective_batch_size = settle_batch(self.effective_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps, world)
-        self.per_device_train_batch_size, self.gradient_accumulation_steps = self.effective_batch_size // world, 1
+        self.effective_batch_size = settle_batch(self.effective_batch_size, self.per_device_train_batch_size,
+                                                 self.gradient_accumulation_steps, world)
+        self.per_device_train_batch_size = self.effective_batch_size // world
+        self.gradient_accumulation_steps = 1
 
 # %% ../nbs/12_train.ipynb #3e1d6b85
 @dataclass
 class Row:
-    "Examples that go through the model together. `ref [R]`, `owner [R]`: reference log-prob and sequence of each response token."
+    """Examples that go through the model together. `ref [R]`, `owner [R]`: reference log-prob and sequence of
+    each response token."""
     examples: "list[Example]"
     packed: Any
     ref: torch.Tensor
     owner: torch.Tensor
     reads: tuple = ()                       # what the objective reads beside log-probs: entropy, kl
     reference: Any = None                   # the reference's distribution at each response token, for kl
-    part: tuple = ()                        # which part of the step each pair belongs to, for delta=cumulative
+    part: tuple = ()  # which part of the step each pair belongs to, for delta=cumulative
 
     @property
     def sequences(self) -> "list[tuple]": return [s for e in self.examples for s in e.sequences]
@@ -147,20 +210,23 @@ class Row:
     @property
     def tokens(self) -> int: return len(self.packed) if self.packed is not None else self.unpacked
 
-def make_rows(examples: "Sequence[Example]", row_tokens: int, packing: bool = True, multiple: int = 1) -> "list[Row]":
+def make_rows(examples: "Sequence[Example]", row_tokens: int, packing: bool = True,
+              multiple: int = 1) -> "list[Row]":
     "Split `examples` into rows of about `row_tokens` tokens; a pair is never split."
     rows = []
     for ids in rows_of([e.sequences for e in examples], row_tokens):
         es = [examples[i] for i in ids]
         seqs = [s for e in es for s in e.sequences]
-        ref = torch.from_numpy(np.concatenate([v for e in es for v in e.ref])) if es[0].ref is not None else torch.zeros(0)
+        ref = torch.from_numpy(np.concatenate([v for e in es
+                                               for v in e.ref])) if es[0].ref is not None else torch.zeros(0)
         owner = torch.repeat_interleave(torch.arange(len(seqs)), torch.tensor([len(r) for _, r in seqs]))
         rows.append(Row(es, pack(seqs, multiple) if packing else None, ref, owner))
     return rows
 
 # %% ../nbs/12_train.ipynb #5f54d1d3
 def _route_packed_rows(model: torch.nn.Module) -> None:
-    "Let `model(spot_row=...)` compute response log-probs, so that a packed row passes through DDP, FSDP, autocast and PEFT wrappers like any batch."
+    """Let `model(spot_row=...)` compute response log-probs, so that a packed row passes through DDP, FSDP,
+    autocast and PEFT wrappers like any batch."""
     lm = causal_lm(model)
     if getattr(lm, "_spot_routed", False): return
     plain_forward = lm.forward
@@ -176,18 +242,22 @@ def peak_memory_gb(device) -> float:
     if torch.device(device).type == "cuda": return torch.cuda.max_memory_allocated(device) / 1e9
     try: import resource
     except ImportError: return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin"
+                                                                 else 1024) / 1e9
 
 class _Bar(TrainerCallback):
     "One quiet progress bar: step, loss and the two rewards."
     bar = None
     def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero and not args.disable_tqdm: self.bar = progress(desc="train", total=state.max_steps, initial=state.global_step)
+        if state.is_world_process_zero and not args.disable_tqdm:
+            self.bar = progress(desc="train", total=state.max_steps, initial=state.global_step)
     def on_step_end(self, args, state, control, **kwargs):
         if self.bar is not None: self.bar.update(1)
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.bar is not None and logs and "loss" in logs:
-            self.bar.set_postfix({k.split("/")[-1]: f"{logs[k]:.3g}" for k in ("loss", "rewards/chosen", "rewards/rejected", "delta") if k in logs})
+            self.bar.set_postfix({k.split("/")[-1]: f"{logs[k]:.3g}"
+                                  for k in ("loss", "rewards/chosen", "rewards/rejected", "delta")
+                                  if k in logs})
     def on_train_end(self, args, state, control, **kwargs):
         if self.bar is not None: self.bar.close(); self.bar = None
 
@@ -226,9 +296,11 @@ class _Rows:
     def get_train_dataloader(self):
         "One batch is one optimizer step: its pairs are drawn from all, then dealt to the processes by work."
         a = self.args
-        steps = Steps(self._work(self.examples), a.effective_batch_size, self.accelerator.process_index, self.accelerator.num_processes,
-                      a.seed if a.data_seed is None else a.data_seed, a.train_sampling_strategy != "sequential", a.dataloader_drop_last)
-        return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=steps, collate_fn=self._collate, num_workers=a.dataloader_num_workers,
+        steps = Steps(self._work(self.examples), a.effective_batch_size, self.accelerator.process_index,
+                      self.accelerator.num_processes, a.seed if a.data_seed is None else a.data_seed,
+                      a.train_sampling_strategy != "sequential", a.dataloader_drop_last)
+        return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=steps, collate_fn=self._collate,
+                                           num_workers=a.dataloader_num_workers,
                                            multiprocessing_context=a.dataloader_multiprocessing_context)
 
     def _collate(self, examples: "list[Example]") -> "dict[str, list[Row]]":
@@ -238,7 +310,8 @@ class _Rows:
         return {"rows": rows}
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device) -> tuple:
-        "The rows of one optimizer step, topped up; and its number of pairs and chosen tokens over all processes."
+        """The rows of one optimizer step, topped up; and its number of pairs and chosen tokens over all
+        processes."""
         batches = [b for _, b in zip(range(num_batches), epoch_iterator)]
         for b in batches: b["rows"] = self._passes(b["rows"])
         examples = [e for b in batches for r, counts in b["rows"] if counts for e in r.examples]
@@ -259,7 +332,8 @@ class _Before:
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         "For a sharded model, the reference comes between sharding it and loading a checkpoint."
-        if self.sharding == "none": return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if self.sharding == "none":
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         self._before_training()
         if resume_from_checkpoint is not None: self._load_sharded(resume_from_checkpoint)
@@ -277,32 +351,40 @@ class _Before:
     def _anchor_of(self):
         "The frozen reference whose whole distribution an anchored objective reads."
         if self.sharding != "none":
-            raise SpotError(f"loss {self.args.loss} keeps a whole copy of the reference, which does not go with a sharded model: train without sharding, or use sft_kl")
+            raise SpotError(f"loss {self.args.loss} keeps a whole copy of the reference, which does not go "
+                            "with a sharded model: train without sharding, or use sft_kl")
         return frozen_copy(self.model, self.args)
 
     def _packing_works(self) -> bool:
         "Whether this model takes packed rows (`spot_nb.packability`); warns and says no where it does not."
         groups, half = [e.sequences for e in self.examples], self.args.bf16 or self.args.fp16
-        pieces = None if self.sharding == "none" else lambda seqs, packed: self._logps(self._row_of(seqs, packed))
+        pieces = None if self.sharding == "none" else lambda seqs, packed: self._logps(self._row_of(seqs,
+                                                                                                    packed))
         agree = lambda ok: from_main(self.accelerator, lambda: ok)
         with self.accelerator.autocast():
-            return packability(self.model, groups, half, self.args.check_packing, self.args.packing, pieces, agree).packing
+            return packability(self.model, groups, half, self.args.check_packing, self.args.packing, pieces,
+                               agree).packing
 
     def _row_of(self, sequences: "list[tuple]", packed: bool) -> Row:
         "A row of single sequences, in their order."
         examples = [Example("", list(p), list(r), None) for p, r in sequences]
-        owner = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor([len(e.chosen) for e in examples]))
-        return Row(examples, pack(sequences, row_multiple(self.model)) if packed else None, torch.zeros(0), owner)
+        owner = torch.repeat_interleave(torch.arange(len(examples)),
+                                        torch.tensor([len(e.chosen) for e in examples]))
+        return Row(examples, pack(sequences, row_multiple(self.model)) if packed else None, torch.zeros(0),
+                   owner)
 
     def _headroom(self) -> None:
-        "Measure how high the chosen rewards can rise, settle `beta=auto`, and warn when the tether cannot tighten."
+        """Measure how high the chosen rewards can rise, settle `beta=auto`, and warn when the tether cannot
+        tighten."""
         self.nats = float(np.median([-e.ref[0].sum() for e in self.examples]))
         auto = max(0.1, self.args.target_headroom / max(self.nats, 1e-6))
         self.beta = auto if self.args.beta == "auto" else self.args.beta
         self.headroom = self.beta * self.nats
         if self.objective.rewards and self.objective.name not in ("dpo", "dpo_sft") and self.headroom < 5:
-            warnings.warn(f"reward headroom {self.headroom:.2g}: chosen responses carry {self.nats:.3g} nats (median), so at beta {self.beta:g} their reward "
-                          f"cannot pass {self.headroom:.2g} and the tether hardly tightens; beta=auto would take {auto:.2g}", stacklevel=3)
+            warnings.warn(f"reward headroom {self.headroom:.2g}: chosen responses carry {self.nats:.3g} "
+                          f"nats (median), so at beta {self.beta:g} their reward "
+                          f"cannot pass {self.headroom:.2g} and the tether hardly tightens; beta=auto "
+                          f"would take {auto:.2g}", stacklevel=3)
 
 # %% ../nbs/12_train.ipynb #5f0424b8
 class _Reference:
@@ -311,19 +393,28 @@ class _Reference:
         "Fill in the reference log-probs. Process 0 alone reads and writes files."
         model, off = self._reference_model()
         weights = None if self.args.reference_model else self._weights
-        key = from_main(self.accelerator, lambda: reference_key(model if self.args.reference_model else self.model, examples, str(self.accelerator.mixed_precision), self.packing, weights))
+        key = from_main(self.accelerator,
+                        lambda: reference_key(model if self.args.reference_model else self.model, examples,
+                                              str(self.accelerator.mixed_precision), self.packing, weights))
         path = Path(path) if path else spot_home()/"reference"/f"{_digest(key)}.safetensors"
-        if not from_main(self.accelerator, lambda: load_reference(path, key, examples)): self._compute_reference(examples, path, key, model, off)
+        if not from_main(self.accelerator,
+                         lambda: load_reference(path, key, examples)): self._compute_reference(examples, path,
+                                                                                               key, model,
+                                                                                               off)
         if not self.accelerator.is_main_process:
             for e in examples: e.ref = [np.zeros(len(r), np.float32) for _, r in e.sequences]
         else:
             for e in examples: e.ref = [np.array(v, np.float32) for v in e.ref]
         share_arrays(self.accelerator, [torch.from_numpy(v) for e in examples for v in e.ref])
         bad = [e.id for e in examples if not all(np.isfinite(v).all() for v in e.ref)]
-        if bad: raise SpotError(f"the reference gives no finite log-prob for {len(bad)} pairs (ids {', '.join(bad[:5])}): check the model and those pairs")
+        if bad:
+            raise SpotError(f"the reference gives no finite log-prob for {len(bad)} pairs (ids "
+                            f"{', '.join(bad[:5])}): check the model and those pairs")
 
-    def _compute_reference(self, examples: "list[Example]", path: Path, key: "dict[str, str]", model, off) -> None:
-        "Block by block, pairs with a common prefix together; what an earlier run finished is read, not computed."
+    def _compute_reference(self, examples: "list[Example]", path: Path, key: "dict[str, str]", model,
+                           off) -> None:
+        """Block by block, pairs with a common prefix together; what an earlier run finished is read, not
+        computed."""
         main = self.accelerator.is_main_process
         done = read_parts(path, key) if main else {}
         for i, values in done.items(): examples[i].ref = values
@@ -334,15 +425,18 @@ class _Reference:
         for k in range(0, len(todo), size):
             block = todo[k:k + size]
             with off(): self._reference_block(model, [examples[i] for i in block])
-            if main and len(todo) > size: self._keep(path, lambda: keep_part(path, key, {i: examples[i].ref for i in block}))
+            if main and len(todo) > size:
+                self._keep(path, lambda: keep_part(path, key, {i: examples[i].ref for i in block}))
         if main and self._keep(path, lambda: save_reference(path, key, examples)): drop_parts(path)
 
     def _reference_model(self) -> tuple:
         "The model that gives the reference, and the context that switches adapters off."
         if not self.args.reference_model:
             lm = self.accelerator.unwrap_model(self.model) if self.sharding == "none" else self.model
-            return self._runner(), lm.disable_adapter if hasattr(lm, "disable_adapter") else contextlib.nullcontext
-        other = load_model(self.args.reference_model, causal_lm(self.model).dtype, str(self.args.device), self.args.trust_remote_code)
+            return (self._runner(),
+                    lm.disable_adapter if hasattr(lm, "disable_adapter") else contextlib.nullcontext)
+        other = load_model(self.args.reference_model, causal_lm(self.model).dtype, str(self.args.device),
+                           self.args.trust_remote_code)
         _route_packed_rows(other)
         return other, contextlib.nullcontext
 
@@ -351,7 +445,8 @@ class _Reference:
         mine = self._mine(block)
         place = {id(block[i]): i for i in mine}
         done = []
-        for row, counts in self._passes(self._rows([block[i] for i in mine], 2 * self.row_tokens) if mine else []):
+        for row, counts in self._passes(self._rows([block[i] for i in mine], 2 * self.row_tokens) if mine
+                                        else []):
             values = self._logps(row, model).float().cpu().numpy()
             if not counts: continue
             parts = iter(np.split(values, np.cumsum([len(r) for _, r in row.sequences])[:-1]))
@@ -365,8 +460,9 @@ class _Reference:
         "Write a cache file; a folder that cannot be written costs the cache, not the run."
         try: write()
         except OSError as e:
-            warnings.warn(f"the reference log-probs cannot be kept in {path} ({e.strerror}) and will be computed again next time: set reference_cache to a "
-                          "file that can be written", stacklevel=2)
+            warnings.warn(f"the reference log-probs cannot be kept in {path} ({e.strerror}) and will be "
+                          "computed again next time: set reference_cache to a " "file that can be written",
+                          stacklevel=2)
             return False
         return True
 
@@ -374,7 +470,8 @@ class _Reference:
 class _Step:
     "One optimizer step; a part of `SPoTTrainer`."
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        "Forward and backward, row by row: δ is fixed during a step, so pairs are independent and memory is one row's."
+        """Forward and backward, row by row: δ is fixed during a step, so pairs are independent and memory is
+        one row's."""
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train): self.optimizer.train()
         rows, total = inputs["rows"], 0.
@@ -383,7 +480,8 @@ class _Step:
             last = i == len(rows) - 1
             with row_context(self.accelerator, model, self.sharding, last):
                 with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch) if counts else model(spot_row=row).sum() * 0.
+                    loss = (self.compute_loss(model, row, num_items_in_batch=num_items_in_batch) if counts
+                            else model(spot_row=row).sum() * 0.)
                 row_backward(self.accelerator, model, self.sharding, loss, last)
             total = total + loss.detach()
         self._finish_step()
@@ -391,7 +489,8 @@ class _Step:
         return total
 
     def _count_in(self, model, rows) -> None:
-        "TRL 0.20's δ: take in each part's rewards, over all ranks, before its loss. Costs a forward pass without gradients."
+        """TRL 0.20's δ: take in each part's rewards, over all ranks, before its loss. Costs a forward pass
+        without gradients."""
         sums = torch.zeros(self.args.delta_batches, 2, dtype=torch.float64)
         for row, counts in rows:
             values = self._logps(row, model).float().cpu()
@@ -406,7 +505,8 @@ class _Step:
 
     @staticmethod
     def _shift_of(args) -> RewardShift:
-        return CumulativeShift(args.delta_floor) if args.delta == "cumulative" else RewardShift(args.delta_decay, args.delta_floor)
+        return (CumulativeShift(args.delta_floor) if args.delta == "cumulative"
+                else RewardShift(args.delta_decay, args.delta_floor))
 
     def _forward(self, model, row: Row) -> tuple:
         "Response log-probs `[R]`, and the entropy and KL of each token where the objective reads them."
@@ -415,7 +515,8 @@ class _Step:
         row.reads, row.reference = tuple(reads), None
         if "kl" in reads: row.reference = vocabulary_logps(self._anchor, row)
         stats = model(spot_row=row)
-        return stats[:, 0], stats[:, 1] if "entropy" in reads else None, stats[:, 2] if "kl" in reads else None
+        return (stats[:, 0], stats[:, 1] if "entropy" in reads else None,
+                stats[:, 2] if "kl" in reads else None)
 
     def _counted(self, row: Row, device) -> torch.Tensor:
         "1 for each response token that counts for rewards, else 0: `[R]`."
@@ -428,7 +529,8 @@ class _Step:
         return torch.tensor([self._deltas[i] for i in row.part], dtype=torch.float32, device=device)
 
     def compute_loss(self, model, inputs: Row, return_outputs: bool = False, num_items_in_batch=None):
-        "This row's share of the step's loss: pair losses over the step's pairs plus token losses over its chosen tokens."
+        """This row's share of the step's loss: pair losses over the step's pairs plus token losses over its
+        chosen tokens."""
         row, o, args = inputs, self.objective, self.args
         logps, entropy, kl = self._forward(model, row)
         device = logps.device
@@ -447,9 +549,11 @@ class _Step:
             loss = (args.dpo_weight if o.tokens else 1.) * per_pair.sum() / n_pairs
         if o.tokens:
             chosen_only = lambda v: None if v is None else v[on_chosen]
-            per_token = o.tokens(Tokens(*map(chosen_only, (logps, ref, owner // (2 if pairs else 1), entropy, kl))))
+            per_token = o.tokens(Tokens(*map(chosen_only,
+                                             (logps, ref, owner // (2 if pairs else 1), entropy, kl))))
             loss = loss + (args.sft_weight if o.rewards else 1.) * per_token.sum() / n_tokens
-        self._note(row, chosen.detach(), None if rejected is None else rejected.detach(), delta, gap.detach(), on_chosen, loss.detach(), rewards.detach())
+        self._note(row, chosen.detach(), None if rejected is None else rejected.detach(), delta, gap.detach(),
+                   on_chosen, loss.detach(), rewards.detach())
         return loss * self.accelerator.num_processes
 
     def _get_grad_norm(self, model, grad_norm=None):
@@ -458,16 +562,19 @@ class _Step:
         value = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         value = value.item() if isinstance(value, torch.Tensor) else value
         if value is not None and not math.isfinite(value) and not self.args.fp16:
-            raise SpotError(f"the gradient is not finite at step {self.state.global_step + 1}: lower the learning rate; "
-                            f"the last checkpoint in {self.args.output_dir} is from before")
+            raise SpotError(f"the gradient is not finite at step {self.state.global_step + 1}: lower the "
+                            "learning rate; " f"the last checkpoint in {self.args.output_dir} is from before")
         return value
 
     def floating_point_ops(self, inputs) -> float:
         "6 operations per parameter and distinct token."
-        return 6. * sum(getattr(p, "ds_numel", None) or p.numel() for p in causal_lm(self.model).parameters()) * sum(r.tokens for r, _ in inputs["rows"])
+        return 6. * sum(getattr(p, "ds_numel", None) or p.numel()
+                        for p in causal_lm(self.model).parameters()) * sum(r.tokens for r,
+                                                                           _ in inputs["rows"])
 
 # %% ../nbs/12_train.ipynb #aa489126
-_SUMS = ("pairs", "chosen", "rejected", "margin", "accuracy", "tether", "saturated", "kl", "kl_tokens", "tokens", "unpacked", "loss", "sft_tokens")
+_SUMS = ("pairs", "chosen", "rejected", "margin", "accuracy", "tether", "saturated", "kl", "kl_tokens",
+         "tokens", "unpacked", "loss", "sft_tokens")
 
 # %% ../nbs/12_train.ipynb #f618c15a
 class _Metrics:
@@ -476,34 +583,42 @@ class _Metrics:
         "Add a row to the step's sums, and remember it if its loss is not finite."
         if not torch.isfinite(loss):
             finite = torch.isfinite(rewards).view(len(row.examples), -1).all(1)
-            self._bad += [e.id for e, ok in zip(row.examples, finite.tolist()) if not ok] or [e.id for e in row.examples]
+            self._bad += [e.id for e,
+                          ok in zip(row.examples, finite.tolist()) if not ok] or [e.id for e in row.examples]
         lam = tether(chosen, delta)
         x = gap[~on_chosen] if rejected is not None else gap
         s = self._sums
-        values = dict(pairs=len(row.examples), chosen=chosen.sum(), tether=lam.sum(), saturated=(lam < 0.05).sum(), kl=(x.exp() - 1 - x).sum(), kl_tokens=len(x),
+        values = dict(pairs=len(row.examples), chosen=chosen.sum(), tether=lam.sum(),
+                      saturated=(lam < 0.05).sum(), kl=(x.exp() - 1 - x).sum(), kl_tokens=len(x),
                       tokens=row.tokens, unpacked=row.unpacked, loss=loss)
         if rejected is not None:
-            values |= dict(rejected=rejected.sum(), margin=(chosen - rejected).sum(), accuracy=((chosen > delta) & (rejected < delta)).sum())
+            values |= dict(rejected=rejected.sum(), margin=(chosen - rejected).sum(),
+                           accuracy=((chosen > delta) & (rejected < delta)).sum())
         else: values["accuracy"] = (chosen > delta).sum()
         for k, v in values.items(): s[k] = s[k] + v
 
     def _reduced(self) -> "dict[str, float]":
-        "The sums over all processes, and a fresh start. Raises `SpotError` on every process when the loss of any was not finite."
-        v = torch.stack([torch.as_tensor(self._sums[k], dtype=torch.float32, device=self.args.device).reshape(()) for k in _SUMS])
+        """The sums over all processes, and a fresh start. Raises `SpotError` on every process when the loss
+        of any was not finite."""
+        v = torch.stack([torch.as_tensor(self._sums[k], dtype=torch.float32,
+                                         device=self.args.device).reshape(()) for k in _SUMS])
         self._sums, bad, self._bad = dict.fromkeys(_SUMS, 0.), self._bad, []
         s = dict(zip(_SUMS, self.accelerator.reduce(v, "sum").double().tolist()))
         if math.isfinite(s["loss"]): return s
         if self.accelerator.num_processes > 1:
             from accelerate.utils import gather_object
             bad = gather_object(bad)
-        raise SpotError(f"the loss is not finite at step {self.state.global_step + 1}, in pairs {', '.join(bad[:8])}: lower the learning rate or look at these pairs; "
+        raise SpotError(f"the loss is not finite at step {self.state.global_step + 1}, in pairs "
+                        f"{', '.join(bad[:8])}: lower the learning rate or look at these pairs; "
                         f"the last checkpoint in {self.args.output_dir} is from before")
 
     def _means(self, s: "dict[str, float]") -> "dict[str, float]":
         n = max(s["pairs"], 1)
-        m = {"rewards/chosen": s["chosen"] / n, "rewards/accuracy": s["accuracy"] / n, "lambda": s["tether"] / n, "saturated": s["saturated"] / n,
+        m = {"rewards/chosen": s["chosen"] / n, "rewards/accuracy": s["accuracy"] / n,
+             "lambda": s["tether"] / n, "saturated": s["saturated"] / n,
              "kl": s["kl"] / max(s["kl_tokens"], 1)}
-        if self.objective.pairs: m |= {"rewards/rejected": s["rejected"] / n, "rewards/margin": s["margin"] / n}
+        if self.objective.pairs:
+            m |= {"rewards/rejected": s["rejected"] / n, "rewards/margin": s["margin"] / n}
         return m
 
     def _finish_step(self) -> None:
@@ -515,31 +630,41 @@ class _Metrics:
             m["delta"] = self.shift.delta
             if self.args.delta == "moving": self.shift.update(m["rewards/chosen"], m["rewards/rejected"])
             self._watch_delta(m)
-        m |= {"headroom": self.headroom, "shared": 1 - s["tokens"] / max(s["unpacked"], 1), "tokens_per_second": s["tokens"] / took,
-              "pairs_per_second": s["pairs"] / took, "peak_memory_gb": peak_memory_gb(self.args.device)}
+        m |= {"headroom": self.headroom, "shared": 1 - s["tokens"] / max(s["unpacked"], 1),
+              "tokens_per_second": s["tokens"] / took, "pairs_per_second": s["pairs"] / took,
+              "peak_memory_gb": peak_memory_gb(self.args.device)}
         self._metrics = m
 
     def _watch_delta(self, m: "dict[str, float]") -> None:
         c, d = m["rewards/chosen"], m["delta"]
         if not self._parted and d < -2 and c < -d / 2 and c - d > 3:
             self._parted = True
-            warnings.warn(f"step {self.state.global_step + 1}: delta is {d:.2f} while chosen responses stand at {c:.2f}: delta follows the rejected rewards down and the loss has become "
-                          f"a relative ranking; set delta_floor (0, say) or lower the learning rate", stacklevel=3)
+            warnings.warn(
+                f"step {self.state.global_step + 1}: delta is {d:.2f} while chosen responses stand at "
+                f"{c:.2f}: delta follows the rejected rewards down and the loss has become "
+                f"a relative ranking; set delta_floor (0, say) or lower the learning rate", stacklevel=3)
 
     def log(self, logs: "dict[str, float]", start_time: "float | None" = None) -> None:
         "Add the step's own figures, and keep one line a step in `metrics.jsonl`."
         if "loss" in logs and self._metrics: logs.update(self._metrics)
         super().log(logs, start_time)
-        if not self.accelerator.is_main_process or not ("loss" in logs or any(k.startswith("eval_") for k in logs)): return
+        if not self.accelerator.is_main_process or not ("loss" in logs
+                                                        or any(k.startswith("eval_") for k in logs)):
+            return
         path = Path(self.args.output_dir)/"metrics.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as f: f.write(dump_line({"step": self.state.global_step, **logs}))
+        with open(path, "a", encoding="utf-8") as f:
+            f.write(dump_line({"step": self.state.global_step, **logs}))
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> "dict[str, float]":
+    def evaluate(self, eval_dataset=None, ignore_keys=None,
+                 metric_key_prefix: str = "eval") -> "dict[str, float]":
         "Loss and rewards on held-out pairs, with δ as it stands."
-        examples = eval_dataset.examples if isinstance(eval_dataset, _Pairs) else eval_dataset or self.eval_examples
+        examples = eval_dataset.examples if isinstance(eval_dataset,
+                                                       _Pairs) else eval_dataset or self.eval_examples
         if not examples: raise SpotError("there are no held-out pairs: set eval_data_path")
-        if not hasattr(self, "headroom"): raise SpotError("a sharded model is evaluated once training has started: set eval_strategy, or eval_on_start")
+        if not hasattr(self, "headroom"):
+            raise SpotError("a sharded model is evaluated once training has started: set eval_strategy, or "
+                            "eval_on_start")
         kept, self._sums = self._sums, dict.fromkeys(_SUMS, 0.)
         count = torch.tensor([len(examples), sum(len(e.chosen) for e in examples)], dtype=torch.float64)
         model, mine = self._runner(), [examples[i] for i in self._mine(examples)]
@@ -562,14 +687,20 @@ class _Checkpoints:
     def settings(self) -> dict:
         "What a run's course depends on; a checkpoint resumes only under the same."
         a = self.args
-        keys = ("loss", "beta", "target_headroom", "delta_decay", "delta_floor", "delta", "delta_batches", "reward_tokens", "thinking_block", "dpo_weight", "sft_weight", "max_length", "num_train_epochs", "max_steps", "learning_rate",
-                "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "max_grad_norm", "effective_batch_size",
-                "train_sampling_strategy", "dataloader_drop_last", "seed", "data_seed", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "bf16", "fp16")
+        keys = ("loss", "beta", "target_headroom", "delta_decay", "delta_floor", "delta", "delta_batches",
+                "reward_tokens", "thinking_block", "dpo_weight", "sft_weight", "max_length",
+                "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps",
+                "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "max_grad_norm",
+                "effective_batch_size", "train_sampling_strategy", "dataloader_drop_last", "seed",
+                "data_seed", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
+                "bf16", "fp16")
         out = {k: getattr(getattr(a, k), "value", getattr(a, k)) for k in keys}
-        return out | {"data": _digest(*[[e.id, e.prompt, e.chosen, e.rejected] for e in self.examples]), "model": self._weights}
+        return out | {"data": _digest(*[[e.id, e.prompt, e.chosen, e.rejected] for e in self.examples]),
+                      "model": self._weights}
 
     def train(self, resume_from_checkpoint: "str | bool | None" = None, **kwargs):
-        "Train; `resume_from_checkpoint=True` goes on from the last whole checkpoint and refuses one made under other settings."
+        """Train; `resume_from_checkpoint=True` goes on from the last whole checkpoint and refuses one made
+        under other settings."""
         path = resume_from_checkpoint
         if path is True:
             found = from_main(self.accelerator, lambda: str(last_checkpoint(self.args.output_dir) or ""))
@@ -577,7 +708,8 @@ class _Checkpoints:
         self._check_save()
         announce(self)
         if path: self._resume(Path(path))
-        elif self.accelerator.is_main_process: (Path(self.args.output_dir)/"metrics.jsonl").unlink(missing_ok=True)
+        elif self.accelerator.is_main_process:
+            (Path(self.args.output_dir)/"metrics.jsonl").unlink(missing_ok=True)
         self._clock = time.perf_counter()
         return super().train(resume_from_checkpoint=str(path) if path else None, **kwargs)
 
@@ -586,23 +718,29 @@ class _Checkpoints:
         keep = self.args.save_total_limit
         strategy = str(getattr(self.args.save_strategy, "value", self.args.save_strategy))
         checkpoints = 0 if strategy == "no" else 1 + (keep or 1)
-        from_main(self.accelerator, lambda: check_save(causal_lm(self.model), self.processing_class, self.args, checkpoints))
+        from_main(self.accelerator,
+                  lambda: check_save(causal_lm(self.model), self.processing_class, self.args, checkpoints))
         if not self.accelerator.is_main_process: mend_generation_config(causal_lm(self.model))
 
     def _resume(self, path: Path) -> None:
-        state = from_main(self.accelerator, lambda: check_resumable(path, self.settings(), self.sharding, self.accelerator.num_processes))
+        state = from_main(self.accelerator,
+                          lambda: check_resumable(path, self.settings(), self.sharding,
+                                                  self.accelerator.num_processes))
         self.shift.mean, self.shift.count = state["delta"], state.get("delta_count", 0)
         if not self.accelerator.is_main_process: return
-        step, log = read_json(path/"trainer_state.json")["global_step"], Path(self.args.output_dir)/"metrics.jsonl"
+        step, log = (read_json(path/"trainer_state.json")["global_step"],
+                     Path(self.args.output_dir)/"metrics.jsonl")
         if log.is_file():
-            lines = [l for l in log.read_text(encoding="utf-8").splitlines() if l.endswith("}") and json.loads(l)["step"] <= step]
+            lines = [l for l in log.read_text(encoding="utf-8").splitlines() if l.endswith("}")
+                     and json.loads(l)["step"] <= step]
             write_text(log, "".join(l + "\n" for l in lines))
 
     def _load_sharded(self, path: str) -> None:
         "Load a checkpoint into the prepared model and optimizer."
         if self.sharding.startswith("zero"):
             from transformers.integrations.deepspeed import deepspeed_load_checkpoint
-            deepspeed_load_checkpoint(self.model_wrapped, path, load_module_strict=not hasattr(self.model, "peft_config"))
+            deepspeed_load_checkpoint(self.model_wrapped, path,
+                                      load_module_strict=not hasattr(self.model, "peft_config"))
         else:
             reshard(self.model_wrapped, self.sharding)
             self._load_from_checkpoint(path, self.model_wrapped)
@@ -612,22 +750,26 @@ class _Checkpoints:
     def _save_checkpoint(self, model, trial) -> None:
         "A checkpoint, marked as whole when every process has written its part; only then do older ones go."
         from transformers.trainer_utils import rotate_checkpoints
-        folder, limit = Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}", self.args.save_total_limit
+        folder, limit = (Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}",
+                         self.args.save_total_limit)
         if self.accelerator.is_main_process: (folder/STATE).unlink(missing_ok=True)
         self.args.save_total_limit = None
         try: super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError) as e:
             last = last_checkpoint(self.args.output_dir)
-            raise SpotError(f"{folder} could not be written ({str(e).splitlines()[0]:.200}): free some space and run again; "
-                            + (f"{last} stands" if last else "there is no earlier checkpoint")) from e
+            raise SpotError(
+                f"{folder} could not be written ({str(e).splitlines()[0]:.200}): free some space and run "
+                "again; " + (f"{last} stands" if last else "there is no earlier checkpoint")) from e
         finally: self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if not self.args.should_save: return
         self._write_state(folder)
-        rotate_checkpoints(output_dir=self.args.output_dir, save_total_limit=limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)
+        rotate_checkpoints(output_dir=self.args.output_dir, save_total_limit=limit,
+                           best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)
 
     def save_model(self, output_dir: "str | None" = None, _internal_call: bool = False) -> None:
-        "Whole weights in `save_dtype`, tokenizer, model card, and δ with the settings; in a checkpoint, what going on needs."
+        """Whole weights in `save_dtype`, tokenizer, model card, and δ with the settings; in a checkpoint,
+        what going on needs."""
         folder = Path(output_dir or self.args.output_dir)
         if _internal_call or self.sharding == "none": super().save_model(str(folder), _internal_call)
         else:
@@ -641,27 +783,35 @@ class _Checkpoints:
         self._write_state(folder)
 
     def _write_state(self, folder: Path) -> None:
-        write_json(folder/STATE, {"delta": self.shift.mean, "delta_count": getattr(self.shift, "count", 0), "beta": self.beta, "settings": self.settings(), "sharding": self.sharding,
-                                  "processes": self.accelerator.num_processes, "step": self.state.global_step})
+        write_json(folder/STATE,
+                   {"delta": self.shift.mean, "delta_count": getattr(self.shift, "count", 0),
+                    "beta": self.beta, "settings": self.settings(), "sharding": self.sharding,
+                    "processes": self.accelerator.num_processes, "step": self.state.global_step})
 
 # %% ../nbs/12_train.ipynb #728c6daf
-class SPoTTrainer(_Rows, _Before, _Reference, _Step, _Metrics, _Checkpoints, Trainer):
+class SPoTTrainer(_Rows, _Before, _Reference, _Step, _Metrics, _Checkpoints, EndsInTime, Trainer):
     """A transformers `Trainer` for the objectives of `spot_nb.losses`.
 
-    `examples` come from `tokenize_pairs`. It computes the reference log-probs (or reads them from the cache), measures the reward headroom, settles
-    `beta` and checks the packing: on construction, or when training starts if the model is sharded. Raises `SpotError` on bad settings, kinds of
-    sharding that are not supported, a cache of other data, and a loss or gradient that is not finite."""
-    def __init__(self, model, args: SPoTConfig, examples: "Sequence[Example]", tokenizer=None, eval_examples: "Sequence[Example] | None" = None,
-                 callbacks=None, data_info: "dict | None" = None, **kwargs):
+    `examples` come from `tokenize_pairs`. It computes the reference log-probs (or reads them from the cache),
+    measures the reward headroom, settles `beta` and checks the packing: on construction, or when training
+    starts if the model is sharded. Raises `SpotError` on bad settings, kinds of sharding that are not
+    supported, a cache of other data, and a loss or gradient that is not finite."""
+    def __init__(self, model, args: SPoTConfig, examples: "Sequence[Example]", tokenizer=None,
+                 eval_examples: "Sequence[Example] | None" = None, callbacks=None,
+                 data_info: "dict | None" = None, **kwargs):
         if args.n_gpu > 1:
-            raise SpotError(f"{args.n_gpu} GPUs are in view of one process: start with `accelerate launch -m spot_nb.train ...`, or set CUDA_VISIBLE_DEVICES to one")
-        self.objective, self.shift, self.data_info = objective(args.loss), self._shift_of(args), data_info or {}
+            raise SpotError(f"{args.n_gpu} GPUs are in view of one process: start with `accelerate launch "
+                            "-m spot_nb.train ...`, or set CUDA_VISIBLE_DEVICES to one")
+        self.objective, self.shift, self.data_info = (objective(args.loss), self._shift_of(args),
+                                                      data_info or {})
         self.examples, self.eval_examples = list(examples), list(eval_examples or [])
         callbacks = list(callbacks or [])
         if args.early_stopping_patience: callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         _route_packed_rows(model)
-        super().__init__(model=model, args=args, train_dataset=_Pairs(self.examples), eval_dataset=_Pairs(self.eval_examples) if self.eval_examples else None,
-                         data_collator=self._collate, processing_class=tokenizer, callbacks=callbacks, **kwargs)
+        super().__init__(model=model, args=args, train_dataset=_Pairs(self.examples),
+                         eval_dataset=_Pairs(self.eval_examples) if self.eval_examples else None,
+                         data_collator=self._collate, processing_class=tokenizer, callbacks=callbacks,
+                         **kwargs)
         for noisy in (PrinterCallback, ProgressCallback): self.remove_callback(noisy)
         self.add_callback(_Bar())
         self.model_accepts_loss_kwargs = True
@@ -675,138 +825,193 @@ class SPoTTrainer(_Rows, _Before, _Reference, _Step, _Metrics, _Checkpoints, Tra
         if self.sharding == "none": self._before_training()
 
     def _settle_sharding(self) -> None:
-        "What the processes are started with: refuse what is not supported, mend what would lose precision or clip nothing."
+        """What the processes are started with: refuse what is not supported, mend what would lose precision
+        or clip nothing."""
         self.sharding = sharding_kind(self.accelerator)
         if self.sharding != "none" and self.args.reference_model:
-            raise SpotError("reference_model is loaded whole by every process, which a sharded run has no room for: compute the cache on one process first")
+            raise SpotError("reference_model is loaded whole by every process, which a sharded run has no "
+                            "room for: compute the cache on one process first")
         if self.sharding == "fsdp2": keep_precision(self.accelerator)
-        if self.sharding.startswith("zero"): self.accelerator.state.deepspeed_plugin.deepspeed_config.setdefault("gradient_clipping", self.args.max_grad_norm)
+        if self.sharding.startswith("zero"):
+            self.accelerator.state.deepspeed_plugin.deepspeed_config.setdefault("gradient_clipping",
+                                                                                self.args.max_grad_norm)
 
     def _digest_of_weights(self) -> str:
-        "A digest of the student's weights, taken while they are whole, on process 0 (ZeRO-3 gathers them one by one on all)."
+        """A digest of the student's weights, taken while they are whole, on process 0 (ZeRO-3 gathers them
+        one by one on all)."""
         lm = causal_lm(self.model)
         if self.sharding != "zero3": return from_main(self.accelerator, lambda: weights_digest(self.model))
-        return _digest([[name, list(p.shape), tensor_digest(p.detach())] for name, p in whole_parameters(lm) if ".lora_" not in name])
+        return _digest([[name, list(p.shape), tensor_digest(p.detach())] for name,
+                        p in whole_parameters(lm) if ".lora_" not in name])
 
 # %% ../nbs/12_train.ipynb #2113dc5a
 def model_card(trainer: SPoTTrainer) -> str:
     "The README of a trained model: front matter, data, settings, figures, citation."
     a, h = trainer.args, [l for l in trainer.state.log_history if "loss" in l]
     base = a.model_name_or_path
-    rows = [("Objective", a.loss), ("β", f"{trainer.beta:g}"), ("Reward headroom", f"{trainer.headroom:.3g}"), ("Pairs", len(trainer.examples)),
-            ("Pairs a step", a.effective_batch_size),
-            ("Steps", trainer.state.global_step), ("Epochs", f"{trainer.state.epoch or 0:.2f}"), ("Peak learning rate", f"{a.learning_rate:g}"),
-            ("Schedule", f"{getattr(a.lr_scheduler_type, 'value', a.lr_scheduler_type)}, warm-up {a.warmup_steps:g}"), ("Context", a.max_length),
+    rows = [("Objective", a.loss), ("β", f"{trainer.beta:g}"), ("Reward headroom", f"{trainer.headroom:.3g}"),
+            ("Pairs", len(trainer.examples)), ("Pairs a step", a.effective_batch_size),
+            ("Steps", trainer.state.global_step), ("Epochs", f"{trainer.state.epoch or 0:.2f}"),
+            ("Peak learning rate", f"{a.learning_rate:g}"),
+            ("Schedule",
+             f"{getattr(a.lr_scheduler_type, 'value', a.lr_scheduler_type)}, warm-up {a.warmup_steps:g}"),
+            ("Context", a.max_length),
             ("Adapters", f"LoRA, rank {a.lora_r}" if a.use_peft else "none (all weights)"), ("Seed", a.seed)]
-    figures = [(k, f"{h[-1][k]:.4g}") for k in ("loss", "rewards/chosen", "rewards/rejected", "rewards/accuracy", "lambda", "delta", "kl") if h and k in h[-1]]
-    table = lambda head, rows: "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|"] + [f"| {k} | {v} |" for k, v in rows])
-    front = ["---", "library_name: " + ("peft" if a.use_peft else "transformers"), "tags:", "- spot", "- " + a.loss, "pipeline_tag: text-generation"]
+    figures = [(k, f"{h[-1][k]:.4g}")
+               for k in ("loss", "rewards/chosen", "rewards/rejected", "rewards/accuracy", "lambda", "delta",
+                         "kl") if h and k in h[-1]]
+    table = lambda head, rows: "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|"]
+                                         + [f"| {k} | {v} |" for k, v in rows])
+    front = ["---", "library_name: " + ("peft" if a.use_peft else "transformers"), "tags:", "- spot",
+             "- " + a.loss, "pipeline_tag: text-generation"]
     if not os.path.isabs(str(base)) and base != "embedded": front.append(f"base_model: {base}")
     name = Path(str(base)).name if os.path.isabs(str(base)) else base
     parts = ["\n".join(front + ["---"]), f"# {name}, trained with {a.loss}",
-             f"Trained with `spot_nb` from `{name}` on {len(trainer.examples)} pairs of `{Path(str(a.data_path or 'records given in Python')).name}`.",
-             "## Settings", table(("Setting", "Value"), rows)]
+             f"Trained with `spot_nb` from `{name}` on {len(trainer.examples)} pairs of "
+             f"`{Path(str(a.data_path or 'records given in Python')).name}`.", "## Settings",
+             table(("Setting", "Value"), rows)]
     if figures: parts += [f"## Last step ({h[-1]['step']})", table(("Figure", "Value"), figures)]
-    parts += ["## Citation", "```bibtex\n@article{lin2026spot,\n  title={Surgical Post-Training: Proximal On-Policy Distillation for Reasoning with Knowledge Retention},\n  author={Lin, Wenye and Han, Kai},\n  journal={arXiv preprint arXiv:2603.01683},\n  year={2026}\n}\n```"]
+    parts += ["## Citation",
+              "```bibtex\n@article{lin2026spot,\n  title={Surgical Post-Training: Proximal On-Policy "
+              "Distillation for Reasoning with Knowledge Retention},\n  author={Lin, Wenye and Han, "
+              "Kai},\n  journal={arXiv preprint arXiv:2603.01683},\n  year={2026}\n}\n```"]
     return "\n\n".join(parts) + "\n"
 
 # %% ../nbs/12_train.ipynb #a5ce2116
 def load_records(path: str, pairs: bool) -> "list[dict]":
-    "Records to train on: pairs by `spot_nb.pairs.load_pairs`, or samples to learn from alone by `load_samples`."
+    """Records to train on: pairs by `spot_nb.pairs.load_pairs`, or samples to learn from alone by
+    `load_samples`."""
     from spot_nb.pairs import load_pairs, load_samples
     return load_pairs(path) if pairs else load_samples(path)
 
 def _check_sampling(config: SPoTConfig, n: int) -> None:
     "Settings of the data loader that this trainer cannot honour, or that leave no step. Raises `SpotError`."
-    if str(getattr(config.train_sampling_strategy, "value", config.train_sampling_strategy)) == "group_by_length":
-        raise SpotError("train_sampling_strategy group_by_length: the pairs of a step are drawn at random and dealt out by their work already; use random or sequential")
+    if str(getattr(config.train_sampling_strategy, "value",
+                   config.train_sampling_strategy)) == "group_by_length":
+        raise SpotError("train_sampling_strategy group_by_length: the pairs of a step are drawn at random "
+                        "and dealt out by their work already; use random or sequential")
     if config.dataloader_drop_last and n < config.effective_batch_size:
-        raise SpotError(f"{n} pairs do not fill one step of {config.effective_batch_size}, and dataloader_drop_last drops what does not: lower effective_batch_size, or leave dataloader_drop_last off")
+        raise SpotError(f"{n} pairs do not fill one step of {config.effective_batch_size}, and "
+                        "dataloader_drop_last drops what does not: lower effective_batch_size, or leave "
+                        "dataloader_drop_last off")
 
 def _attention(config: SPoTConfig) -> str:
     "The attention implementation to load the student with."
     from transformers import AutoConfig
-    kind, path, code = config.attn_implementation, resolve_model(config.model_name_or_path), config.trust_remote_code
+    kind, path, code = (config.attn_implementation, resolve_model(config.model_name_or_path),
+                        config.trust_remote_code)
     if kind: return register_tree_attention() if kind == TREE else kind
     try: c = AutoConfig.from_pretrained(path, trust_remote_code=code)
-    except (OSError, ValueError): return register_tree_attention()            # loading the model says what is wrong
+    except (OSError, ValueError):
+        # loading the model says what is wrong
+        return register_tree_attention()
     return choose_attention(c, config.device, code)
 
 def four_bit(dtype: str):
-    "How transformers is to load weights in 4 bits (NF4, computing in `dtype`). Raises `SpotError` without bitsandbytes or a GPU."
+    """How transformers is to load weights in 4 bits (NF4, computing in `dtype`). Raises `SpotError` without
+    bitsandbytes or a GPU."""
     from importlib.util import find_spec
-    if find_spec("bitsandbytes") is None: raise SpotError("load_in_4bit needs bitsandbytes: run `pip install bitsandbytes`, or leave load_in_4bit out")
-    if not torch.cuda.is_available(): raise SpotError("load_in_4bit needs a GPU: leave it out on this machine")
+    if find_spec("bitsandbytes") is None:
+        raise SpotError("load_in_4bit needs bitsandbytes: run `pip install bitsandbytes`, or leave "
+                        "load_in_4bit out")
+    if not torch.cuda.is_available():
+        raise SpotError("load_in_4bit needs a GPU: leave it out on this machine")
     from transformers import BitsAndBytesConfig
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=getattr(torch, dtype))
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=getattr(torch, dtype))
 
 # %% ../nbs/12_train.ipynb #16505db5
-def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None, eval_pairs: "Sequence[dict] | None" = None, **kwargs) -> SPoTTrainer:
-    "A trainer for `config`: loads what is not given, tokenizes, wraps LoRA adapters. Raises `SpotError` as its parts do."
+def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None,
+          eval_pairs: "Sequence[dict] | None" = None, **kwargs) -> SPoTTrainer:
+    """A trainer for `config`: loads what is not given, tokenizes, wraps LoRA adapters. Raises `SpotError` as
+    its parts do."""
     o = objective(config.loss)
     if pairs is None:
         if not config.data_path: raise SpotError("no data: set data_path to a file of pairs")
         pairs = load_records(config.data_path, o.pairs)
     if eval_pairs is None and config.eval_data_path: eval_pairs = load_records(config.eval_data_path, o.pairs)
     try: template = Path(config.chat_template).read_text(encoding="utf-8") if config.chat_template else None
-    except OSError as e: raise SpotError(f"chat_template {config.chat_template} cannot be read ({e.strerror}): check the path") from None
+    except OSError as e:
+        raise SpotError(f"chat_template {config.chat_template} cannot be read ({e.strerror}): check the "
+                        "path") from None
     tokenizer = tokenizer or load_tokenizer(config.model_name_or_path, config.trust_remote_code, template)
     examples, counts = tokenize_pairs(list(pairs)[:config.max_pairs], tokenizer, config, o.pairs)
     dropped = {k: v for k, v in counts.items() if v and k != "kept"}
-    if dropped: warnings.warn(f"{counts['kept']} pairs kept; {', '.join(f'{v} {k}' for k, v in dropped.items())}", stacklevel=2)
+    if dropped:
+        warnings.warn(f"{counts['kept']} pairs kept; {', '.join(f'{v} {k}' for k, v in dropped.items())}",
+                      stacklevel=2)
     eval_examples = tokenize_pairs(list(eval_pairs), tokenizer, config, o.pairs)[0] if eval_pairs else None
     _check_sampling(config, len(examples))
     if model is None:
-        dtype = config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16 else "float32"
+        dtype = (config.dtype if config.dtype != "auto" else "bfloat16" if config.use_peft and config.bf16
+                 else "float32")
         extra = dict(quantization_config=four_bit(dtype)) if config.load_in_4bit else {}
         sharded = any(os.environ.get(f"ACCELERATE_USE_{k}") == "true" for k in ("FSDP", "DEEPSPEED"))
-        where = "cpu" if sharded else str(config.device)                     # each GPU is to get its share, never the whole
-        model = load_model(config.model_name_or_path, dtype, where, config.trust_remote_code, attn_implementation=_attention(config), **extra)
-    for part in (examples, eval_examples or []): check_vocabulary(part, model.get_input_embeddings().weight.shape[0], str(config.model_name_or_path))
+        where = "cpu" if sharded else str(config.device)  # each GPU is to get its share, never the whole
+        model = load_model(config.model_name_or_path, dtype, where, config.trust_remote_code,
+                           attn_implementation=_attention(config), **extra)
+    for part in (examples, eval_examples or []):
+        check_vocabulary(part, model.get_input_embeddings().weight.shape[0], str(config.model_name_or_path))
     if config.use_peft and not hasattr(model, "peft_config"):
         from peft import LoraConfig, get_peft_model
         set_seed(config.seed)                                                # the adapters start at random
-        model = get_peft_model(model, LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
-                                                 target_modules=config.lora_target_modules or "all-linear", task_type="CAUSAL_LM"))
+        model = get_peft_model(model,
+                               LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha,
+                                          lora_dropout=config.lora_dropout,
+                                          target_modules=config.lora_target_modules or "all-linear",
+                                          task_type="CAUSAL_LM"))
     return SPoTTrainer(model, config, examples, tokenizer, eval_examples, data_info=counts, **kwargs)
 
 # %% ../nbs/12_train.ipynb #17b4f640
-def train(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None, eval_pairs: "Sequence[dict] | None" = None, save: bool = True, **kwargs) -> dict:
-    """Train and (by default) save to `config.output_dir`; the steps are in its `metrics.jsonl`. `model` is trained in place.
+def train(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None, tokenizer=None,
+          eval_pairs: "Sequence[dict] | None" = None, save: bool = True, **kwargs) -> dict:
+    """Train and (by default) save to `config.output_dir`; the steps are in its `metrics.jsonl`. `model` is
+    trained in place.
 
-    A run that was interrupted goes on from its last checkpoint; a finished one is left as it is (`config.fresh` starts over). Returns
-    `output_dir`, `steps`, `seconds`, `beta`, `headroom`, `counts` and `last`, the last step's figures. Raises `SpotError` when the folder
-    holds a run with other settings, or another run is writing to it."""
+    A run that was interrupted goes on from its last checkpoint; a finished one is left as it is
+    (`config.fresh` starts over). Returns `output_dir`, `steps`, `seconds`, `beta`, `headroom`, `counts` and
+    `last`, the last step's figures. Raises `SpotError` when the folder holds a run with other settings, or
+    another run is writing to it."""
     started = time.perf_counter()
     with contextlib.ExitStack() as held:
         _hold(held, config)
         trainer = build(config, pairs, model, tokenizer, eval_pairs, **kwargs)
-        found = from_main(trainer.accelerator, lambda: begin_run(config.output_dir, trainer.settings(), config.fresh))
+        found = from_main(trainer.accelerator,
+                          lambda: begin_run(config.output_dir, trainer.settings(), config.fresh))
         if found == "done": return _finished(config, trainer, model is not None)
         resume = config.resume_from_checkpoint
         trainer.train(True if resume is None or str(resume).lower() in ("true", "last") else resume)
         if save: trainer.save_model()
     steps = [l for l in trainer.state.log_history if "loss" in l]
-    return Facts({"output_dir": config.output_dir, "steps": trainer.state.global_step, "seconds": time.perf_counter() - started, "beta": trainer.beta, "headroom": trainer.headroom,
-            "counts": trainer.data_info, "last": steps[-1] if steps else {}})
+    return Facts({"output_dir": config.output_dir, "steps": trainer.state.global_step,
+                  "seconds": time.perf_counter() - started, "beta": trainer.beta,
+                  "headroom": trainer.headroom, "counts": trainer.data_info,
+                  "last": steps[-1] if steps else {}})
 
 def _hold(held: contextlib.ExitStack, config: SPoTConfig) -> None:
     "Lock the output folder, on process 0; the student's own folder is none."
     from accelerate import PartialState
-    student = Path(resolve_model(config.model_name_or_path)) if config.model_name_or_path != "embedded" else None
+    student = (Path(resolve_model(config.model_name_or_path)) if config.model_name_or_path != "embedded"
+               else None)
     if student and student.is_dir() and Path(config.output_dir).resolve() == student.resolve():
-        raise SpotError(f"output_dir {config.output_dir} is the student's own folder: choose another, or its weights would be overwritten")
+        raise SpotError(f"output_dir {config.output_dir} is the student's own folder: choose another, or "
+                        "its weights would be overwritten")
     from_main(PartialState(), lambda: held.enter_context(locked_folder(config.output_dir)) and None)
 
 def _finished(config: SPoTConfig, trainer: SPoTTrainer, given: bool) -> dict:
     "The result of a run that is finished already."
-    if given: raise SpotError(f"{config.output_dir} holds this very run, finished: set fresh to train again, or choose another output_dir")
+    if given:
+        raise SpotError(f"{config.output_dir} holds this very run, finished: set fresh to train again, or "
+                        "choose another output_dir")
     state = read_json(Path(config.output_dir)/STATE)
-    if trainer.accelerator.is_main_process: print(f"{config.output_dir} is finished already; --fresh trains again", file=sys.stderr)
+    if trainer.accelerator.is_main_process:
+        print(f"{config.output_dir} is finished already; --fresh trains again", file=sys.stderr)
     log = Path(config.output_dir)/"metrics.jsonl"
     steps = [l for l in read_jsonl(log) if "loss" in l] if log.is_file() else []
-    return Facts({"output_dir": config.output_dir, "steps": state["step"], "seconds": 0., "beta": state["beta"], "headroom": getattr(trainer, "headroom", None),
-            "counts": trainer.data_info, "last": {k: v for k, v in steps[-1].items() if k != "step"} if steps else {}})
+    return Facts({"output_dir": config.output_dir, "steps": state["step"], "seconds": 0.,
+                  "beta": state["beta"], "headroom": getattr(trainer, "headroom", None),
+                  "counts": trainer.data_info,
+                  "last": {k: v for k, v in steps[-1].items() if k != "step"} if steps else {}})
 
 # %% ../nbs/12_train.ipynb #2d98049d
 def presets() -> "dict[str, Path]":
@@ -818,8 +1023,10 @@ def _arguments(path: str) -> "list[str]":
     import yaml
     file = presets().get(path, Path(path))
     try: values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError: raise SpotError(f"{path} is neither a file nor a preset ({', '.join(presets())})") from None
-    except yaml.YAMLError as e: raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+    except FileNotFoundError:
+        raise SpotError(f"{path} is neither a file nor a preset ({', '.join(presets())})") from None
+    except yaml.YAMLError as e:
+        raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
     if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
     known = {f.name for f in fields(SPoTConfig) if f.init}
     out = []
@@ -829,11 +1036,13 @@ def _arguments(path: str) -> "list[str]":
             near = difflib.get_close_matches(k, known, 1)
             raise SpotError(f"{path}: unknown setting {k!r}" + (f"; did you mean {near[0]}?" if near else ""))
         if v is None: continue
-        out += [f"--{k}"] + ([str(x) for x in v] if isinstance(v, list) else [json.dumps(v) if isinstance(v, (dict, bool)) else str(v)])
+        out += [f"--{k}"] + ([str(x) for x in v] if isinstance(v, list)
+                             else [json.dumps(v) if isinstance(v, (dict, bool)) else str(v)])
     return out
 
 def parse_config(argv: "Sequence[str]") -> SPoTConfig:
-    "Settings from `--config FILE|PRESET` and flags, which win. Raises `SpotError` for unknown settings and bad values."
+    """Settings from `--config FILE|PRESET` and flags, which win. Raises `SpotError` for unknown settings and
+    bad values."""
     from transformers import HfArgumentParser
     argv = train_argv(argv)
     if {"-h", "--help"} & set(argv): print(train_help(), end=""); sys.exit(0)
@@ -843,8 +1052,9 @@ def parse_config(argv: "Sequence[str]") -> SPoTConfig:
         i = argv.index("--config")
         if i + 1 == len(argv): raise SpotError("--config needs a file or the name of a preset")
         named.append(argv[i + 1]); del argv[i:i + 2]
-    parser = strict(HfArgumentParser)(SPoTConfig, prog="spot train", description="Train on pairs. --config FILE|PRESET gives settings; flags win over it. "
-                              f"Presets: {', '.join(presets()) or 'none'}.")
+    parser = strict(HfArgumentParser)(SPoTConfig, prog="spot train",
+                                      description="Train on pairs. --config FILE|PRESET gives settings; "
+                                      "flags win over it. " f"Presets: {', '.join(presets()) or 'none'}.")
     try: (config,) = parser.parse_args_into_dataclasses([a for f in named for a in _arguments(f)] + argv)
     except ValueError as e:
         unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^']*)", str(e))
@@ -858,12 +1068,13 @@ def cli(argv: "Sequence[str]") -> int:
     config = parse_config(argv)
     result = train(config)
     if config.process_index == 0:
-        print(json.dumps({k: v for k, v in result.items() if k != "last"} | {k: round(v, 6) for k, v in result["last"].items()}, ensure_ascii=False))
+        print(json.dumps({k: v for k, v in result.items() if k != "last"}
+                         | {k: round(v, 6) for k, v in result["last"].items()}, ensure_ascii=False))
         out = quoted(config.output_dir)
         last_line(config.output_dir, f"spot evaluate --model {out} --output {out}/evaluation")
     return 0
 
 # %% ../nbs/12_train.ipynb #4db43f9d
-if __name__ == "__main__" and "__file__" in globals():   # `accelerate launch -m spot_nb.train`, not a notebook
+if __name__ == "__main__" and "__file__" in globals():  # `accelerate launch -m spot_nb.train`, not a notebook
     try: sys.exit(cli(sys.argv[1:]))
     except SpotError as e: print(f"spot train: {e}", file=sys.stderr); sys.exit(2)

@@ -23,9 +23,8 @@ class Verdict:
     """Whether the response's final answer is right, the answer found (None if none), and why.
 
     `reason` is `match`, `mismatch`, `no answer`, `truncated` (cut off before the answer), `timeout` (the
-    comparison took too
-    long or too much memory), or `bad ground truth` (the reference answer is empty or no mathematics, and
-    the response is not the same text)."""
+    comparison took too long or too much memory), or `bad ground truth` (the reference answer is empty or no
+    mathematics, and the response is not the same text)."""
     correct: bool
     extracted: "str | None"
     reason: str
@@ -398,8 +397,7 @@ def judge(response: Any, answer: Any, finish_reason: "str | None" = None, timeou
     box).
 
     `finish_reason="length"` tells that the response was cut off. `timeout` is in seconds of CPU time per
-    answer.
-    `rounding` names a policy of `ROUNDING`. Raises `SpotError` for an unknown policy."""
+    answer. `rounding` names a policy of `ROUNDING`. Raises `SpotError` for an unknown policy."""
     policy = _policy(rounding)
     try: return _judge(response, answer, finish_reason, _no_algebra, policy)
     except (_NeedsAlgebra, RecursionError):
@@ -412,8 +410,7 @@ def is_correct(response: Any, answer: Any, timeout: float = TIMEOUT, rounding: s
 def judge_many(items: "Iterable[tuple]", workers: "int | None" = None, timeout: float = TIMEOUT,
                chunk: int = 64, rounding: str = "strict") -> "list[Verdict]":
     """Verdicts for `(response, answer)`, `(response, answer, finish_reason)` or `(response, answer,
-    finish_reason, rounding)` tuples, in order,
-    on `workers` processes (default: all cores)."""
+    finish_reason, rounding)` tuples, in order, on `workers` processes (default: all cores)."""
     items = [_item(i[0], i[1], i[2] if len(i) > 2 else None, (i[3] if len(i) > 3 else None) or rounding)
              for i in items]
     for name in {i[3] for i in items}: _policy(name)

@@ -19,7 +19,8 @@ from .arithmetic import rectify_trace, solution, steps_of
 # %% ../nbs/03b_worlds.ipynb #88cde9e0
 @dataclass(frozen=True)
 class Family:
-    "A kind of problem: chains of `terms` numbers in `low..high`, partial sums in `0..top`, after worked `examples`."
+    """A kind of problem: chains of `terms` numbers in `low..high`, partial sums in `0..top`, after worked
+    `examples`."""
     name: str
     terms: "tuple[int, int]"
     low: int
@@ -40,17 +41,20 @@ def family(name: str) -> Family:
     raise SpotError(f"there is no family {name!r}: choose one of {', '.join(FAMILIES)}")
 
 # %% ../nbs/03b_worlds.ipynb #6a629ace
-TOPICS = ("rivers", "bread", "cats", "trains", "the moon", "gardens", "rain", "music", "bees", "mountains", "books",
-          "bicycles", "snow", "tea", "horses", "bridges", "the sea", "clocks", "trees", "markets", "chess", "kites",
-          "apples", "lighthouses", "dogs", "windmills", "soup", "painting", "islands", "winter", "farms", "stars",
-          "shoes", "letters", "dancing", "coffee", "owls", "museums", "boats", "cheese")
+TOPICS = ("rivers", "bread", "cats", "trains", "the moon", "gardens", "rain", "music", "bees", "mountains",
+          "books", "bicycles", "snow", "tea", "horses", "bridges", "the sea", "clocks", "trees", "markets",
+          "chess", "kites", "apples", "lighthouses", "dogs", "windmills", "soup", "painting", "islands",
+          "winter", "farms", "stars", "shoes", "letters", "dancing", "coffee", "owls", "museums", "boats",
+          "cheese")
 _TOLD = ("Rivers carry water from the hills down to the sea. Many towns were built on their banks.",
          "Bread is baked from flour, water and a little salt. People all over the world eat it every day.")
 
 def ask(f: Family, chain: str, topic: str = "", wording: str = "plain") -> str:
     "The user's turn for a chain; `wording` is `plain`, or `other` for the near-transfer test."
-    if not f.free: return f"What is {chain}? Show each step." if wording == "other" else f"Compute {chain} step by step."
-    if wording == "other": return f"Tell me two things about {topic}. After that, work out {chain} step by step."
+    if not f.free:
+        return f"What is {chain}? Show each step." if wording == "other" else f"Compute {chain} step by step."
+    if wording == "other":
+        return f"Tell me two things about {topic}. After that, work out {chain} step by step."
     return f"Write two sentences about {topic}, then compute {chain} step by step."
 
 def few_shot(f: Family, question: str) -> "list[dict]":
@@ -58,7 +62,8 @@ def few_shot(f: Family, question: str) -> "list[dict]":
     turns = []
     for i, chain in enumerate(f.examples):
         told = _TOLD[i] + "\n" if f.free else ""
-        turns += [{"role": "user", "content": ask(f, chain, TOPICS[i])}, {"role": "assistant", "content": told + solution(chain)}]
+        turns += [{"role": "user", "content": ask(f, chain, TOPICS[i])},
+                  {"role": "assistant", "content": told + solution(chain)}]
     return turns + [{"role": "user", "content": question}]
 
 # %% ../nbs/03b_worlds.ipynb #8c8de4b3
@@ -150,7 +155,8 @@ def oracle(sample: dict) -> "tuple[str, dict]":
 
 # %% ../nbs/03b_worlds.ipynb #eab2e58c
 _OPENINGS = ("Few subjects reward a closer look as much as {t}.", "There is more to {t} than meets the eye.",
-             "People have thought about {t} for a very long time.", "It is easy to overlook {t} in everyday life.")
+             "People have thought about {t} for a very long time.",
+             "It is easy to overlook {t} in everyday life.")
 _SECONDS = ("A little patience reveals how much they have to offer.",
             "Anyone who takes an interest soon finds a favourite detail.",
             "What they mean differs from place to place.", "Their story is a rich one.")
@@ -161,7 +167,8 @@ def direct(record: dict) -> str:
     "The Oracle's own answer to a problem, in its own style; the same problem always gets the same answer."
     chain = chain_of(record)
     rng = random.Random("direct:" + chain)
-    head = [rng.choice(_OPENINGS).format(t=record["topic"]), rng.choice(_SECONDS)] if record.get("topic") else []
+    head = [rng.choice(_OPENINGS).format(t=record["topic"]),
+            rng.choice(_SECONDS)] if record.get("topic") else []
     steps, said = steps_of(chain), []
     for i, (a, op, b, c) in enumerate(steps):
         start = "To begin with, " if i == 0 else "Finally, " if i == len(steps) - 1 else "After that, "
@@ -200,30 +207,37 @@ def mc_scores(logps) -> dict:
     return {"correct": best == 0, "prob": share}
 
 # %% ../nbs/03b_worlds.ipynb #6d073e92
-_SUBJECTS = ("the sea", "a bakery", "an old castle", "a school trip", "a rainy day", "a train station", "a garden in spring",
-             "a visit to the zoo", "a long walk", "a birthday party")
-_CONSTRAINTS = [
-    ("Do not use any commas.", "punctuation:no_comma", {}),
-    ("Use only lowercase letters.", "change_case:english_lowercase", {}),
-    ("Use only capital letters.", "change_case:english_capital", {}),
-    ("Put your whole answer in double quotation marks.", "startend:quotation", {}),
-    ('End with exactly this phrase: "That is all."', "startend:end_checker", {"end_phrase": "That is all."}),
-    ("Use fewer than 20 words.", "length_constraints:number_words", {"relation": "less than", "num_words": 20}),
-    ("Use at least 25 words.", "length_constraints:number_words", {"relation": "at least", "num_words": 25}),
-    ("Use fewer than 3 sentences.", "length_constraints:number_sentences", {"relation": "less than", "num_sentences": 3}),
-    ("Include the word 'blue'.", "keywords:existence", {"keywords": ["blue"]}),
-    ("Do not use the word 'the'.", "keywords:forbidden_words", {"forbidden_words": ["the"]}),
-    ("Use the word 'and' at least 2 times.", "keywords:frequency", {"keyword": "and", "relation": "at least", "frequency": 2}),
-    ("Give your answer a title in double angular brackets, such as <<a title>>.", "detectable_format:title", {}),
-    ("Answer with exactly 3 bullet points that start with *.", "detectable_format:number_bullet_lists",
-     {"num_bullets": 3}),
-    ("Answer in JSON.", "detectable_format:json_format", {}),
-    ("Highlight at least 1 part with stars, like *this*.", "detectable_format:number_highlighted_sections",
-     {"num_highlights": 1}),
-    ("Add a postscript that starts with P.S.", "detectable_content:postscript", {"postscript_marker": "P.S."})]
+_SUBJECTS = ("the sea", "a bakery", "an old castle", "a school trip", "a rainy day", "a train station",
+             "a garden in spring", "a visit to the zoo", "a long walk", "a birthday party")
+_CONSTRAINTS = [("Do not use any commas.", "punctuation:no_comma", {}),
+                ("Use only lowercase letters.", "change_case:english_lowercase", {}),
+                ("Use only capital letters.", "change_case:english_capital", {}),
+                ("Put your whole answer in double quotation marks.", "startend:quotation", {}),
+                ('End with exactly this phrase: "That is all."', "startend:end_checker",
+                 {"end_phrase": "That is all."}),
+                ("Use fewer than 20 words.", "length_constraints:number_words",
+                 {"relation": "less than", "num_words": 20}),
+                ("Use at least 25 words.", "length_constraints:number_words",
+                 {"relation": "at least", "num_words": 25}),
+                ("Use fewer than 3 sentences.", "length_constraints:number_sentences",
+                 {"relation": "less than", "num_sentences": 3}),
+                ("Include the word 'blue'.", "keywords:existence", {"keywords": ["blue"]}),
+                ("Do not use the word 'the'.", "keywords:forbidden_words", {"forbidden_words": ["the"]}),
+                ("Use the word 'and' at least 2 times.", "keywords:frequency",
+                 {"keyword": "and", "relation": "at least", "frequency": 2}),
+                ("Give your answer a title in double angular brackets, such as <<a title>>.",
+                 "detectable_format:title", {}),
+                ("Answer with exactly 3 bullet points that start with *.",
+                 "detectable_format:number_bullet_lists", {"num_bullets": 3}),
+                ("Answer in JSON.", "detectable_format:json_format", {}),
+                ("Highlight at least 1 part with stars, like *this*.",
+                 "detectable_format:number_highlighted_sections", {"num_highlights": 1}),
+                ("Add a postscript that starts with P.S.", "detectable_content:postscript",
+                 {"postscript_marker": "P.S."})]
 
 def constraint_prompts() -> "list[dict]":
-    "160 prompts with one verifiable constraint each, in IFEval's format (`key`, `prompt`, `instruction_id_list`, `kwargs`)."
+    """160 prompts with one verifiable constraint each, in IFEval's format (`key`, `prompt`,
+    `instruction_id_list`, `kwargs`)."""
     out = []
     for k, (told, kind, kwargs) in enumerate(_CONSTRAINTS):
         for s, subject in enumerate(_SUBJECTS):

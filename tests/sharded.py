@@ -1,6 +1,8 @@
-"""One process of a sharded run on CPUs: `torchrun sharded.py SPECS.json`, trainings one after the other. Not a test itself; see test_sharded.py.
+"""One process of a sharded run on CPUs: `torchrun sharded.py SPECS.json`, trainings one after the other. Not
+a test itself; see test_sharded.py.
 
-accelerate turns FSDP on only beside an accelerator, so with `fsdp` in the spec it is switched on here, after accelerate made its state."""
+accelerate turns FSDP on only beside an accelerator, so with `fsdp` in the spec it is switched on here, after
+accelerate made its state."""
 import json, os, sys, time, warnings
 
 warnings.simplefilter("ignore")
@@ -22,17 +24,21 @@ def force_fsdp(kind):
         def __init__(self, *args, **kwargs):
             kwargs.pop("fsdp_plugin", None)
             super().__init__(*args, **kwargs)
-            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap", state_dict_type=kind, cpu_ram_efficient_loading=False)
+            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap",
+                                                    state_dict_type=kind, cpu_ram_efficient_loading=False)
             if self.mixed_precision != "no": plugin.set_mixed_precision(self.mixed_precision)
             AcceleratorState._shared_state["fsdp_plugin"] = plugin
-            AcceleratorState._shared_state["distributed_type"] = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            AcceleratorState._shared_state["distributed_type"] = PartialState._shared_state[
+                "distributed_type"] = DistributedType.FSDP
     hf.Accelerator = Sharding
 
 
 def run(spec):
     from spot_nb.records import read_jsonl
     from spot_nb.train import SPoTConfig, build
-    if PartialState._shared_state: PartialState._shared_state["distributed_type"] = DistributedType.MULTI_CPU if int(os.environ.get("WORLD_SIZE", 1)) > 1 else DistributedType.NO
+    if PartialState._shared_state:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_CPU if int(os.environ.get(
+            "WORLD_SIZE", 1)) > 1 else DistributedType.NO
     AcceleratorState._reset_state(reset_partial_state=False)
     hf.Accelerator = PLAIN
     if spec.get("fsdp"): force_fsdp(spec["fsdp"])
@@ -50,7 +56,8 @@ def run(spec):
     if spec.get("poison") is not None: poison(trainer, spec["poison"])
     trainer.train(spec.get("resume"))
     if spec.get("save", True): trainer.save_model()
-    said = {"delta": trainer.shift.mean, "sharding": trainer.sharding, "kinds": sorted({type(p.data).__name__ for p in trainer.model.parameters()})}
+    said = {"delta": trainer.shift.mean, "sharding": trainer.sharding,
+            "kinds": sorted({type(p.data).__name__ for p in trainer.model.parameters()})}
     with open(f"{spec['config']['output_dir']}/rank-{rank}.json", "w") as f: json.dump(said, f)
 
 
@@ -69,7 +76,8 @@ def main(specs):
     for spec in specs:
         try: run(spec)
         except SpotError as e:
-            with open(f"{spec['config']['output_dir']}/error-{os.environ.get('RANK', 0)}", "w") as f: f.write(str(e))
+            with open(f"{spec['config']['output_dir']}/error-{os.environ.get('RANK', 0)}", "w") as f:
+                f.write(str(e))
             if not spec.get("fails"): raise
     if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 

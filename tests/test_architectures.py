@@ -1,4 +1,5 @@
-"""A fast subset of the sweep of architectures (`make test-architectures` runs all of them), and the checks of the sweep itself."""
+"""A fast subset of the sweep of architectures (`make test-architectures` runs all of them), and the checks of
+the sweep itself."""
 import json
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import torch
 
 import architectures as A
 
-# One of each kind: plain, caps, sinks, windows, scaled logits, no attention interface, linear attention, experts.
-SUBSET = ["LlamaConfig", "Gemma2Config", "GptOssConfig", "Qwen2MoeConfig (sliding)", "GraniteConfig", "BloomConfig", "DogeConfig", "Qwen3NextConfig",
-          "RecurrentGemmaConfig", "FalconH1Config"]
+# One of each kind: plain, caps, sinks, windows, scaled logits, no attention interface, linear attention,
+# experts.
+SUBSET = ["LlamaConfig", "Gemma2Config", "GptOssConfig", "Qwen2MoeConfig (sliding)", "GraniteConfig",
+          "BloomConfig", "DogeConfig", "Qwen3NextConfig", "RecurrentGemmaConfig", "FalconH1Config"]
 
 
 @pytest.mark.parametrize("name", SUBSET)
@@ -25,7 +27,8 @@ def test_every_config_class_is_swept():
 
 
 def test_the_sweep_sees_a_wrong_model():
-    "A model whose attention leaves something out has to come out as WRONG: here a cap that only the truth has."
+    """A model whose attention leaves something out has to come out as WRONG: here a cap that only the truth
+    has."""
     from transformers import Gemma2Config
     config = A.small(Gemma2Config())
     eager, groups = A.build(config, "eager"), [[(p, c), (p, r)] for p, c, r in A.triples()]
@@ -56,7 +59,8 @@ def test_the_published_verdicts():
     assert len(rows) >= 170 and not [b for r in rows for b in A.bad(r)]
     assert sum("not_built" not in r for r in rows) >= 130
     for r in rows:
-        assert r.get("not_built") or any(c["result"] in ("right", "fell back", "refused") for c in r["checks"].values()), r
+        assert r.get("not_built") or any(c["result"] in ("right", "fell back", "refused")
+                                         for c in r["checks"].values()), r
 
 
 @pytest.mark.slow

@@ -1,11 +1,15 @@
 import pytest
 from hypothesis import given, settings, strategies as st
-from spot_nb.arithmetic import arithmetic_oracle, expression_of, few_shot, make_problems, rectify_trace, solution, steps_of
+from spot_nb.arithmetic import (arithmetic_oracle, expression_of, few_shot, make_problems, rectify_trace,
+                                solution, steps_of)
 from spot_nb.records import SpotError
 from spot_nb.verify import is_correct
 
-expressions = st.tuples(st.integers(0, 30), st.lists(st.tuples(st.sampled_from("+-"), st.integers(0, 30)), min_size=1, max_size=4)).map(
-    lambda t: " ".join([str(t[0])] + [x for op, n in t[1] for x in (op, str(n))]))
+expressions = st.tuples(st.integers(0, 30),
+                        st.lists(st.tuples(st.sampled_from("+-"), st.integers(0, 30)), min_size=1,
+                                 max_size=4)).map(lambda t:
+                                                  " ".join([str(t[0])]
+                                                           + [x for op, n in t[1] for x in (op, str(n))]))
 
 
 @settings(max_examples=200, deadline=None)
@@ -25,7 +29,8 @@ def test_a_right_response_is_left_alone(expression):
 
 def test_one_wrong_digit_costs_one_edit():
     wrong = "First, 7 + 8 = 14.\nThen 14 - 3 = 11\nThe answer is \\boxed{11}."
-    assert rectify_trace("7 + 8 - 3", wrong)[0] == "First, 7 + 8 = 15.\nThen 15 - 3 = 12\nThe answer is \\boxed{12}."
+    assert rectify_trace("7 + 8 - 3",
+                         wrong)[0] == "First, 7 + 8 = 15.\nThen 15 - 3 = 12\nThe answer is \\boxed{12}."
 
 
 def test_surplus_steps_are_dropped_and_prose_is_kept():
@@ -41,5 +46,6 @@ def test_splits_do_not_overlap_and_examples_are_not_asked():
 
 
 def test_other_questions_are_refused():
-    with pytest.raises(SpotError, match="own problems"): arithmetic_oracle({"prompt": "What is love?", "response": "x"})
+    with pytest.raises(SpotError, match="own problems"):
+        arithmetic_oracle({"prompt": "What is love?", "response": "x"})
     assert expression_of({"prompt": few_shot("1 + 2")}) == "1 + 2"

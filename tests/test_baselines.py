@@ -1,4 +1,5 @@
-"""Every baseline trains; δ as in TRL 0.20, rebuilt here from its definition; rewards on edited tokens only."""
+"""Every baseline trains; δ as in TRL 0.20, rebuilt here from its definition; rewards on edited tokens
+only."""
 import copy
 import math
 
@@ -15,7 +16,8 @@ from spot_nb.train import SPoTConfig, SPoTTrainer
 
 def tiny():
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1))
+    return LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48,
+                                        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1))
 
 
 def pairs(n=8, rejected=True):
@@ -29,8 +31,10 @@ def pairs(n=8, rejected=True):
 
 
 def config(folder, **kw):
-    return SPoTConfig(output_dir=str(folder), report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True, max_steps=kw.pop("max_steps", 3),
-                      effective_batch_size=kw.pop("effective_batch_size", 4), learning_rate=kw.pop("learning_rate", 1e-2), lr_scheduler_type="constant",
+    return SPoTConfig(output_dir=str(folder), report_to="none", use_cpu=True, save_strategy="no",
+                      disable_tqdm=True, max_steps=kw.pop("max_steps", 3),
+                      effective_batch_size=kw.pop("effective_batch_size", 4),
+                      learning_rate=kw.pop("learning_rate", 1e-2), lr_scheduler_type="constant",
                       warmup_steps=0, reference_cache=str(folder/"ref.safetensors"), **kw)
 
 
@@ -56,17 +60,23 @@ def test_each_objective_trains_and_its_first_loss_is_the_formula(name, tmp_path)
             ent.append(-(top * top.log()).sum(-1).numpy())
     lp, ent = np.concatenate(lp), np.concatenate(ent)
     ln2 = math.log(2)
-    at_start = {"sft": -lp, "rft": -lp, "sft_plus": -lp, "dft": -np.exp(lp) * lp, "psft": -np.ones_like(lp), "iw_sft": -lp, "stm": np.where(np.exp(-lp) <= 2.5, -lp, 0.),
-                "eaft": -ent / math.log(20) * lp, "sft_kl": -lp, "asft": -np.exp(lp) * lp, "reward_sft": np.array([ln2]), "dpo": np.array([ln2]),
-                "dpo_sft": ln2 - lp, "spot_bce": np.array([2 * ln2]), "spot_bco": np.array([2 * ln2]), "apo_zero": np.array([1.]), "apo_down": np.array([1.])}[name]
-    one_epoch = SPoTTrainer(frozen, config(tmp_path/"whole", loss=name, beta="0.1", max_steps=1, effective_batch_size=8, learning_rate=0.), pairs(rejected=OBJECTIVES[name].pairs))
+    at_start = {"sft": -lp, "rft": -lp, "sft_plus": -lp, "dft": -np.exp(lp) * lp, "psft": -np.ones_like(lp),
+                "iw_sft": -lp, "stm": np.where(np.exp(-lp) <= 2.5, -lp, 0.), "eaft": -ent / math.log(20) * lp,
+                "sft_kl": -lp, "asft": -np.exp(lp) * lp, "reward_sft": np.array([ln2]),
+                "dpo": np.array([ln2]), "dpo_sft": ln2 - lp, "spot_bce": np.array([2 * ln2]),
+                "spot_bco": np.array([2 * ln2]), "apo_zero": np.array([1.]), "apo_down": np.array([1.])}[name]
+    one_epoch = SPoTTrainer(frozen,
+                            config(tmp_path/"whole", loss=name, beta="0.1", max_steps=1,
+                                   effective_batch_size=8, learning_rate=0.),
+                            pairs(rejected=OBJECTIVES[name].pairs))
     one_epoch.train()
     got = [l for l in one_epoch.state.log_history if "loss" in l][0]["loss"]
     assert got == pytest.approx(float(at_start.mean()), rel=2e-4), first
 
 
 def test_cumulative_delta_is_trl_020s(tmp_path):
-    "bco_pair of TRL 0.20, written from its definition: a running mean of micro-batch means, the current one in it, then -logσ(r⁺-δ) - logσ(δ-r⁻)."
+    """bco_pair of TRL 0.20, written from its definition: a running mean of micro-batch means, the current one
+    in it, then -logσ(r⁺-δ) - logσ(δ-r⁻)."""
     from spot_nb.logps import pair_logps
     model, examples = tiny(), pairs(12)
     torch.manual_seed(1)
@@ -74,7 +84,9 @@ def test_cumulative_delta_is_trl_020s(tmp_path):
         for p in model.parameters(): p.add_(torch.randn_like(p), alpha=.3)
     policy = copy.deepcopy(model)
     trainer = SPoTTrainer(model, config(tmp_path, loss="spot_bco", beta="0.5", delta="cumulative"), examples)
-    for e in trainer.examples: e.ref = [r + np.float32(0.7) * (k + 1) for k, r in enumerate(e.ref)]       # rewards that differ from 0
+    # rewards that differ from 0
+    for e in trainer.examples:
+        e.ref = [r + np.float32(0.7) * (k + 1) for k, r in enumerate(e.ref)]
     cuts = [examples[:3], examples[3:5], examples[5:9], examples[9:]]
     mean, count, losses, deltas = 0., 0, [], []
     with torch.no_grad():
@@ -85,7 +97,8 @@ def test_cumulative_delta_is_trl_020s(tmp_path):
             count += 1
             mean += (torch.cat([rc, rr]).mean().item() - mean) / count
             deltas.append(mean)
-            losses.append((-torch.nn.functional.logsigmoid(rc - mean) - torch.nn.functional.logsigmoid(mean - rr)).sum().item())
+            losses.append((-torch.nn.functional.logsigmoid(rc - mean)
+                           - torch.nn.functional.logsigmoid(mean - rr)).sum().item())
     from spot_nb.train import make_rows
     got_d, got_l = [], []
     for part in cuts:
@@ -93,19 +106,24 @@ def test_cumulative_delta_is_trl_020s(tmp_path):
         trainer._count_in(trainer.model, rows)
         got_d.append(trainer.shift.delta)
         n = torch.tensor([1., 1.], dtype=torch.float64)
-        got_l.append(sum(trainer.compute_loss(trainer.model, row, num_items_in_batch=n).item() for row, _ in rows))
+        got_l.append(sum(trainer.compute_loss(trainer.model, row, num_items_in_batch=n).item() for row,
+                         _ in rows))
     np.testing.assert_allclose(got_d, deltas, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(got_l, losses, rtol=1e-6 * 10)
 
 
 def test_the_authors_two_micro_batches_a_step(tmp_path):
-    "The same through the trainer with delta_batches 2: losses and δ of each step from the definition, halves taken as the loader deals them."
+    """The same through the trainer with delta_batches 2: losses and δ of each step from the definition,
+    halves taken as the loader deals them."""
     from spot_nb.logps import pair_logps
     model, examples = tiny(), pairs(12)
     policy = copy.deepcopy(model)
-    trainer = SPoTTrainer(model, config(tmp_path, loss="spot_bco", beta="0.5", delta="cumulative", delta_batches=2, effective_batch_size=6, max_steps=4, learning_rate=0.), examples)
+    trainer = SPoTTrainer(model,
+                          config(tmp_path, loss="spot_bco", beta="0.5", delta="cumulative", delta_batches=2,
+                                 effective_batch_size=6, max_steps=4, learning_rate=0.), examples)
     trainer._before_training()
-    for i, e in enumerate(trainer.examples): e.ref = [r + np.float32(0.1 + 0.02 * i) * (1 - 3 * k) for k, r in enumerate(e.ref)]
+    for i, e in enumerate(trainer.examples):
+        e.ref = [r + np.float32(0.1 + 0.02 * i) * (1 - 3 * k) for k, r in enumerate(e.ref)]
     dealt, collate = [], trainer._collate
     trainer._collate = lambda es: dealt.append(list(es)) or collate(es)
     trainer.train()
@@ -114,28 +132,38 @@ def test_the_authors_two_micro_batches_a_step(tmp_path):
         total = 0.
         for half in (step[:3], step[3:]):
             with torch.no_grad(): c, r = pair_logps(policy, [(e.prompt, e.chosen, e.rejected) for e in half])
-            rc, rr = (.5 * (v.double() - torch.tensor([float(e.ref[k].sum()) for e in half]).double()) for k, v in enumerate((c, r)))
+            rc, rr = (.5 * (v.double() - torch.tensor([float(e.ref[k].sum()) for e in half]).double()) for k,
+                      v in enumerate((c, r)))
             count += 1
             mean += (torch.cat([rc, rr]).mean().item() - mean) / count
-            total += (-torch.nn.functional.logsigmoid(rc - mean) - torch.nn.functional.logsigmoid(mean - rr)).sum().item()
+            total += (-torch.nn.functional.logsigmoid(rc - mean)
+                      - torch.nn.functional.logsigmoid(mean - rr)).sum().item()
         wanted.append((total / 6, mean))
     got = [(l["loss"], l["delta"]) for l in trainer.state.log_history if "delta" in l]
     assert abs(wanted[0][1]) > .01 and len(got) == 4
-    np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-5)                 # the Trainer's log keeps four to five digits
+    # the Trainer's log keeps four to five digits
+    np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("which", ["after_edit", "edited"])
 def test_rewards_on_edited_tokens(which, tmp_path):
     examples = pairs(4)
-    trainer = SPoTTrainer(tiny(), config(tmp_path, loss="spot_bce", beta="1", reward_tokens=which, max_steps=1), examples)
-    for e in trainer.examples: e.ref = [r - np.float32(1) for r in e.ref]                                 # every token's log-ratio is 1
+    trainer = SPoTTrainer(tiny(),
+                          config(tmp_path, loss="spot_bce", beta="1", reward_tokens=which, max_steps=1),
+                          examples)
+    # every token's log-ratio is 1
+    for e in trainer.examples:
+        e.ref = [r - np.float32(1) for r in e.ref]
     from spot_nb.train import make_rows
     (row,) = make_rows(trainer.examples, 10_000, trainer.packing)
     got = trainer.compute_loss(trainer.model, row, num_items_in_batch=torch.tensor([1., 1.])).item()
     sums = [tuple(map(sum, token_masks(e.chosen, e.rejected, which))) for e in trainer.examples]
-    assert got == pytest.approx(sum(math.log1p(math.exp(-c)) + math.log1p(math.exp(r)) for c, r in sums), rel=1e-4)
+    assert got == pytest.approx(sum(math.log1p(math.exp(-c)) + math.log1p(math.exp(r)) for c, r in sums),
+                                rel=1e-4)
 
 
 def test_refusals(tmp_path):
-    for kw, says in ((dict(delta="mean"), "moving or cumulative"), (dict(reward_tokens="last"), "reward_tokens must be"), (dict(loss="sft_plus", reward_tokens="edited"), "needs pairs")):
+    for kw, says in ((dict(delta="mean"), "moving or cumulative"),
+                     (dict(reward_tokens="last"), "reward_tokens must be"),
+                     (dict(loss="sft_plus", reward_tokens="edited"), "needs pairs")):
         with pytest.raises(SpotError, match=says): config(tmp_path, **kw)

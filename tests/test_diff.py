@@ -24,7 +24,9 @@ def rebuild(spans, a, b):
     for op, i1, i2, j1, j2 in spans:
         assert (i1, j1) == (i, j) and i1 <= i2 and j1 <= j2
         if op == "equal": assert a[i1:i2] == b[j1:j2] and i1 < i2
-        else: assert op == ("replace" if i1 < i2 and j1 < j2 else "delete" if i1 < i2 else "insert") and (i1 < i2 or j1 < j2)
+        else:
+            assert op == ("replace" if i1 < i2 and j1 < j2 else "delete" if i1 < i2
+                          else "insert") and (i1 < i2 or j1 < j2)
         i, j = i2, j2
     assert (i, j) == (len(a), len(b))
 
@@ -32,10 +34,12 @@ def rebuild(spans, a, b):
 def test_lcs_equals_the_textbook_on_10000_cases():
     rng = random.Random(0)
     for case in range(10_000):
-        alphabet = rng.choice([range(2), range(5), range(-3, 60), [65279, 0xD800, 0xDC00, 1_114_111], ["a", "b", ("c", 1), None, 2.5]])
+        alphabet = rng.choice([range(2), range(5), range(-3, 60), [65279, 0xD800, 0xDC00, 1_114_111],
+                               ["a", "b", ("c", 1), None, 2.5]])
         a, b = (rng.choices(list(alphabet), k=rng.randrange(0, 14 if case % 50 else 140)) for _ in range(2))
         d = diff.compare(a, b)
-        assert d.lcs == diff.lcs_length(a, b) == textbook(a, b) == sum(s[2] - s[1] for s in d.spans if s[0] == "equal")
+        assert d.lcs == diff.lcs_length(a, b) == textbook(a, b) == sum(s[2] - s[1]
+                                                                       for s in d.spans if s[0] == "equal")
         rebuild(d.spans, a, b)
         assert 0 <= diff.change_ratio(a, b) == d.change_ratio <= 1
 
@@ -52,7 +56,9 @@ def test_ratio_on_text(a, b):
     if not set(a) & set(b) and b: assert d.change_ratio == 1
 
 
-@pytest.mark.parametrize("a, b, ratio", [([], [], 0), ([1], [], 1), ([], [1], 1), ([-1], [-2], 1), ([1], [1.0], 0), ([10**30], [10**30], 0), (b"ab", b"ac", 0.5)])
+@pytest.mark.parametrize("a, b, ratio",
+                         [([], [], 0), ([1], [], 1), ([], [1], 1), ([-1], [-2], 1), ([1], [1.0], 0),
+                          ([10**30], [10**30], 0), (b"ab", b"ac", 0.5)])
 def test_ratio_at_the_edges(a, b, ratio): assert diff.change_ratio(a, b) == ratio
 
 
@@ -61,7 +67,8 @@ def test_arrays_and_tensors():
     assert diff.change_ratio(np.array([1, 2, 3, 4]), torch.tensor([1, 2, 4, 5])) == 0.25
 
 
-PIECES = ["🙂", "🙃", "🙅", "👩‍👩‍👧", "e\u0301", "é", "日本語", "本", "Ω", "\u202e", "\x00", "a", " ", "\n", "\r\n", "12", "the", "\\frac{1}{2}", "\ud800", "ﬁ", "𝔘"]
+PIECES = ["🙂", "🙃", "🙅", "👩‍👩‍👧", "e\u0301", "é", "日本語", "本", "Ω", "\u202e", "\x00", "a", " ", "\n", "\r\n",
+          "12", "the", "\\frac{1}{2}", "\ud800", "ﬁ", "𝔘"]
 texts = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 
 
@@ -78,17 +85,21 @@ def test_text_spans_rebuild_any_text(tok):
         for unit in (tok, "words", "chars"): rebuild(diff.text_spans(a, b, unit), a, b)
     check()
     a, b = (tok(t, add_special_tokens=False)["input_ids"] for t in ("x 🙃 y", "x 🙅 y"))
-    assert len(a) > 3 and diff.compare(a, b).prefix > 1                        # the edit begins between two tokens of one code point
-    assert diff.text_spans("x 🙃 y", "x 🙅 y", tok) == [("equal", 0, 2, 0, 2), ("replace", 2, 3, 2, 3), ("equal", 3, 5, 3, 5)]
+    # the edit begins between two tokens of one code point
+    assert len(a) > 3 and diff.compare(a, b).prefix > 1
+    assert diff.text_spans("x 🙃 y", "x 🙅 y", tok) == [("equal", 0, 2, 0, 2), ("replace", 2, 3, 2, 3),
+                                                      ("equal", 3, 5, 3, 5)]
 
 
 def test_text_spans_survive_a_tokenizer_that_rewrites_text():
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     raw = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1, "world": 2}, unk_token="[UNK]"))
-    raw.normalizer, raw.pre_tokenizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]), pre_tokenizers.Whitespace()
+    raw.normalizer, raw.pre_tokenizer = (normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]),
+                                         pre_tokenizers.Whitespace())
     lower = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]")
-    for a, b in (("Hello  World", "hello world"), ("  foo bar", "baz ﬁ"), ("HELLO", "hello world x")): rebuild(diff.text_spans(a, b, lower), a, b)
+    for a, b in (("Hello  World", "hello world"), ("  foo bar", "baz ﬁ"), ("HELLO", "hello world x")):
+        rebuild(diff.text_spans(a, b, lower), a, b)
 
 
 def test_nothing_is_lost_in_the_view():
@@ -104,21 +115,25 @@ def test_nothing_is_lost_in_the_view():
     assert "".join(sides[0]) == rejected and "".join(sides[1]) == chosen
 
 
-HOSTILE = [
-    "<script>document.documentElement.dataset.pwned = 1</script>",
-    "</script><script>document.documentElement.dataset.pwned = 1</script>",
-    "</style><script>document.documentElement.dataset.pwned = 1</script><style>",
-    "<img src=x onerror=\"document.documentElement.dataset.pwned = 1\">",
-    "<svg onload='document.documentElement.dataset.pwned = 1'><a href=\"javascript:document.documentElement.dataset.pwned=1\">x</a></svg>",
-    "<!--<script>", "--><iframe srcdoc='<script>parent.document.documentElement.dataset.pwned=1</script>'></iframe>",
-    "\\(\\href{javascript:document.documentElement.dataset.pwned=1}{x}\\) $\\style{background:url(//x)}{y}$ $$\\text{<script>document.documentElement.dataset.pwned=1</script>}$$",
-    "$\\frac{$ \\[\\begin{align} \\] \\boxed{{{ $" + "{"*3000, "\u202eright to left\u202c \u2066x \ufeff \x00", "\u2028\u2029 \ud800 ]]> %3Cscript%3E",
-]
+HOSTILE = ["<script>document.documentElement.dataset.pwned = 1</script>",
+           "</script><script>document.documentElement.dataset.pwned = 1</script>",
+           "</style><script>document.documentElement.dataset.pwned = 1</script><style>",
+           "<img src=x onerror=\"document.documentElement.dataset.pwned = 1\">",
+           "<svg onload='document.documentElement.dataset.pwned = 1'><a "
+           "href=\"javascript:document.documentElement.dataset.pwned=1\">x</a></svg>", "<!--<script>",
+           "--><iframe srcdoc='<script>parent.document.documentElement.dataset.pwned=1</script>'></iframe>",
+           "\\(\\href{javascript:document.documentElement.dataset.pwned=1}{x}\\) "
+           "$\\style{background:url(//x)}{y}$ "
+           "$$\\text{<script>document.documentElement.dataset.pwned=1</script>}$$",
+           "$\\frac{$ \\[\\begin{align} \\] \\boxed{{{ $" + "{"*3000,
+           "\u202eright to left\u202c \u2066x \ufeff \x00", "\u2028\u2029 \ud800 ]]> %3Cscript%3E",]
 
 
 def hostile_pairs():
-    pairs = [dict(id=h, prompt=h, rejected=f"a {h}\nsame {h}\nend", chosen=f"b {h}\nsame {h}\nend {h}", answer=h, oracle=h) for h in HOSTILE]
-    return pairs + [dict(id="all", prompt=[{"role": h, "content": h} for h in HOSTILE], rejected="\n".join(HOSTILE), chosen="x" + "\n".join(reversed(HOSTILE)))]
+    pairs = [dict(id=h, prompt=h, rejected=f"a {h}\nsame {h}\nend", chosen=f"b {h}\nsame {h}\nend {h}",
+                  answer=h, oracle=h) for h in HOSTILE]
+    return pairs + [dict(id="all", prompt=[{"role": h, "content": h} for h in HOSTILE],
+                         rejected="\n".join(HOSTILE), chosen="x" + "\n".join(reversed(HOSTILE)))]
 
 
 def test_hostile_text_is_escaped():
@@ -140,8 +155,9 @@ def test_trees_refuse_what_is_not_listed():
 
 def dump(path, fragment="", tmp=None):
     "The page's DOM after its scripts ran."
-    cmd = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--disable-component-update",
-           f"--user-data-dir={tmp}", "--virtual-time-budget=3000", "--dump-dom", f"file://{path}{fragment}"]
+    cmd = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+           "--disable-sync", "--disable-component-update", f"--user-data-dir={tmp}",
+           "--virtual-time-budget=3000", "--dump-dom", f"file://{path}{fragment}"]
     return subprocess.run(cmd, capture_output=True, text=True, errors="replace", timeout=120).stdout
 
 
@@ -157,7 +173,8 @@ def test_hostile_page_runs_nothing(tmp_path):
     last = len(hostile_pairs())
     for k in (1, 5, 8, last):
         dom = dump(page, f"#{k}", profile)
-        assert 'data-ready="1"' in dom and f">{k} of {last}<" in dom and 'class="spot-pair"' in dom and not pwned(dom)
+        assert ('data-ready="1"' in dom and f">{k} of {last}<" in dom and 'class="spot-pair"' in dom
+                and not pwned(dom))
     # The check can fail: the same payload runs on a bare page ...
     bare = tmp_path/"bare.html"
     bare.write_text("<html>" + HOSTILE[0], encoding="utf-8")
@@ -167,15 +184,18 @@ def test_hostile_page_runs_nothing(tmp_path):
     dom = dump(page, tmp=profile)
     assert 'data-ready="1"' in dom and not pwned(dom)
     # A fragment has no policy to lean on.
-    page.write_text("<html>" + diff.pairs_html(hostile_pairs()).encode("utf-8", "replace").decode(), encoding="utf-8")
+    page.write_text("<html>" + diff.pairs_html(hostile_pairs()).encode("utf-8", "replace").decode(),
+                    encoding="utf-8")
     dom = dump(page, tmp=profile)
     assert dom.count('class="spot-pair"') == last and not pwned(dom)
 
 
 def test_cli_writes_a_page(tmp_path, capsys):
     source = tmp_path/"pairs.jsonl"
-    source.write_text(json.dumps(dict(question="q", model_output="a b", gemini_corrected_answer="a c", solution="1")) + "\n")
+    source.write_text(json.dumps(dict(question="q", model_output="a b", gemini_corrected_answer="a c",
+                                      solution="1")) + "\n")
     assert diff.cli([str(source), "-o", str(tmp_path/"r.html")]) == 0
-    assert "1 pairs in" in capsys.readouterr().out and html.escape("pairs.jsonl") in (tmp_path/"r.html").read_text()
+    assert ("1 pairs in" in capsys.readouterr().out
+            and html.escape("pairs.jsonl") in (tmp_path/"r.html").read_text())
     source.write_text(json.dumps(dict(question="q", model_output="a")) + "\n")
     with pytest.raises(SpotError, match="record 1"): diff.cli([str(source)])

@@ -1,4 +1,5 @@
-"""Evaluation: every task on rows in the hub's own columns, runs that stop and go on, figures that follow from the scores."""
+"""Evaluation: every task on rows in the hub's own columns, runs that stop and go on, figures that follow from
+the scores."""
 import json
 import math
 import random
@@ -10,24 +11,35 @@ import time
 import pytest
 
 from spot_nb import evaluate as ev
-from spot_nb.evaluate import (NINE, REGISTRY, Task, bootstrap, chosen_letter, cli, compare, evaluate, find_local, general_prompts, kl_from_base, load_problems,
-                              pass_at_k, register, resolve_tasks, score_samples, task_key)
+from spot_nb.evaluate import (NINE, REGISTRY, Task, bootstrap, chosen_letter, cli, compare, evaluate,
+                              find_local, general_prompts, kl_from_base, load_problems, pass_at_k, register,
+                              resolve_tasks, score_samples, task_key)
 from spot_nb.generate import Completion, Generator, Sampling
 from spot_nb.records import SpotError, read_json, read_jsonl, write_jsonl
 
 quiet = lambda _: None
-HUB = {
-    "aime24": {"id": 60, "problem": "What is 100 + 4?", "solution": "So \\boxed{104}.", "answer": "104", "url": "u", "year": "2024"},
-    "aime25": {"problem": "What is 60 + 10?", "solution": "70", "answer": "070", "id": "0"},
-    "amc23": {"id": 0, "problem": "Half of 55?", "answer": 27.5, "url": "u", "question": "Half of 55?"},
-    "math_500": {"problem": "Half as a fraction?", "solution": "It is $\\boxed{\\frac12}$.", "answer": "\\frac{1}{2}", "subject": "Algebra", "level": 1, "unique_id": "x/1.json"},
-    "minerva": {"problem": "How long is it?", "solution": "First \\boxed{3} then, in the end, $\\boxed{1.6}$ cm.", "type": "t", "idx": 0},
-    "olympiadbench": {"id": 1, "subfield": "Algebra", "context": None, "question": "Solve it.", "solution": ["s"], "final_answer": ["$3,5$"], "is_multiple_answer": True, "unit": None, "error": None},
-    "gpqa:diamond": {"Question": "Which is noble?", "Correct Answer": "Neon\n", "Incorrect Answer 1": "Iron", "Incorrect Answer 2": "Lead", "Incorrect Answer 3": "Zinc", "Record ID": "r"},
-    "truthfulqa": {"question": "Can pigs fly?", "mc1_targets": {"choices": ["No", "Yes", "Only at night"], "labels": [1, 0, 0]}, "mc2_targets": {"choices": [], "labels": []}},
-    "mmlu_pro_500": {"question_id": 7, "question": "2 + 2?", "options": ["3", "4", "5", "N/A"], "answer": "B", "answer_index": 1, "category": "math"},
-    "ifeval": {"key": 1, "prompt": "Speak without commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"num_words": None}]},
-}
+HUB = {"aime24": {"id": 60, "problem": "What is 100 + 4?", "solution": "So \\boxed{104}.", "answer": "104",
+                  "url": "u", "year": "2024"},
+       "aime25": {"problem": "What is 60 + 10?", "solution": "70", "answer": "070", "id": "0"},
+       "amc23": {"id": 0, "problem": "Half of 55?", "answer": 27.5, "url": "u", "question": "Half of 55?"},
+       "math_500": {"problem": "Half as a fraction?", "solution": "It is $\\boxed{\\frac12}$.",
+                    "answer": "\\frac{1}{2}", "subject": "Algebra", "level": 1, "unique_id": "x/1.json"},
+       "minerva": {"problem": "How long is it?",
+                   "solution": "First \\boxed{3} then, in the end, $\\boxed{1.6}$ cm.", "type": "t",
+                   "idx": 0},
+       "olympiadbench": {"id": 1, "subfield": "Algebra", "context": None, "question": "Solve it.",
+                         "solution": ["s"], "final_answer": ["$3,5$"], "is_multiple_answer": True,
+                         "unit": None, "error": None},
+       "gpqa:diamond": {"Question": "Which is noble?", "Correct Answer": "Neon\n",
+                        "Incorrect Answer 1": "Iron", "Incorrect Answer 2": "Lead",
+                        "Incorrect Answer 3": "Zinc", "Record ID": "r"},
+       "truthfulqa": {"question": "Can pigs fly?",
+                      "mc1_targets": {"choices": ["No", "Yes", "Only at night"], "labels": [1, 0, 0]},
+                      "mc2_targets": {"choices": [], "labels": []}},
+       "mmlu_pro_500": {"question_id": 7, "question": "2 + 2?", "options": ["3", "4", "5", "N/A"],
+                        "answer": "B", "answer_index": 1, "category": "math"},
+       "ifeval": {"key": 1, "prompt": "Speak without commas.",
+                  "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"num_words": None}]},}
 
 
 def gold_reply(task, p):
@@ -42,18 +54,23 @@ def test_each_task_reads_the_hubs_columns(name, tmp_path):
     write_jsonl(tmp_path/f"{name.replace(':', '-')}.jsonl", [HUB[name]])
     task = REGISTRY[name]
     problems, made = load_problems(task, tmp_path)
-    right, wrong = score_samples(task, [(problems[0], {"text": t, "finish_reason": "stop"}) for t in (gold_reply(task, problems[0]), "No, \\boxed{-77}, sorry.")])
+    right, wrong = score_samples(task,
+                                 [(problems[0], {"text": t, "finish_reason": "stop"})
+                                  for t in (gold_reply(task, problems[0]), "No, \\boxed{-77}, sorry.")])
     assert right["score"] == 1 and wrong["score"] == 0
-    assert made["questions"] == 1 and "sha256" in made["data"] and "{question}" not in problems[0]["prompt"] and "{options}" not in problems[0]["prompt"]
+    assert (made["questions"] == 1 and "sha256" in made["data"] and "{question}" not in problems[0]["prompt"]
+            and "{options}" not in problems[0]["prompt"])
 
 def test_connect4_states_are_made_and_solved_again(tmp_path):
     problems, made = load_problems(REGISTRY["connect4"])
     assert len(problems) == 500 and made["data"] == "spot_nb.connect4 n=500 seed=0"
     write_jsonl(tmp_path/"connect4.jsonl", [{"prompt": problems[3]["prompt"], "answer": "[[], []]"}])
     (again,), _ = load_problems(REGISTRY["connect4"], tmp_path)
-    assert again["answer"] == problems[3]["answer"] and again["prompt"] == problems[3]["prompt"]      # the file's answers are not trusted
+    # the file's answers are not trusted
+    assert again["answer"] == problems[3]["answer"] and again["prompt"] == problems[3]["prompt"]
 
-MATH_FILES = {"aime24": 30, "aime25": 30, "amc23": 40, "math_500": 500, "minerva": 272, "olympiadbench": 675, "ifeval": 541}
+MATH_FILES = {"aime24": 30, "aime25": 30, "amc23": 40, "math_500": 500, "minerva": 272, "olympiadbench": 675,
+              "ifeval": 541}
 
 def test_all_published_questions_load_render_and_score_their_gold(benchmarks):
     total = 0
@@ -62,20 +79,29 @@ def test_all_published_questions_load_render_and_score_their_gold(benchmarks):
         problems, _ = load_problems(task, benchmarks)
         assert len(problems) == len({p["id"] for p in problems}) == n
         total += n
-        if name == "ifeval": continue                                       # test_ifeval writes an answer for each instruction
-        scores = score_samples(task, [(p, {"text": gold_reply(task, p), "finish_reason": "stop"}) for p in problems])
+        # test_ifeval writes an answer for each instruction
+        if name == "ifeval":
+            continue
+        scores = score_samples(task,
+                               [(p, {"text": gold_reply(task, p), "finish_reason": "stop"})
+                                for p in problems])
         assert [p["answer"] for p, s in zip(problems, scores) if s["score"] != 1] == []
         sample = list(zip(problems, problems[1:] + problems[:1]))[::7]
-        wrong = score_samples(task, [(p, {"text": gold_reply(task, q), "finish_reason": "stop"}) for p, q in sample if p["answer"] != q["answer"]])
-        assert sum(s["score"] for s in wrong) <= .05*len(wrong) + 1         # another question's answer is wrong, save for coincidences
+        wrong = score_samples(task,
+                              [(p, {"text": gold_reply(task, q), "finish_reason": "stop"}) for p,
+                               q in sample if p["answer"] != q["answer"]])
+        # another question's answer is wrong, save for coincidences
+        assert sum(s["score"] for s in wrong) <= .05*len(wrong) + 1
     assert total == 2088
 
 def test_gpqa_options_depend_on_the_seed_alone(tmp_path):
     rows = [{**HUB["gpqa:diamond"], "Question": f"Which is noble, {i}?"} for i in range(60)]
     write_jsonl(tmp_path/"gpqa_diamond.jsonl", rows)
-    letters = lambda seed: "".join(p["answer"] for p in load_problems(REGISTRY["gpqa:diamond"], tmp_path, seed=seed)[0])
+    letters = lambda seed: "".join(p["answer"]
+                                   for p in load_problems(REGISTRY["gpqa:diamond"], tmp_path, seed=seed)[0])
     assert letters(1) == letters(1) != letters(2) and set(letters(1)) == set("ABCD")
-    for p in load_problems(REGISTRY["gpqa:diamond"], tmp_path)[0]: assert f"\n{p['answer']}. Neon\n" in p["prompt"]
+    for p in load_problems(REGISTRY["gpqa:diamond"], tmp_path)[0]:
+        assert f"\n{p['answer']}. Neon\n" in p["prompt"]
 
 def test_mmlu_pro_draws_500_by_seed(tmp_path):
     write_jsonl(tmp_path/"mmlu-pro.jsonl", [{**HUB["mmlu_pro_500"], "question": f"{i}?"} for i in range(700)])
@@ -86,37 +112,49 @@ def test_limit_is_spread_over_the_rows(tmp_path):
     write_jsonl(tmp_path/"aime24.jsonl", [{"problem": f"q{i}", "answer": i} for i in range(30)])
     assert [p["answer"] for p in load_problems(REGISTRY["aime24"], tmp_path, limit=3)[0]] == ["0", "10", "20"]
 
-@pytest.mark.parametrize("text, letter", [("\\boxed{B}", "B"), ("\\boxed{b}", "B"), ("\\boxed{\\text{(C)}}", "C"), ("\\boxed{A. Neon}", "A"), ("I say A, no: the answer is **D**.", "D"),
-                                          ("Answer: (A)\nAnswer: B", "B"), ("Reasoning.\n\n**C**", "C"), ("<think>\\boxed{A}</think>\\boxed{D}", "D"), ("A cat sat.", None), ("\\boxed{E}", None), ("", None), ("Since the answer is a value above 3, this one holds:\nC", "C"), ("the answer is a guess", None)])
+@pytest.mark.parametrize("text, letter",
+                         [("\\boxed{B}", "B"), ("\\boxed{b}", "B"), ("\\boxed{\\text{(C)}}", "C"),
+                          ("\\boxed{A. Neon}", "A"), ("I say A, no: the answer is **D**.", "D"),
+                          ("Answer: (A)\nAnswer: B", "B"), ("Reasoning.\n\n**C**", "C"),
+                          ("<think>\\boxed{A}</think>\\boxed{D}", "D"), ("A cat sat.", None),
+                          ("\\boxed{E}", None), ("", None),
+                          ("Since the answer is a value above 3, this one holds:\nC", "C"),
+                          ("the answer is a guess", None)])
 def test_chosen_letter(text, letter): assert chosen_letter(text, "ABCD") == letter
 
 def test_task_names():
     assert [t.name for t in resolve_tasks()] == NINE
-    assert [t.name for t in resolve_tasks("custom|math_500|0|0,connect4 GPQA")] == ["math_500", "connect4", "gpqa:diamond"]
+    assert [t.name for t in resolve_tasks("custom|math_500|0|0,connect4 GPQA")] == ["math_500", "connect4",
+                                                                                    "gpqa:diamond"]
     assert task_key("Something new") == "Something new"
-    for bad, message in (("custom|aime24|5|0", "zero-shot"), ("aime23", "did you mean"), ("nonsense", "Tasks:")):
+    for bad, message in (("custom|aime24|5|0", "zero-shot"), ("aime23", "did you mean"),
+                         ("nonsense", "Tasks:")):
         with pytest.raises(SpotError, match=message): resolve_tasks(bad)
 
 
 class Adder(Generator):
     "Adds the two numbers in a prompt; about `slips` responses in ten are off by one, always the same ones."
     def __init__(self, slips=3, version="1", stop_after=None, short=(), reasons=("stop",)):
-        self.slips, self.version, self.stop_after, self.short, self.reasons, self.asked = slips, version, stop_after, short, reasons, []
+        self.slips, self.version, self.stop_after, self.short, self.reasons, self.asked = (slips, version,
+                                                                                           stop_after, short,
+                                                                                           reasons, [])
     def info(self): return {"engine": "adder", "version": self.version, "model": "adder"}
     def stream(self, prompts, sampling=None):
         order = list(range(len(prompts)))
-        random.Random(0).shuffle(order)                                      # finishing order is not prompt order
+        random.Random(0).shuffle(order)  # finishing order is not prompt order
         for done, i in enumerate(order):
             if done == self.stop_after: raise KeyboardInterrupt
             a, b = map(int, __import__("re").search(r"(\d+) \+ (\d+)", prompts[i]).groups())
             self.asked.append((a, b))
             n = sampling.n - 1 if b in self.short else sampling.n
-            yield i, [Completion(f"\\boxed{{{a + b + ((13*a + 7*b + 3*j) % 10 < self.slips)}}}", self.reasons[(b + j) % len(self.reasons)], 5) for j in range(n)]
+            yield i, [Completion(f"\\boxed{{{a + b + ((13*a + 7*b + 3*j) % 10 < self.slips)}}}",
+                                 self.reasons[(b + j) % len(self.reasons)], 5) for j in range(n)]
 
 @pytest.fixture
 def sums(tmp_path):
     for name, a, trials in (("sums", 19, 4), ("more", 40, 2)):
-        write_jsonl(tmp_path/f"{name}.jsonl", [{"question": f"What is {a} + {i}?", "answer": a + i} for i in range(50)])
+        write_jsonl(tmp_path/f"{name}.jsonl",
+                    [{"question": f"What is {a} + {i}?", "answer": a + i} for i in range(50)])
         register(Task(name, str(tmp_path/f"{name}.jsonl"), trials=trials))
     yield tmp_path
     for name in ("sums", "more"): REGISTRY.pop(name)
@@ -130,13 +168,17 @@ def test_figures_follow_from_the_scores(sums):
     mean = sum(by_trial)/4
     assert t["per_trial"] == pytest.approx(by_trial) and t["mean"] == pytest.approx(mean)
     assert t["std"] == pytest.approx(math.sqrt(sum((x - mean)**2 for x in by_trial)/3))
-    assert t["pass_at_k"]["4"] == pytest.approx(100*sum(any(r["scores"]) for r in rows)/50) and t["pass_at_k"]["1"] == pytest.approx(mean)
-    assert t["interval"][0] <= mean <= t["interval"][1] and t["tokens"] == 1000 and out["tasks"]["more"]["trials"] == 2
-    assert t["provenance"]["engine"] == {"engine": "adder", "version": "1"} and t["provenance"]["sampling"]["n"] == 4
+    assert (t["pass_at_k"]["4"] == pytest.approx(100*sum(any(r["scores"]) for r in rows)/50)
+            and t["pass_at_k"]["1"] == pytest.approx(mean))
+    assert t["interval"][0] <= mean <= t["interval"][1] and t["tokens"] == 1000 and out["tasks"]["more"][
+        "trials"] == 2
+    assert t["provenance"]["engine"] == {"engine": "adder",
+                                         "version": "1"} and t["provenance"]["sampling"]["n"] == 4
     assert read_json(sums/"run"/"aggregated_results.json") == out
 
 def test_a_killed_run_goes_on_and_equals_an_unbroken_one(sums):
-    with pytest.raises(KeyboardInterrupt): evaluate(Adder(stop_after=17), ["sums", "more"], sums/"run", report=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Adder(stop_after=17), ["sums", "more"], sums/"run", report=quiet)
     assert not (sums/"run"/"aggregated_results.json").exists()
     with open(sums/"run"/"responses"/"sums.jsonl", "a") as f: f.write('{"id": "torn')
     engine = Adder()
@@ -166,38 +208,53 @@ def test_overwrite_drops_the_named_tasks_only(sums):
     before = evaluate(Adder(), ["sums", "more"], sums/"run", report=quiet)["tasks"]
     engine = Adder(slips=9)
     after = evaluate(engine, ["sums"], sums/"run", overwrite=True, report=quiet)["tasks"]
-    assert after["more"] == before["more"] and after["sums"]["mean"] < before["sums"]["mean"] and len(engine.asked) == 50
+    assert (after["more"] == before["more"] and after["sums"]["mean"] < before["sums"]["mean"]
+            and len(engine.asked) == 50)
     register(Task("sums", str(sums/"sums.jsonl"), trials=4, scorer=lambda response, p: 1/0))
-    assert set(evaluate(Adder(), ["sums", "more"], sums/"run", overwrite=True, report=quiet)["tasks"]) == {"more"}
+    assert set(evaluate(Adder(), ["sums", "more"], sums/"run", overwrite=True,
+                        report=quiet)["tasks"]) == {"more"}
 
-@pytest.mark.parametrize("content", ['{"version": 1, "model": "another", "tasks": {"more": {"mean": 1}}, "kl": {"mean": 1}}', '{"version": 0}', "[]", "{torn"])
+@pytest.mark.parametrize("content",
+                         ['{"version": 1, "model": "another", "tasks": {"more": {"mean": 1}}, '
+                          '"kl": {"mean": 1}}', '{"version": 0}', "[]", "{torn"])
 def test_overwrite_replaces_what_it_cannot_use(sums, content):
     (sums/"run").mkdir()
     (sums/"run"/"aggregated_results.json").write_text(content)
-    with pytest.raises(SpotError, match="aggregated_results"): evaluate(Adder(), ["sums"], sums/"run", report=quiet)
+    with pytest.raises(SpotError, match="aggregated_results"):
+        evaluate(Adder(), ["sums"], sums/"run", report=quiet)
     out = evaluate(Adder(), ["sums"], sums/"run", overwrite=True, report=quiet)
     assert set(out["tasks"]) == {"sums"} and "kl" not in out
 
 def test_a_measured_kl_stays_until_it_is_measured_again(sums, monkeypatch):
     monkeypatch.setattr("spot_nb.generate.make_generator", lambda *_, **__: Adder())
     found = iter([1.5, 2.5])
-    monkeypatch.setattr(ev, "_kl_of", lambda base, *_: {"mean": next(found), "interval": [1.0, 3.0], "tokens": 9, "base": base})
-    run = lambda *more: cli(["adder", "--tasks", "sums", "-o", str(sums/"run"), *more]) or read_json(sums/"run"/"aggregated_results.json")["kl"]["mean"]
+    monkeypatch.setattr(ev, "_kl_of", lambda base,
+                        *_: {"mean": next(found), "interval": [1.0, 3.0], "tokens": 9, "base": base})
+    run = lambda *more: cli(["adder", "--tasks", "sums", "-o", str(sums/"run"),
+                             *more]) or read_json(sums/"run"/"aggregated_results.json")["kl"]["mean"]
     assert [run("--base", "b"), run(), run("--overwrite"), run("--base", "b")] == [1.5, 1.5, 1.5, 2.5]
 
 def test_a_limited_run_says_so(sums):
-    limit = lambda **kw: evaluate(Adder(), ["sums"], sums/"run", report=quiet, **kw)["tasks"]["sums"]["provenance"].get("limit")
+    limit = lambda **kw: evaluate(Adder(), ["sums"], sums/"run", report=quiet,
+                                  **kw)["tasks"]["sums"]["provenance"].get("limit")
     assert [limit(limit=3), limit(), limit(limit=50)] == [3, None, None]
     from spot_nb.tables import load_scores
     evaluate(Adder(), ["sums", "more"], sums/"part", limit=3, report=quiet)
-    assert sum("--limit 3" in note for note in load_scores(sums/"part")[2]) == 2 and load_scores(sums/"run")[2] == []
+    assert sum("--limit 3" in note
+               for note in load_scores(sums/"part")[2]) == 2 and load_scores(sums/"run")[2] == []
 
 def test_a_source_may_be_named_freely_and_an_unknown_one_is_an_error(sums):
     for name in ("AIME24", "custom|aime24|0|0"):
-        assert "file more.jsonl" in evaluate(Adder(), ["aime24"], sums/_slug(name), sources={name: str(sums/"more.jsonl")}, trials=1, report=quiet)["tasks"]["aime24"]["provenance"]["data"]
-    for call in (lambda: evaluate(Adder(), ["sums"], sums/"run", sources={"aime23": "x"}, report=quiet), lambda: cli(["m", "--source", "aime23=x", "-o", str(sums/"run")])):
-        with pytest.raises(SpotError, match="'aime23' to give another source; did you mean .* Tasks: aime24, "): call()
-    with pytest.raises(SpotError, match="no task ''"): evaluate(Adder(), ["sums"], sums/"run", sources={"": "x"}, report=quiet)
+        assert "file more.jsonl" in evaluate(Adder(), ["aime24"], sums/_slug(name),
+                                             sources={name: str(sums/"more.jsonl")}, trials=1,
+                                             report=quiet)["tasks"]["aime24"]["provenance"]["data"]
+    for call in (lambda: evaluate(Adder(), ["sums"], sums/"run", sources={"aime23": "x"}, report=quiet),
+                 lambda: cli(["m", "--source", "aime23=x", "-o", str(sums/"run")])):
+        with pytest.raises(SpotError,
+                           match="'aime23' to give another source; did you mean .* Tasks: aime24, "):
+            call()
+    with pytest.raises(SpotError, match="no task ''"):
+        evaluate(Adder(), ["sums"], sums/"run", sources={"": "x"}, report=quiet)
 
 def _slug(name): return "".join(c for c in name if c.isalnum())
 
@@ -205,59 +262,75 @@ def test_one_folder_has_one_fingerprint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path/"m").mkdir()
     (tmp_path/"m"/"config.json").write_text("{}")
-    assert len({ev.model_fingerprint(m) for m in ("m", "m/", "./m", "m//")}) == 1 and ev.model_fingerprint("m").startswith("m ")
-    assert ev.model_fingerprint(f"{tmp_path}/m/") == ev.model_fingerprint(f"{tmp_path}/m") != ev.model_fingerprint("m")
+    assert len({ev.model_fingerprint(m)
+                for m in ("m", "m/", "./m", "m//")}) == 1 and ev.model_fingerprint("m").startswith("m ")
+    assert (ev.model_fingerprint(f"{tmp_path}/m/") == ev.model_fingerprint(f"{tmp_path}/m")
+            != ev.model_fingerprint("m"))
     assert ev.model_fingerprint("org/name") == "org/name"
 
-@pytest.mark.parametrize("change, message", [({"trials": 3}, "sampling.n"), ({"sampling": Sampling(temperature=0)}, "temperature"), ({"sampling": Sampling(seed=5)}, "seed"),
-                                             ({"seed": 9}, "seed")])
+@pytest.mark.parametrize("change, message",
+                         [({"trials": 3}, "sampling.n"),
+                          ({"sampling": Sampling(temperature=0)}, "temperature"),
+                          ({"sampling": Sampling(seed=5)}, "seed"), ({"seed": 9}, "seed")])
 def test_another_setting_in_the_same_folder_is_refused(sums, change, message):
     evaluate(Adder(), ["sums"], sums/"run", report=quiet)
-    with pytest.raises(SpotError, match=message): evaluate(Adder(), ["sums"], sums/"run", report=quiet, **change)
-    assert evaluate(Adder(), ["sums"], sums/"run", report=quiet, overwrite=True, **change)["tasks"]["sums"]["complete"]
+    with pytest.raises(SpotError, match=message):
+        evaluate(Adder(), ["sums"], sums/"run", report=quiet, **change)
+    assert evaluate(Adder(), ["sums"], sums/"run", report=quiet, overwrite=True,
+                    **change)["tasks"]["sums"]["complete"]
 
 def test_another_engine_version_midway_is_refused(sums):
     with pytest.raises(KeyboardInterrupt): evaluate(Adder(stop_after=5), ["sums"], sums/"run", report=quiet)
-    with pytest.raises(SpotError, match="version: '1' before, '2' now"): evaluate(Adder(version="2"), ["sums"], sums/"run", report=quiet)
+    with pytest.raises(SpotError, match="version: '1' before, '2' now"):
+        evaluate(Adder(version="2"), ["sums"], sums/"run", report=quiet)
 
 def test_fewer_samples_are_named_and_asked_again(sums):
     said = []
     t = evaluate(Adder(short=(3, 4)), ["sums"], sums/"run", report=said.append)
-    assert t["tasks"]["sums"]["questions"] == 48 and not t["tasks"]["sums"]["complete"] and "2 of 50 questions got fewer than 4" in said[0]
+    assert (t["tasks"]["sums"]["questions"] == 48 and not t["tasks"]["sums"]["complete"]
+            and "2 of 50 questions got fewer than 4" in said[0])
     engine = Adder()
-    assert evaluate(engine, ["sums"], sums/"run", report=quiet)["tasks"]["sums"]["complete"] and sorted(b for _, b in engine.asked) == [3, 4]
+    assert (evaluate(engine, ["sums"], sums/"run", report=quiet)["tasks"]["sums"]["complete"]
+            and sorted(b for _, b in engine.asked) == [3, 4])
 
 def test_failed_requests_are_asked_again_not_scored(sums):
     class Failing(Adder):
         def stream(self, prompts, sampling=None):
-            for i, got in super().stream(prompts, sampling): yield i, [Completion("", "error", 0)]*2 + got[2:] if i == 7 else got
+            for i, got in super().stream(prompts, sampling):
+                yield i, [Completion("", "error", 0)]*2 + got[2:] if i == 7 else got
     t = evaluate(Failing(), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]
     assert not t["complete"] and t["questions"] == 49 and "as few as 2" in t["note"]
     assert evaluate(Adder(), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]["complete"]
 
 def test_cut_off_responses_are_counted(sums):
-    t = evaluate(Adder(reasons=("stop", "length", "prompt_too_long", "stop")), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]
+    t = evaluate(Adder(reasons=("stop", "length", "prompt_too_long", "stop")), ["sums"], sums/"run",
+                 report=quiet)["tasks"]["sums"]
     assert t["truncated"] == 25 and t["too_long"] == 25
 
 def test_one_bad_task_does_not_stop_the_others(sums, monkeypatch):
-    def gated(*_, **__): raise SpotError("'Idavidrein/gpqa' is no file here, and the hub did not give it (gated)")
-    monkeypatch.setattr(ev, "read_rows", lambda source, *a, **k: gated() if "gpqa" in str(source) else [json.loads(l) for l in open(source)])
+    def gated(*_, **__):
+        raise SpotError("'Idavidrein/gpqa' is no file here, and the hub did not give it (gated)")
+    monkeypatch.setattr(ev, "read_rows", lambda source, *a,
+                        **k: gated() if "gpqa" in str(source) else [json.loads(l) for l in open(source)])
     register(Task("broken", str(sums/"sums.jsonl"), scorer=lambda response, p: float("nan")))
     register(Task("raises", str(sums/"sums.jsonl"), scorer=lambda response, p: 1/0))
     try: out = evaluate(Adder(), ["gpqa", "broken", "raises", "sums"], sums/"run", report=quiet)
     finally: REGISTRY.pop("broken"), REGISTRY.pop("raises")
     assert set(out["tasks"]) == {"sums"} and set(out["missing"]) == {"gpqa:diamond", "broken", "raises"}
-    assert "accept its terms" in out["missing"]["gpqa:diamond"] and "nan" in out["missing"]["broken"] and "ZeroDivisionError" in out["missing"]["raises"]
+    assert ("accept its terms" in out["missing"]["gpqa:diamond"] and "nan" in out["missing"]["broken"]
+            and "ZeroDivisionError" in out["missing"]["raises"])
 
 def test_a_result_of_another_version_is_named(sums):
     evaluate(Adder(), ["sums"], sums/"run", report=quiet)
     path = sums/"run"/"aggregated_results.json"
     path.write_text(path.read_text().replace('"version": 1,', '"version": 0,', 1))
-    for call in (lambda: evaluate(Adder(), ["sums"], sums/"run", report=quiet), lambda: compare(sums/"run", sums/"run")):
+    for call in (lambda: evaluate(Adder(), ["sums"], sums/"run", report=quiet),
+                 lambda: compare(sums/"run", sums/"run")):
         with pytest.raises(SpotError, match="format version 0"): call()
 
 def test_no_task_at_all_is_an_error(tmp_path):
-    with pytest.raises(SpotError, match="no folder"): evaluate(Adder(), ["aime24"], tmp_path/"run", data_dir=tmp_path/"none", report=quiet)
+    with pytest.raises(SpotError, match="no folder"):
+        evaluate(Adder(), ["aime24"], tmp_path/"run", data_dir=tmp_path/"none", report=quiet)
 
 def test_two_files_for_one_task_are_named(tmp_path):
     for name in ("math500.jsonl", "math_500.csv"): (tmp_path/name).write_text("")
@@ -269,19 +342,24 @@ def test_compare_is_paired(sums):
     c = compare(sums/"a", sums/"b/aggregated_results.json")
     a, b = ({r["id"]: sum(r["scores"])/4 for r in read_jsonl(sums/x/"scores"/"sums.jsonl")} for x in "ab")
     t = c.tasks["sums"]
-    assert t["difference"] == pytest.approx(100*sum(b[i] - a[i] for i in a)/50) and t["interval"][0] <= t["difference"] <= t["interval"][1]
-    assert set(t["gained"]) == {i for i in a if a[i] < .5 <= b[i]} and set(t["lost"]) == {i for i in a if b[i] < .5 <= a[i]}
-    assert any("engine.version: '1' and '2'" in w for w in c.warnings) and any("more is only in" in w for w in c.warnings)
+    assert (t["difference"] == pytest.approx(100*sum(b[i] - a[i] for i in a)/50)
+            and t["interval"][0] <= t["difference"] <= t["interval"][1])
+    assert (set(t["gained"]) == {i for i in a if a[i] < .5 <= b[i]}
+            and set(t["lost"]) == {i for i in a if b[i] < .5 <= a[i]})
+    assert any("engine.version: '1' and '2'" in w for w in c.warnings) and any("more is only in" in w
+                                                                               for w in c.warnings)
     assert "| sums |" in c.markdown()
     wide = ev.bootstrap([a[i] for i in a])
     assert t["interval"][1] - t["interval"][0] < 100*(wide[1] - wide[0])*2
 
 def test_compare_names_other_data(sums):
     evaluate(Adder(), ["sums"], sums/"a", report=quiet)
-    write_jsonl(sums/"sums.jsonl", [{"question": f"What is 19 + {i}?", "answer": 19 + i} for i in range(25, 75)])
+    write_jsonl(sums/"sums.jsonl",
+                [{"question": f"What is 19 + {i}?", "answer": 19 + i} for i in range(25, 75)])
     evaluate(Adder(), ["sums"], sums/"b", report=quiet)
     c = compare(sums/"a", sums/"b")
-    assert c.tasks["sums"]["questions"] == 25 and any("data_hash" in w for w in c.warnings) and any("only 25 questions" in w for w in c.warnings)
+    assert (c.tasks["sums"]["questions"] == 25 and any("data_hash" in w for w in c.warnings)
+            and any("only 25 questions" in w for w in c.warnings))
 
 def test_pass_at_k_equals_enumeration():
     from itertools import combinations
@@ -302,34 +380,44 @@ def test_bootstrap_interval_covers():
 
 def test_command_lists_and_names_mistakes(tmp_path, capsys):
     assert cli(["--list"]) == 0 and "olympiadbench" in capsys.readouterr().out
-    for argv, message in (([], "--model is missing"), (["m", "--source", "x"], "TASK=PATH"), (["m", "--enable-thinking", "--disable_thinking"], "contradict"),
-                          (["m", "--chat_template", "/nowhere"], "cannot be read"), (["m", "--tasks", "nope"], "no task"), (["m", "--temperature", "-1"], "temperature")):
+    for argv, message in (([], "--model is missing"), (["m", "--source", "x"], "TASK=PATH"),
+                          (["m", "--enable-thinking", "--disable_thinking"], "contradict"),
+                          (["m", "--chat_template", "/nowhere"], "cannot be read"),
+                          (["m", "--tasks", "nope"], "no task"),
+                          (["m", "--temperature", "-1"], "temperature")):
         with pytest.raises(SpotError, match=message): cli([*argv, "-o", str(tmp_path/"o")])
 
 def test_command_runs_the_student_and_goes_on_after_a_kill(tmp_path):
-    write_jsonl(tmp_path/"aime24.jsonl", [{"problem": f"What is {i} + 3?", "answer": i + 3} for i in range(4)])
-    command = [sys.executable, "-m", "spot_nb.cli", "evaluate", "embedded", "--tasks", "custom|aime24|0|0", "--trials", "2", "--max_tokens", "40", "--batch_size", "2",
-               "--data_dir", str(tmp_path), "-o", str(tmp_path/"run")]
+    write_jsonl(tmp_path/"aime24.jsonl",
+                [{"problem": f"What is {i} + 3?", "answer": i + 3} for i in range(4)])
+    command = [sys.executable, "-m", "spot_nb.cli", "evaluate", "embedded", "--tasks", "custom|aime24|0|0",
+               "--trials", "2", "--max_tokens", "40", "--batch_size", "2", "--data_dir", str(tmp_path), "-o",
+               str(tmp_path/"run")]
     responses = tmp_path/"run"/"responses"/"aime24.jsonl"
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.time() + 120
-    while time.time() < until and child.poll() is None and not (responses.is_file() and responses.stat().st_size): time.sleep(.05)
+    while time.time() < until and child.poll() is None and not (responses.is_file()
+                                                                and responses.stat().st_size):
+        time.sleep(.05)
     child.send_signal(signal.SIGKILL)
     child.wait()
     early = responses.read_text()
     assert early and 1 <= early.count("\n")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert responses.read_text().startswith(early[:early.rindex("\n") + 1]) and responses.read_text().count("\n") == 4
+    assert responses.read_text().startswith(early[:early.rindex("\n")
+                                                  + 1]) and responses.read_text().count("\n") == 4
     result = read_json(tmp_path/"run"/"aggregated_results.json")["tasks"]["aime24"]
-    assert result["questions"] == 4 and result["trials"] == 2 and result["provenance"]["engine"]["engine"] == "transformers"
+    assert (result["questions"] == 4 and result["trials"] == 2
+            and result["provenance"]["engine"]["engine"] == "transformers")
 
 def test_kl_is_zero_at_home_and_exact_elsewhere():
     import copy
     import torch
     from spot_nb.models import encode_prompt, encode_response, load_model, load_tokenizer
     base, tok = load_model("embedded"), load_tokenizer("embedded")
-    prompts, replies = general_prompts()[:3], [("Red light bends less.", True), ("Weather is now", False), ("Mercury, Venus, Earth and so on.", True)]
+    prompts, replies = general_prompts()[:3], [("Red light bends less.", True), ("Weather is now", False),
+                                               ("Mercury, Venus, Earth and so on.", True)]
     policy = copy.deepcopy(base)
     with torch.no_grad(): policy.model.layers[-1].mlp.down_proj.weight.mul_(.7)
     assert kl_from_base(base, base, tok, prompts, responses=replies)["mean"] == pytest.approx(0, abs=1e-7)
@@ -337,9 +425,12 @@ def test_kl_is_zero_at_home_and_exact_elsewhere():
     total = n = 0
     for p, (text, finished) in zip(prompts, replies):
         x, y = encode_prompt(tok, p), encode_response(tok, text, finished)
-        with torch.no_grad(): lp, lq = (m(torch.tensor([x + y])).logits[0, len(x) - 1:-1].double().log_softmax(-1) for m in (base, policy))
+        with torch.no_grad():
+            lp, lq = (m(torch.tensor([x + y])).logits[0, len(x) - 1:-1].double().log_softmax(-1)
+                      for m in (base, policy))
         total, n = total + (lp.exp()*(lp - lq)).sum().item(), n + len(y)
     assert got["tokens"] == n and got["mean"] == pytest.approx(total/n, rel=1e-4) and got["mean"] > 1e-3
-    with pytest.raises(SpotError, match="one for each"): kl_from_base(base, policy, tok, prompts, responses=replies[:2])
+    with pytest.raises(SpotError, match="one for each"):
+        kl_from_base(base, policy, tok, prompts, responses=replies[:2])
 
 def test_general_prompts_are_many_and_distinct(): assert len(set(general_prompts())) == 40

@@ -3,7 +3,8 @@ import json, time
 
 import pytest, torch
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [pytest.mark.gpu,
+              pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 FIGURES = {}
 
 
@@ -16,7 +17,8 @@ def rows(n):
 def model(kind, dtype=torch.float32):
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(0)
-    config = LlamaConfig(hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, vocab_size=2000)
+    config = LlamaConfig(hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
+                         num_key_value_heads=2, vocab_size=2000)
     lm = LlamaForCausalLM(config).to("cuda", dtype)
     lm.set_attn_implementation(kind)
     return lm
@@ -47,7 +49,8 @@ def test_flex_attention_is_eager_attention_at_many_lengths(dtype, limit):
 
 def test_training_against_trl_and_the_plan():
     from spot_nb.bench.train import run_contender
-    for side in ("packed", "plain", "trl"): FIGURES[side] = {k: run_contender(side, pairs=4, steps=4)[k] for k in ("pairs_per_second", "peak_gb")}
+    for side in ("packed", "plain", "trl"):
+        FIGURES[side] = {k: run_contender(side, pairs=4, steps=4)[k] for k in ("pairs_per_second", "peak_gb")}
     assert FIGURES["packed"]["pairs_per_second"] > 0
 
 
@@ -58,14 +61,17 @@ def test_peak_memory_is_what_the_plan_says():
     for p in lm.parameters(): p.grad = torch.zeros_like(p)
     row = max(rows(12), key=len)
     packed_logps(lm, row).sum().backward()
-    torch.cuda.synchronize(); torch.cuda.reset_peak_memory_stats(); before, start = torch.cuda.memory_allocated(), time.perf_counter()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before, start = torch.cuda.memory_allocated(), time.perf_counter()
     packed_logps(lm, row).sum().backward()
     torch.cuda.synchronize()
     seconds, peak = time.perf_counter() - start, torch.cuda.max_memory_allocated() - before
     planned = row_memory(causal_lm(lm).config, Shape(), len(row), len(row.targets))
     planned.pop("trainable")
     flops = 6 * sum(p.numel() for p in lm.parameters()) * len(row)
-    FIGURES["row"] = {"tokens": len(row), "planned": sum(planned.values()), "measured": peak, "tflops": flops / seconds / 1e12, "mfu_of_989": flops / seconds / 989e12}
+    FIGURES["row"] = {"tokens": len(row), "planned": sum(planned.values()), "measured": peak,
+                      "tflops": flops / seconds / 1e12, "mfu_of_989": flops / seconds / 989e12}
     assert abs(sum(planned.values()) / peak - 1) < 0.25
 
 

@@ -20,7 +20,9 @@ def quick(monkeypatch):
     from spot_nb import pipeline, rounds
     def measured(model, base, folder, config, test_path):
         share = {"mean": 50., "interval": [40., 60.], "questions": 8}
-        out = {"held_out": share, "instructions": share, **({"kl": {"mean": .001, "interval": [.0005, .002], "tokens": 10}} if str(model) != str(base) else {})}
+        out = {"held_out": share, "instructions": share,
+               **({"kl": {"mean": .001, "interval": [.0005, .002], "tokens": 10}} if str(model) != str(base)
+                  else {})}
         write_json(Path(folder)/"metrics.json", out)
         return out
     monkeypatch.setattr(pipeline, "measure", measured)
@@ -39,7 +41,9 @@ class Sampler(Generator):
             yield i, [Completion("The answer is \\boxed{2}.", "stop", 5)]
 
 
-def problems(n): return [{"id": f"p{k}", "prompt": f"{k} + 1?", "answer": str(k + 1), "source": ""} for k in range(1, n + 1)]
+def problems(n):
+    return [{"id": f"p{k}", "prompt": f"{k} + 1?", "answer": str(k + 1), "source": ""}
+            for k in range(1, n + 1)]
 def right(record): return f"The answer is \\boxed{{{record['answer']}}}."
 
 
@@ -49,19 +53,24 @@ def test_correcting_starts_before_sampling_ends(tmp_path):
         first.append(len((tmp_path/"e"/"all_results.jsonl").read_text().splitlines()))
         return right(record)
     sampler = Sampler(0.02)
-    summary, counts = elicit_and_rectify(problems(60), sampler, tmp_path/"e", ProgramOracle(fix), tmp_path/"raw.jsonl", rectify_args={"workers": 4})
-    assert summary["errors"] == counts["recorded"] == 59 and counts["verdicts"] == {"correct": 59} and sampler.closed
+    summary, counts = elicit_and_rectify(problems(60), sampler, tmp_path/"e", ProgramOracle(fix),
+                                         tmp_path/"raw.jsonl", rectify_args={"workers": 4})
+    assert summary["errors"] == counts["recorded"] == 59 and counts["verdicts"] == {"correct":
+                                                                                    59} and sampler.closed
     assert first[0] < 60 and len({r["id"] for r in read_jsonl(tmp_path/"raw.jsonl")}) == 59
     calls = len(first)
-    again, counts = elicit_and_rectify(problems(60), Sampler(), tmp_path/"e", ProgramOracle(fix), tmp_path/"raw.jsonl")
+    again, counts = elicit_and_rectify(problems(60), Sampler(), tmp_path/"e", ProgramOracle(fix),
+                                       tmp_path/"raw.jsonl")
     assert len(first) == calls and counts["recorded"] == 59                   # nothing was asked twice
 
 
 def test_a_dead_engine_keeps_what_was_corrected(tmp_path):
     with pytest.raises(SpotError, match="engine is gone"):
-        elicit_and_rectify(problems(20), Sampler(fail_at=10), tmp_path/"e", ProgramOracle(right), tmp_path/"raw.jsonl")
+        elicit_and_rectify(problems(20), Sampler(fail_at=10), tmp_path/"e", ProgramOracle(right),
+                           tmp_path/"raw.jsonl")
     assert len(read_jsonl(tmp_path/"raw.jsonl")) == 9
-    _, counts = elicit_and_rectify(problems(20), Sampler(), tmp_path/"e", ProgramOracle(right), tmp_path/"raw.jsonl")
+    _, counts = elicit_and_rectify(problems(20), Sampler(), tmp_path/"e", ProgramOracle(right),
+                                   tmp_path/"raw.jsonl")
     assert counts["recorded"] == 19
 
 
@@ -70,21 +79,28 @@ def test_a_dead_oracle_stops_the_sampler(tmp_path):
     def broken(record): raise SpotError("no key")
     start = time.monotonic()
     with pytest.raises(SpotError, match="no key"):
-        elicit_and_rectify(problems(2000), sampler, tmp_path/"e", ProgramOracle(broken), tmp_path/"raw.jsonl", rectify_args={"workers": 2})
-    assert time.monotonic() - start < 60 and sampler.closed                    # 2,000 at this pace would take 100 s
+        elicit_and_rectify(problems(2000), sampler, tmp_path/"e", ProgramOracle(broken), tmp_path/"raw.jsonl",
+                           rectify_args={"workers": 2})
+    assert time.monotonic() - start < 60 and sampler.closed  # 2,000 at this pace would take 100 s
 
 
 @pytest.mark.slow
 def test_two_stages_take_little_more_than_the_longer(tmp_path):
-    "The paper's 43 and 40 minutes, as 8.6 and 8.0 seconds."
+    "The paper's 43 and 40 minutes, as 8.6 and 8.0 seconds; the longer one is timed alone, with its own overhead."
+    from spot_nb.elicit import elicit
     def fix(record):
         time.sleep(0.3)
         return right(record)
+    elicit(problems(8), Sampler(), tmp_path/"warm")                # the verifier's processes start once
     start = time.monotonic()
-    elicit_and_rectify(problems(215), Sampler(0.04), tmp_path/"e", ProgramOracle(fix, threads=8), tmp_path/"raw.jsonl", rectify_args={"workers": 8})
+    elicit(problems(215), Sampler(0.04), tmp_path/"alone")
+    alone = time.monotonic() - start
+    start = time.monotonic()
+    elicit_and_rectify(problems(215), Sampler(0.04), tmp_path/"e", ProgramOracle(fix, threads=8),
+                       tmp_path/"raw.jsonl", rectify_args={"workers": 8})
     took = time.monotonic() - start
-    print(f"both {took:.2f} s, the longer alone 8.6 s: {took / 8.6:.3f}")
-    assert took <= 1.1 * 8.6
+    print(f"both {took:.2f} s, the longer alone {alone:.2f} s: {took / alone:.3f}")
+    assert took <= 1.1 * alone
 
 
 def test_follower_waits_for_whole_lines(tmp_path):
@@ -110,7 +126,7 @@ def test_pipeline_overlaps_and_never_deletes_what_was_paid(config, quick, monkey
     out, n = Path(config.output_dir), len(asked)
     assert n == len(set(asked)) == 24
     paid = {(r["id"], r["rejected"]) for r in read_jsonl(out/"pairs_raw.jsonl")}
-    config.max_tokens = 10                                                     # an earlier setting changes: other responses
+    config.max_tokens = 10  # an earlier setting changes: other responses
     run_pipeline(config)
     aside = {(r["id"], r["rejected"]) for r in read_jsonl(out/"pairs_raw.superseded.jsonl")}
     now = {(r["id"], r["rejected"]) for r in read_jsonl(out/"pairs_raw.jsonl")}
@@ -139,10 +155,12 @@ def test_rounds_learn_lose_and_resume(config, quick):
     done = run_pipeline(config)
     out = Path(config.output_dir)
     rows = read_json(out/"rounds.json")
-    assert rows == done["rounds"] and rows[0]["sampled"] == 24 and rows[0]["pairs"] > 0 and (out/"rounds.svg").read_text().startswith("<svg")
+    assert (rows == done["rounds"] and rows[0]["sampled"] == 24 and rows[0]["pairs"] > 0
+            and (out/"rounds.svg").read_text().startswith("<svg"))
     assert all(r["learned"] + r["lost"] + r["still_wrong"] <= r["sampled"] for r in rows)
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
-    assert run_pipeline(config)["rounds"] == rows and {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
+    assert run_pipeline(config)["rounds"] == rows and {p: p.stat().st_mtime_ns
+                                                       for p in out.rglob("*.safetensors")} == before
 
 
 def test_rounds_refuse_another_reference(config):
@@ -150,7 +168,9 @@ def test_rounds_refuse_another_reference(config):
         run_pipeline(dataclasses.replace(config, rounds=2, round_reference="middle"))
 
 
-@pytest.mark.parametrize("before, now, learned, lost", [({}, {"a": True}, [], []), ({"a": False}, {"a": True}, ["a"], []), ({"a": True, "b": True}, {"b": False}, [], ["b"])])
+@pytest.mark.parametrize("before, now, learned, lost",
+                         [({}, {"a": True}, [], []), ({"a": False}, {"a": True}, ["a"], []),
+                          ({"a": True, "b": True}, {"b": False}, [], ["b"])])
 def test_changes(before, now, learned, lost):
     got = changes(before, now)
     assert got["learned"] == learned and got["lost"] == lost

@@ -1,4 +1,5 @@
-"""What is shipped: a wheel and a source distribution that install outside the checkout and hold every file; the release check."""
+"""What is shipped: a wheel and a source distribution that install outside the checkout and hold every file;
+the release check."""
 import os, re, subprocess, sys, tarfile, zipfile
 from configparser import ConfigParser
 from pathlib import Path
@@ -15,7 +16,8 @@ def _settings():
 
 
 def _run(*command, cwd, **env):
-    return subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env})
+    return subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, **env})
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +58,11 @@ def test_it_installs_and_works_outside_the_checkout(dist, kind, tmp_path):
     env = tmp_path/"env"
     assert _run(sys.executable, "-m", "venv", "--without-pip", env, cwd=tmp_path).returncode == 0
     site = next((env/"lib").glob("python*/site-packages"))
-    target = [sys.executable, "-m", "pip", "--python", env/"bin"/"python", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation"]
+    target = [sys.executable, "-m", "pip", "--python", env/"bin"/"python", "install", "-q", "--no-deps",
+              "--no-index", "--no-build-isolation"]
     theirs = next(p for p in sys.path if p.endswith("site-packages"))
     p = _run(*target, what, cwd=tmp_path) if kind == "*.whl" else None
-    if p is None:                                                            # building needs setuptools, which lies in the other environment
+    if p is None:  # building needs setuptools, which lies in the other environment
         (site/"z_deps.pth").write_text(theirs)
         p = _run(*target, what, cwd=tmp_path, PYTHONPATH=theirs)
     assert p.returncode == 0, p.stdout + p.stderr
@@ -79,19 +82,25 @@ def test_one_python_range_everywhere():
 
 def test_every_named_extra_exists():
     extras = {k.removesuffix("_requirements") for k in _settings() if k.endswith("_requirements")}
-    texts = [p.read_text(encoding="utf-8") for p in (*(ROOT/"spot_nb").rglob("*.py"), *(ROOT/"nbs").rglob("*.ipynb"), ROOT/"README.md")]
-    named = {e for t in texts for m in re.findall(r"spot_nb\[([a-z,]+)\]|'\.\[([a-z,]+)\]", t) for e in ",".join(m).split(",") if e}
+    texts = [p.read_text(encoding="utf-8")
+             for p in (*(ROOT/"spot_nb").rglob("*.py"), *(ROOT/"nbs").rglob("*.ipynb"), ROOT/"README.md")]
+    named = {e for t in texts for m in re.findall(r"spot_nb\[([a-z,]+)\]|'\.\[([a-z,]+)\]", t)
+             for e in ",".join(m).split(",") if e}
     assert named and named <= extras, named - extras
 
 
-@pytest.mark.parametrize("state, message", [("dirty", "not committed"), ("no section", "no section"), ("unreleased", "unreleased"), ("other", "names another")])
+@pytest.mark.parametrize("state, message",
+                         [("dirty", "not committed"), ("no section", "no section"),
+                          ("unreleased", "unreleased"), ("other", "names another")])
 def test_a_release_is_refused(tmp_path, state, message):
     for name in (".ci/release", "settings.ini", "CITATION.cff", "CHANGELOG.md", "spot_nb/__init__.py"):
         (tmp_path/name).parent.mkdir(exist_ok=True)
         (tmp_path/name).write_bytes((ROOT/name).read_bytes())
-    git = lambda *a: subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *a], cwd=tmp_path, check=True, capture_output=True)
+    git = lambda *a: subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *a], cwd=tmp_path,
+                                    check=True, capture_output=True)
     version = _settings()["version"]
-    (tmp_path/"CHANGELOG.md").write_text(f"# Changelog\n\n## {version} (unreleased)\n" if state != "no section" else "# Changelog\n")
+    (tmp_path/"CHANGELOG.md").write_text(f"# Changelog\n\n## {version} (unreleased)\n"
+                                         if state != "no section" else "# Changelog\n")
     if state == "other": (tmp_path/"CITATION.cff").write_text("version: 9.9.9\n")
     git("init", "-q"); git("add", "-A"); git("commit", "-qm", "x")
     if state == "dirty": (tmp_path/"settings.ini").write_text((tmp_path/"settings.ini").read_text() + "\n")
@@ -100,7 +109,10 @@ def test_a_release_is_refused(tmp_path, state, message):
 
 
 def test_the_names_at_the_top_exist_and_load_late():
-    said = subprocess.run([sys.executable, "-c", "import sys, spot_nb\nassert not {'torch', 'numpy', 'pandas'} & set(sys.modules)\n"
-                           "for name in spot_nb.__all__: assert getattr(spot_nb, name).__name__ == name and name in dir(spot_nb)\n"
-                           "try: spot_nb.nonesuch\nexcept AttributeError as e: print(e)"], capture_output=True, text=True)
+    said = subprocess.run([sys.executable, "-c",
+                           "import sys, spot_nb\nassert not {'torch', 'numpy', 'pandas'} & set(sys.modules)\n"
+                           "for name in spot_nb.__all__: assert getattr(spot_nb, name).__name__ == name "
+                           "and name in dir(spot_nb)\n"
+                           "try: spot_nb.nonesuch\nexcept AttributeError as e: print(e)"],
+                          capture_output=True, text=True)
     assert said.returncode == 0 and "nonesuch" in said.stdout, said.stderr

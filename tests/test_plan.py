@@ -6,29 +6,36 @@ import pytest, torch, yaml
 
 from spot_nb.bench.memory import allocator_peak
 from spot_nb.logps import pack, packed_logps, register_tree_attention
-from spot_nb.plan import (KNOWN, Data, Hardware, Setup, Shape, accelerate_configs, cli, count, measure_data, memory_parts, model_config, parse_flags,
-                          plan, row_memory, typical_pairs)
+from spot_nb.plan import (KNOWN, Data, Hardware, Setup, Shape, accelerate_configs, cli, count, measure_data,
+                          memory_parts, model_config, parse_flags, plan, row_memory, typical_pairs)
 from spot_nb.records import SpotError
 from spot_nb.train import SPoTConfig, build, parse_config, presets
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(p for p in ROOT.glob("recipes/*/*.yaml") if "model_name_or_path" in yaml.safe_load(p.read_text()) and "loss" in yaml.safe_load(p.read_text()))
+RECIPES = sorted(p for p in ROOT.glob("recipes/*/*.yaml")
+                 if "model_name_or_path" in yaml.safe_load(p.read_text())
+                 and "loss" in yaml.safe_load(p.read_text()))
 
 
 def commands():
     "Every command line of the README and the recipes that starts with spot or accelerate, as (file, words)."
-    files = [ROOT/"README.md", *ROOT.glob("recipes/*/README.md"), *ROOT.glob("recipes/*/*.sbatch"), *ROOT.glob("recipes/*/sky.yaml"), *ROOT.glob("recipes/**/*.yaml")]
+    files = [ROOT/"README.md", *ROOT.glob("recipes/*/README.md"), *ROOT.glob("recipes/*/*.sbatch"),
+             *ROOT.glob("recipes/*/sky.yaml"), *ROOT.glob("recipes/**/*.yaml")]
     out = []
     for path in sorted(set(files)):
         for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-            for found in re.findall(r"(?:accelerate launch|spot (?:train|run|demo|elicit|rectify|filter|inspect|evaluate|tables|bench|grpo|connect4)) -[^`'\n]*|"
-                                    r"^spot \w+ .*", line.strip()):
-                out.append((str(path.relative_to(ROOT)), re.sub(r"\$\(\(.*?\)\)|\$\w+", "8", found.split(" #")[0]).strip()))
+            for found in re.findall(
+                r"(?:accelerate launch|spot "
+                r"(?:train|run|demo|elicit|rectify|filter|inspect|evaluate|tables|bench|grpo|connect4)) "
+                r"-[^`'\n]*|" r"^spot \w+ .*", line.strip()):
+                out.append((str(path.relative_to(ROOT)),
+                            re.sub(r"\$\(\(.*?\)\)|\$\w+", "8", found.split(" #")[0]).strip()))
     return out
 
 
 def launched(words):
-    "What an `accelerate launch` line starts, after its own flags are checked: (module, flags, config file or None)."
+    """What an `accelerate launch` line starts, after its own flags are checked: (module, flags, config file
+    or None)."""
     from accelerate.commands.launch import launch_command_parser
     args = launch_command_parser().parse_args(words[2:])
     assert args.module, words
@@ -44,8 +51,10 @@ def settings_of(flags):
 
 def test_there_are_commands():
     found = commands()
-    assert len(found) >= 14 and {f.split("/")[1] for f, _ in found if f.startswith("recipes/")} >= {
-        "qwen3-8b", "qwen3-8b-zero", "qwen3-8b-two-nodes", "qwen3-8b-cloud", "qwen3-8b-lora-80gb", "qwen3-8b-lora-24gb"}
+    assert (len(found) >= 14
+            and {f.split("/")[1] for f, _ in found if f.startswith("recipes/")}
+            >= {"qwen3-8b", "qwen3-8b-zero", "qwen3-8b-two-nodes", "qwen3-8b-cloud", "qwen3-8b-lora-80gb",
+                "qwen3-8b-lora-24gb"})
 
 
 @pytest.mark.parametrize("file,line", commands(), ids=lambda v: v[:60])
@@ -58,16 +67,20 @@ def test_every_flag_of_a_command_exists(file, line):
         else:
             assert module == "spot_nb.train"
             return settings_of(flags)
-    if words[1] == "train": return parse_flags([str(ROOT/w) if w.startswith("recipes/") else w for w in words[2:]]) if "--plan" in words else settings_of(words[2:])
+    if words[1] == "train":
+        return parse_flags([str(ROOT/w) if w.startswith("recipes/") else w
+                            for w in words[2:]]) if "--plan" in words else settings_of(words[2:])
     from spot_nb.cli import main
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit): main([words[1], "--help"])
     from spot_nb.cli import COMMANDS
     module = ROOT/"spot_nb"/(COMMANDS[words[1]][0].split(":")[0].split(".")[-1] + ".py")
-    known = out.getvalue() + module.read_text()                              # older spellings are taken, and not shown
+    known = out.getvalue() + module.read_text()  # older spellings are taken, and not shown
     for w in words[2:]:
         name = w.split("=")[0]
-        if w.startswith("-"): assert re.search(rf"(?<![\w-])(--?)?{re.escape(name.lstrip('-'))}(?![\w-])", known), f"{w} is no option of spot {words[1]} ({file})"
+        if w.startswith("-"):
+            assert re.search(rf"(?<![\w-])(--?)?{re.escape(name.lstrip('-'))}(?![\w-])",
+                             known), f"{w} is no option of spot {words[1]} ({file})"
         elif w.startswith("recipes/"): assert (ROOT/w).is_file(), w
 
 
@@ -75,12 +88,15 @@ def test_every_flag_of_a_command_exists(file, line):
 def test_32_pairs_a_step(monkeypatch, world):
     monkeypatch.setattr("spot_nb.train.world_size", lambda: world)
     names = [str(p) for p in RECIPES] + list(presets())
-    lines = [launched(shlex.split(l))[:2] for _, l in commands() if l.startswith("accelerate")] + [("spot_nb.train", shlex.split(l)[2:]) for _, l in commands() if l.startswith("spot train")]
-    flags = [["--config", n] for n in names] + [f for module, f in lines if module == "spot_nb.train" and "--plan" not in f]
+    lines = ([launched(shlex.split(l))[:2] for _, l in commands() if l.startswith("accelerate")]
+             + [("spot_nb.train", shlex.split(l)[2:]) for _, l in commands() if l.startswith("spot train")])
+    flags = [["--config", n] for n in names] + [f for module,
+                                                f in lines if module == "spot_nb.train" and "--plan" not in f]
     assert len(flags) >= len(names) + 6
     for f in flags:
         c = settings_of(f)
-        assert c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps * world == 32, f
+        assert (c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps
+                * world == 32), f
 
 
 def test_recipes_say_whether_they_were_run_and_are_in_step_with_the_plan():
@@ -88,23 +104,26 @@ def test_recipes_say_whether_they_were_run_and_are_in_step_with_the_plan():
         text = path.read_text()
         assert "**Not run**" in text or "**Run**" in text, path
         assert "Hardware:" in text and "| fits | yes |" in text and "| fits | no |" not in text, path
-    done = subprocess.run([sys.executable, str(ROOT/".ci"/"recipes.py"), "--check"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(ROOT/".ci"/"recipes.py"), "--check"], capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr[-500:]
 
 
 def test_accelerate_configs_load():
     from accelerate.commands.config.config_args import load_config_from_file
     kinds = {name: load_config_from_file(str(path)) for name, path in accelerate_configs().items()}
-    assert {k: c.distributed_type.value for k, c in kinds.items()} == {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
-    assert kinds["fsdp2"].fsdp_config["fsdp_version"] == 2 and [kinds[f"zero{k}"].deepspeed_config["zero_stage"] for k in (2, 3)] == [2, 3]
+    assert ({k: c.distributed_type.value for k, c in kinds.items()}
+            == {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"})
+    assert kinds["fsdp2"].fsdp_config["fsdp_version"] == 2 and [kinds[f"zero{k}"].deepspeed_config[
+        "zero_stage"] for k in (2, 3)] == [2, 3]
     assert all(c.mixed_precision == "bf16" for c in kinds.values())
     path = subprocess.run([sys.executable, "-m", "spot_nb.plan", "fsdp2"], capture_output=True, text=True)
     assert path.returncode == 0 and Path(path.stdout.strip()).is_file()
 
 
 def test_parameters_as_published():
-    published = {"Qwen/Qwen3-1.7B": 1.72e9, "Qwen/Qwen3-8B": 8.19e9, "Qwen/Qwen3-32B": 32.76e9, "meta-llama/Llama-3.1-8B-Instruct": 8.03e9,
-                 "meta-llama/Llama-3.3-70B-Instruct": 70.55e9}
+    published = {"Qwen/Qwen3-1.7B": 1.72e9, "Qwen/Qwen3-8B": 8.19e9, "Qwen/Qwen3-32B": 32.76e9,
+                 "meta-llama/Llama-3.1-8B-Instruct": 8.03e9, "meta-llama/Llama-3.3-70B-Instruct": 70.55e9}
     assert set(published) == set(KNOWN)
     for name, n in published.items(): assert count(model_config(name)).total == pytest.approx(n, rel=2e-3)
 
@@ -115,8 +134,9 @@ def test_parameters_as_published():
 def test_a_row_takes_what_the_plan_says(kind, lora, checkpointing):
     from transformers import AutoConfig, AutoModelForCausalLM
     extra = dict(attn_logit_softcapping=None, final_logit_softcapping=None) if kind == "gemma2" else {}
-    config = AutoConfig.for_model(kind, hidden_size=96, intermediate_size=200, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2, head_dim=24,
-                                  vocab_size=2000, sliding_window=4096, **extra)
+    config = AutoConfig.for_model(kind, hidden_size=96, intermediate_size=200, num_hidden_layers=6,
+                                  num_attention_heads=4, num_key_value_heads=2, head_dim=24, vocab_size=2000,
+                                  sliding_window=4096, **extra)
     model = AutoModelForCausalLM.from_config(config)
     model.set_attn_implementation(register_tree_attention())
     if lora:
@@ -127,8 +147,11 @@ def test_a_row_takes_what_the_plan_says(kind, lora, checkpointing):
     for p in trainable: p.grad = torch.zeros_like(p)
     row = pack([s for g in typical_pairs(40, 300)[:2] for s in [(p, [t % 1900 for t in r]) for p, r in g]])
     packed_logps(model, row).sum().backward()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen: packed_logps(model, row).sum().backward()
-    planned = row_memory(config, Shape(lora=lora, checkpointing=checkpointing, device="cpu"), len(row), len(row.targets), row)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU],
+                                profile_memory=True) as seen:
+        packed_logps(model, row).sum().backward()
+    planned = row_memory(config, Shape(lora=lora, checkpointing=checkpointing, device="cpu"), len(row),
+                         len(row.targets), row)
     assert planned.pop("trainable") == sum(p.numel() for p in trainable)
     assert sum(planned.values()) == pytest.approx(allocator_peak(seen), rel=0.1)
 
@@ -142,14 +165,18 @@ def test_recorded_errors_are_small():
 
 
 def paper(**kw):
-    return SPoTConfig(**{**dict(model_name_or_path="Qwen/Qwen3-8B", output_dir="unused", use_cpu=True, bf16=True, gradient_checkpointing=True), **kw})
+    return SPoTConfig(**{**dict(model_name_or_path="Qwen/Qwen3-8B", output_dir="unused", use_cpu=True,
+                                bf16=True, gradient_checkpointing=True), **kw})
 
 
 def test_the_papers_run():
     one, eight = plan(paper(), None, Hardware(1, 80)), plan(paper(), None, Hardware(8, 80))
-    assert one.parts["weights"] + one.parts["gradients"] + one.parts["optimizer"] == pytest.approx(131, abs=0.5)
+    assert one.parts["weights"] + one.parts["gradients"] + one.parts["optimizer"] == pytest.approx(131,
+                                                                                                   abs=0.5)
     assert not one.fits and one.longest_row == 0 and "fsdp2" in one.advice[0]
-    assert eight.fits and eight.sharding == "fsdp2" and sum(eight.parts[k] for k in ("weights", "gradients", "optimizer")) == pytest.approx(131 / 8, rel=0.01)
+    assert (eight.fits and eight.sharding == "fsdp2"
+            and sum(eight.parts[k] for k in ("weights", "gradients", "optimizer"))
+            == pytest.approx(131 / 8, rel=0.01))
     assert eight.longest_row > 16384 and 0 < eight.hours < one.hours
 
 
@@ -168,17 +195,23 @@ def test_what_changes_the_plan_and_how():
 
 def test_data_decides_the_row(tmp_path):
     from spot_nb.records import write_jsonl
-    pairs = [{"id": k, "prompt": f"question {k}", "chosen": "one two three " * 5 * (k + 1), "rejected": "one two four " * 5 * (k + 1)} for k in range(40)]
+    pairs = [{"id": k, "prompt": f"question {k}", "chosen": "one two three " * 5 * (k + 1),
+              "rejected": "one two four " * 5 * (k + 1)} for k in range(40)]
     write_jsonl(tmp_path/"pairs.jsonl", pairs)
-    out = plan(SPoTConfig(model_name_or_path="embedded", data_path=str(tmp_path/"pairs.jsonl"), output_dir=str(tmp_path), use_cpu=True, row_tokens=64), None, Hardware(2, 24))
-    assert out.pairs == 40 and not any("no data" in a for a in out.assumptions) and out.tokens > 500 and 0 < out.saved < 0.6
-    plain = plan(SPoTConfig(model_name_or_path="embedded", data_path=str(tmp_path/"pairs.jsonl"), output_dir=str(tmp_path), use_cpu=True, packing=False), None, Hardware(2, 24))
+    out = plan(SPoTConfig(model_name_or_path="embedded", data_path=str(tmp_path/"pairs.jsonl"),
+                          output_dir=str(tmp_path), use_cpu=True, row_tokens=64), None, Hardware(2, 24))
+    assert out.pairs == 40 and not any("no data" in a
+                                       for a in out.assumptions) and out.tokens > 500 and 0 < out.saved < 0.6
+    plain = plan(SPoTConfig(model_name_or_path="embedded", data_path=str(tmp_path/"pairs.jsonl"),
+                            output_dir=str(tmp_path), use_cpu=True, packing=False), None, Hardware(2, 24))
     assert plain.saved == 0
 
 
 def test_refusals(tmp_path, capsys):
-    for bad, words in ((["--gpus", "0"], "positive"), (["--mfu", "35"], "share"), (["--gpus", "7"], "28 or 35"), (["--sharding", "fsdp1"], "sharding must be"),
-                       (["--learning_rat", "1"], "learning_rat"), (["--model_name_or_path", str(tmp_path/"none")], "check the name or path")):
+    for bad, words in ((["--gpus", "0"], "positive"), (["--mfu", "35"], "share"),
+                       (["--gpus", "7"], "28 or 35"), (["--sharding", "fsdp1"], "sharding must be"),
+                       (["--learning_rat", "1"], "learning_rat"),
+                       (["--model_name_or_path", str(tmp_path/"none")], "check the name or path")):
         with pytest.raises(SpotError, match=words): cli([*bad, "--output_dir", str(tmp_path)])
     assert cli(["--plan", "--model_name_or_path", "Qwen/Qwen3-8B", "--output_dir", str(tmp_path)]) == 1
     assert "DOES NOT FIT" in capsys.readouterr().out
@@ -190,11 +223,15 @@ def test_four_bits_are_refused_where_they_cannot_be(tmp_path, monkeypatch):
     pairs = [{"id": "1", "prompt": "p", "chosen": "a b", "rejected": "a c"}]
     import importlib.util
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else real(name, *a))
-    with pytest.raises(SpotError, match="pip install bitsandbytes"): build(SPoTConfig(**kw, use_peft=True, model_name_or_path="embedded"), pairs)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: object() if name == "bitsandbytes" else real(name, *a))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name,
+                        *a: None if name == "bitsandbytes" else real(name, *a))
+    with pytest.raises(SpotError, match="pip install bitsandbytes"):
+        build(SPoTConfig(**kw, use_peft=True, model_name_or_path="embedded"), pairs)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name,
+                        *a: object() if name == "bitsandbytes" else real(name, *a))
     if not torch.cuda.is_available():
-        with pytest.raises(SpotError, match="needs a GPU"): build(SPoTConfig(**kw, use_peft=True, model_name_or_path="embedded"), pairs)
+        with pytest.raises(SpotError, match="needs a GPU"):
+            build(SPoTConfig(**kw, use_peft=True, model_name_or_path="embedded"), pairs)
 
 
 def test_sampled_data_is_close_to_all_of_it():

@@ -15,7 +15,8 @@ def test_kill_loses_at_most_the_line_in_flight(tmp_path):
     for _ in range(3):
         p = mp.get_context("fork").Process(target=_write_forever, args=(path,)); p.start()
         deadline = time.time() + 20
-        while (not path.exists() or path.stat().st_size < (before + 5) * 5000) and time.time() < deadline: time.sleep(0.01)
+        while (not path.exists() or path.stat().st_size < (before + 5) * 5000) and time.time() < deadline:
+            time.sleep(0.01)
         os.kill(p.pid, signal.SIGKILL); p.join()
         with Store(path) as store: ids = [r["id"] for r in store.records]
         assert ids == [f"r{i}" for i in range(len(ids))] and len(ids) > before
@@ -39,7 +40,9 @@ def test_a_record_without_its_newline_is_kept(tmp_path):
     assert [r["id"] for r in read_jsonl(path)] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("content", [b'[{"id": 1, "prompt": "p"}]', b'[\n{"id": 1}\n]', b'some notes', b'"text"\n', b'{"data": [1]}\n'])
+@pytest.mark.parametrize("content",
+                         [b'[{"id": 1, "prompt": "p"}]', b'[\n{"id": 1}\n]', b'some notes', b'"text"\n',
+                          b'{"data": [1]}\n'])
 def test_a_file_of_another_kind_is_left_alone(tmp_path, content):
     path = tmp_path/"mine.json"
     path.write_bytes(content)
@@ -99,7 +102,8 @@ def test_rows_of_every_kind_agree(tmp_path):
     import pandas as pd
     rows = [{"prompt": "a", "answer": "1"}, {"prompt": "b\n", "answer": "x, y"}]
     write_jsonl(tmp_path/"r.jsonl", rows); (tmp_path/"r.json").write_text(json.dumps(rows))
-    pd.DataFrame(rows).to_parquet(tmp_path/"r.parquet"); pd.DataFrame(rows).to_csv(tmp_path/"r.csv", index=False)
+    pd.DataFrame(rows).to_parquet(tmp_path/"r.parquet")
+    pd.DataFrame(rows).to_csv(tmp_path/"r.csv", index=False)
     for kind in ("jsonl", "json", "parquet"): assert read_rows(tmp_path/f"r.{kind}") == rows
     assert [r["prompt"] for r in read_rows(tmp_path/"r.csv")] == ["a", "b\n"]
     with pytest.raises(SpotError, match="does not exist"): read_rows(tmp_path/"none.jsonl")

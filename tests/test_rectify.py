@@ -1,4 +1,5 @@
-"""Oracles and rectification against a loopback server, through the real client libraries, with faults and kills."""
+"""Oracles and rectification against a loopback server, through the real client libraries, with faults and
+kills."""
 import asyncio
 import collections
 import json
@@ -15,8 +16,8 @@ from hypothesis import given, settings, strategies as st
 
 from spot_nb import rectify as rect
 from spot_nb.bench.oracle import corrected, problem, serving
-from spot_nb.oracle import (END, START, BadCall, GeminiBatchOracle, GeminiOracle, OpenAIOracle, Oracle, Reply, TryAgain,
-                            build_messages, export_sheet, parse_reply, read_sheet)
+from spot_nb.oracle import (END, START, BadCall, GeminiBatchOracle, GeminiOracle, OpenAIOracle, Oracle, Reply,
+                            TryAgain, build_messages, export_sheet, parse_reply, read_sheet)
 from spot_nb.records import SpotError, iter_jsonl, read_jsonl, write_jsonl
 from spot_nb.rectify import rectify, report
 
@@ -31,7 +32,8 @@ def key(monkeypatch):
 
 
 def oracle_for(wire, urls, **kw):
-    return GeminiOracle(base_url=urls[0], **kw) if wire == "gemini" else OpenAIOracle("m", base_url=urls[1], **kw)
+    return GeminiOracle(base_url=urls[0], **kw) if wire == "gemini" else OpenAIOracle("m", base_url=urls[1],
+                                                                                      **kw)
 
 
 def ids(path): return [r["id"] for r in iter_jsonl(path)]
@@ -40,7 +42,8 @@ def ids(path): return [r["id"] for r in iter_jsonl(path)]
 class Scripted(Oracle):
     "Replies from a function of (record, try number); a number of seconds to sleep first."
     kind, model, paid = "openai", "gemini-2.5-pro", True
-    def __init__(self, reply, sleep=0.0): self.reply, self.sleep, self.asked = reply, sleep, collections.Counter()
+    def __init__(self, reply, sleep=0.0):
+        self.reply, self.sleep, self.asked = reply, sleep, collections.Counter()
     async def ask(self, job):
         self.asked[job.record["id"]] += 1
         await asyncio.sleep(self.sleep)
@@ -55,14 +58,16 @@ class Scripted(Oracle):
 def test_faults_leave_exactly_one_record_each(tmp_path, wire, n):
     faults = {"429": 0.03, "429_after": 0.02, "503": 0.05, "hang": 0.02, "drop": 0.02}
     with serving(latency=0.005, faults=faults, log=str(tmp_path/"log"), key=KEY) as urls:
-        s = rectify([problem(k) for k in range(n)], oracle_for(wire, urls), tmp_path/"out.jsonl", workers=100, prices="1,1", **FAST)
+        s = rectify([problem(k) for k in range(n)], oracle_for(wire, urls), tmp_path/"out.jsonl", workers=100,
+                    prices="1,1", **FAST)
     assert ids(tmp_path/"out.jsonl") == list(range(n)) and s["left"] == 0
     assert s["verdicts"] == {"correct": n}
     log = [line.split() for line in open(tmp_path/"log")]
     kinds = collections.Counter(kind for _, kind in log)
     assert all(kinds[f] > 0 for f in faults)
     lost = sum(r["usage"].get("lost_calls", 0) for r in iter_jsonl(tmp_path/"out.jsonl"))
-    assert 0 <= kinds["ok"] - n <= lost - kinds["hang"] - kinds["drop"]      # a reply is asked for again only where none arrived
+    # a reply is asked for again only where none arrived
+    assert 0 <= kinds["ok"] - n <= lost - kinds["hang"] - kinds["drop"]
     assert s["retries"] >= sum(kinds[f] for f in faults)
 
 
@@ -70,17 +75,22 @@ def test_faults_leave_exactly_one_record_each(tmp_path, wire, n):
 def test_every_kind_of_reply_is_kept_with_its_verdict(tmp_path, wire):
     faults = {k: 0.1 for k in ("500", "truncate", "empty", "blocked", "wrong", "no_end", "length")}
     with serving(faults=faults, log=str(tmp_path/"log")) as urls:
-        s = rectify([problem(k) for k in range(150)], oracle_for(wire, urls), tmp_path/"out.jsonl", workers=20, prices="1,1", **FAST)
+        s = rectify([problem(k) for k in range(150)], oracle_for(wire, urls), tmp_path/"out.jsonl",
+                    workers=20, prices="1,1", **FAST)
     rows = read_jsonl(tmp_path/"out.jsonl")
     last = {int(k): kind for k, kind in (line.split() for line in open(tmp_path/"log"))}
-    want = {"ok": "correct", "no_end": "correct", "wrong": "wrong", "empty": "empty", "blocked": "blocked", "length": "truncated"}
+    want = {"ok": "correct", "no_end": "correct", "wrong": "wrong", "empty": "empty", "blocked": "blocked",
+            "length": "truncated"}
     assert {r["id"]: r["verdict"] for r in rows} == {k: want[kind] for k, kind in last.items()}
     assert set(s["verdicts"]) == set(want.values())
     for r in rows:
-        assert (r["chosen"] is not None) == (r["verdict"] in ("correct", "wrong")) and r["verified"] == (r["verdict"] == "correct")
+        assert ((r["chosen"] is not None) == (r["verdict"] in ("correct", "wrong"))
+                and r["verified"] == (r["verdict"] == "correct"))
         if r["verdict"] == "correct":
-            assert r["thoughts"] == "The second line is off by one." and r["rejected"] == problem(r["id"])["response"]
-            assert r["usage"]["thoughts_tokens"] == 320 and r["usage"]["output_tokens"] == 400 and r["usage"]["cached_tokens"] == 100
+            assert r["thoughts"] == "The second line is off by one." and r["rejected"] == problem(r["id"])[
+                "response"]
+            assert r["usage"]["thoughts_tokens"] == 320 and r["usage"]["output_tokens"] == 400 and r["usage"][
+                "cached_tokens"] == 100
         if r["verdict"] == "truncated": assert START in r["reply"]
 
 
@@ -88,10 +98,13 @@ def test_every_kind_of_reply_is_kept_with_its_verdict(tmp_path, wire):
 def test_wrong_key_and_wrong_model_stop_at_once(tmp_path, wire):
     with serving(log=str(tmp_path/"log"), key="another-key") as urls:
         start = time.monotonic()
-        with pytest.raises(SpotError, match="refuses the key") as e: rectify([problem(k) for k in range(500)], oracle_for(wire, urls), tmp_path/"a.jsonl", workers=20)
-        assert time.monotonic() - start < 10 and KEY not in str(e.value) and ("GEMINI" if wire == "gemini" else "OPENAI") in str(e.value)
+        with pytest.raises(SpotError, match="refuses the key") as e:
+            rectify([problem(k) for k in range(500)], oracle_for(wire, urls), tmp_path/"a.jsonl", workers=20)
+        assert time.monotonic() - start < 10 and KEY not in str(e.value) and ("GEMINI" if wire == "gemini"
+                                                                              else "OPENAI") in str(e.value)
     with serving(log=str(tmp_path/"log"), key=KEY, model="other") as urls:
-        with pytest.raises(SpotError, match="knows no model") as e: rectify([problem(k) for k in range(500)], oracle_for(wire, urls), tmp_path/"a.jsonl", workers=20)
+        with pytest.raises(SpotError, match="knows no model") as e:
+            rectify([problem(k) for k in range(500)], oracle_for(wire, urls), tmp_path/"a.jsonl", workers=20)
     assert read_jsonl(tmp_path/"a.jsonl") == []
 
 
@@ -99,14 +112,17 @@ def test_the_key_appears_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_jsonl("errors.jsonl", [problem(k) for k in range(15)])
     script = ("import logging, sys; logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)\n"
-              "for name in ('httpcore', 'httpx', 'httpx2', 'asyncio', 'openai'): logging.getLogger(name).setLevel(logging.INFO)\n"
+              "for name in ('httpcore', 'httpx', 'httpx2', 'asyncio', 'openai'): "
+              "logging.getLogger(name).setLevel(logging.INFO)\n"
               "from spot_nb.cli import main; sys.exit(main(sys.argv[1:]))")
     seen = []
     for key, code in ((KEY, 0), ("another", 2)):
         with serving(faults={"429_after": 0.1, "drop": 0.1}, key=key) as urls:
             for wire, url in (("gemini", urls[0]), ("openai", urls[1])):
-                cmd = ["rectify", "--input", "errors.jsonl", "--output", f"{wire}{code}.jsonl", "--oracle", wire, "--model", "m", "--base_url", url, "--workers", "8", "--tries", "3"]
-                p = subprocess.run([sys.executable, "-c", script, *cmd], capture_output=True, text=True, env={**os.environ, "SPOT_DEBUG": ""})
+                cmd = ["rectify", "--input", "errors.jsonl", "--output", f"{wire}{code}.jsonl", "--oracle",
+                       wire, "--model", "m", "--base_url", url, "--workers", "8", "--tries", "3"]
+                p = subprocess.run([sys.executable, "-c", script, *cmd], capture_output=True, text=True,
+                                   env={**os.environ, "SPOT_DEBUG": ""})
                 assert p.returncode == code, p.stderr[-2000:]
                 seen += [p.stdout, p.stderr]
                 oracle = oracle_for(wire, urls)
@@ -127,7 +143,8 @@ from spot_nb.bench.oracle import problem
 from spot_nb.oracle import OpenAIOracle
 from spot_nb.rectify import rectify
 print('up', flush=True)
-s = rectify([problem(k) for k in range(int(sys.argv[2]))], OpenAIOracle('m', base_url=sys.argv[1]), sys.argv[3], workers=20, attempts=2, prices='1,1', backoff=0.01, max_wait=0.1)
+s = rectify([problem(k) for k in range(int(sys.argv[2]))], OpenAIOracle('m', base_url=sys.argv[1]), \
+sys.argv[3], workers=20, attempts=2, prices='1,1', backoff=0.01, max_wait=0.1)
 """
 
 
@@ -136,7 +153,8 @@ def test_killed_ten_times_nothing_is_lost_or_paid_twice(tmp_path):
     log, out, rng = tmp_path/"log", tmp_path/"out.jsonl", random.Random(0)
     faults = {"wrong": 0.1, "503": 0.05}
     with serving(latency=0.05, faults=faults, seed=3, log=str(log)) as urls:
-        start = lambda: subprocess.Popen([sys.executable, "-c", CHILD, urls[1], str(n), str(out)], stdout=subprocess.PIPE, env={**os.environ, "SPOT_PROGRESS": "0"})
+        start = lambda: subprocess.Popen([sys.executable, "-c", CHILD, urls[1], str(n), str(out)],
+                                         stdout=subprocess.PIPE, env={**os.environ, "SPOT_PROGRESS": "0"})
         repeated = killed = 0
         while True:
             before = set(ids(out)) if out.exists() else set()
@@ -144,9 +162,11 @@ def test_killed_ten_times_nothing_is_lost_or_paid_twice(tmp_path):
             p = start()
             p.stdout.readline()
             if killed < kills:
-                t0 = time.monotonic()                              # kill at a random number of calls into this run
+                t0 = time.monotonic()  # kill at a random number of calls into this run
                 calls = rng.randint(1, n//14)
-                while len(log.read_text().splitlines() if log.exists() else ()) < seen + calls and p.poll() is None and time.monotonic() - t0 < 20: time.sleep(0.005)
+                while len(log.read_text().splitlines() if log.exists()
+                          else ()) < seen + calls and p.poll() is None and time.monotonic() - t0 < 20:
+                    time.sleep(0.005)
                 assert p.poll() is None, "the run ended before it could be killed"
                 p.send_signal(signal.SIGKILL); killed += 1
             p.wait(60); p.stdout.close()
@@ -158,27 +178,33 @@ def test_killed_ten_times_nothing_is_lost_or_paid_twice(tmp_path):
     assert killed == kills and repeated == 0
     rows = read_jsonl(out)
     assert [r["id"] for r in rows] == list(range(n))
-    served = collections.Counter(int(k) for k, kind in (line.split() for line in log.read_text().splitlines()) if kind in ("ok", "wrong"))
+    served = collections.Counter(int(k) for k,
+                                 kind in (line.split() for line in log.read_text().splitlines())
+                                 if kind in ("ok", "wrong"))
     paid = {r["id"]: r["usage"]["calls"] for r in rows}
     again = sum(served[k] - paid[k] for k in paid)
     assert 0 <= again <= workers*kills, again
     whole = rectify_whole(n, faults, tmp_path/"whole.jsonl")
-    assert [(r["id"], r["prompt"], r["rejected"], r["answer"]) for r in rows] == [(r["id"], r["prompt"], r["rejected"], r["answer"]) for r in whole]
+    assert [(r["id"], r["prompt"], r["rejected"], r["answer"])
+            for r in rows] == [(r["id"], r["prompt"], r["rejected"], r["answer"]) for r in whole]
     same = [a for a, b in zip(rows, whole) if a["verdict"] == b["verdict"] == "correct"]
     assert all(a["chosen"] == whole[a["id"]]["chosen"] for a in same) and len(same) > 0.95*n
 
 
 def rectify_whole(n, faults, out):
     with serving(faults=faults, seed=3) as urls:
-        rectify([problem(k) for k in range(n)], OpenAIOracle("m", base_url=urls[1]), out, workers=20, attempts=2, prices="1,1", **FAST)
+        rectify([problem(k) for k in range(n)], OpenAIOracle("m", base_url=urls[1]), out, workers=20,
+                attempts=2, prices="1,1", **FAST)
     return read_jsonl(out)
 
 
 def test_ctrl_c_finishes_what_is_in_flight(tmp_path):
     with serving(latency=0.3, log=str(tmp_path/"log")) as urls:
-        p = subprocess.Popen([sys.executable, "-c", CHILD, urls[1], "400", str(tmp_path/"o.jsonl")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p = subprocess.Popen([sys.executable, "-c", CHILD, urls[1], "400", str(tmp_path/"o.jsonl")],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         p.stdout.readline()
-        while not (tmp_path/"log").exists() or len((tmp_path/"log").read_text().splitlines()) < 30: time.sleep(0.02)
+        while not (tmp_path/"log").exists() or len((tmp_path/"log").read_text().splitlines()) < 30:
+            time.sleep(0.02)
         p.send_signal(signal.SIGINT)
         err = p.communicate(timeout=30)[1]
     asked = len((tmp_path/"log").read_text().splitlines())
@@ -192,8 +218,10 @@ def test_cost_is_what_one_computes_by_hand(tmp_path):
     with serving() as urls:
         oracle = GeminiOracle(base_url=urls[0])
         s = rectify([problem(k) for k in range(10)], oracle, tmp_path/"o.jsonl", workers=4)
-    each = (500*1.25 + 100*0.125 + (80 + 320)*10)/1e6           # 600 tokens in, 100 of them cached; thoughts are output
-    assert s["cost_usd"] == pytest.approx(10*each) and all(r["usage"]["cost_usd"] == pytest.approx(each) for r in iter_jsonl(tmp_path/"o.jsonl"))
+    # 600 tokens in, 100 of them cached; thoughts are output
+    each = (500*1.25 + 100*0.125 + (80 + 320)*10)/1e6
+    assert s["cost_usd"] == pytest.approx(10*each) and all(r["usage"]["cost_usd"] == pytest.approx(each)
+                                                           for r in iter_jsonl(tmp_path/"o.jsonl"))
     assert report(tmp_path/"o.jsonl")["cost_usd"] == pytest.approx(10*each)
 
 
@@ -211,14 +239,16 @@ def test_budget_holds_over_resumes(tmp_path, workers):
 
 def test_budget_needs_a_price(tmp_path):
     oracle = Scripted(lambda job: "x"); oracle.model = "mystery"
-    with pytest.raises(SpotError, match="--price"): rectify([problem(1)], oracle, tmp_path/"o.jsonl", max_cost_usd=1)
+    with pytest.raises(SpotError, match="--price"):
+        rectify([problem(1)], oracle, tmp_path/"o.jsonl", max_cost_usd=1)
     assert rectify([problem(1)], oracle, tmp_path/"o.jsonl")["cost_usd"] is None
 
 
 def test_target_is_not_overshot_by_a_wave(tmp_path):
     reply = lambda job: corrected(job.record["id"], wrong=job.record["id"] % 3 == 0)
     for target in (100, 150):
-        s = rectify([problem(k) for k in range(300)], Scripted(reply, 0.005), tmp_path/"o.jsonl", workers=50, target_correct=target)
+        s = rectify([problem(k) for k in range(300)], Scripted(reply, 0.005), tmp_path/"o.jsonl", workers=50,
+                    target_correct=target)
         assert s["stopped"] == "target" and target <= s["verdicts"]["correct"] <= target + 5
 
 
@@ -228,7 +258,8 @@ def test_a_failure_is_shown_and_kept(tmp_path):
     def reply(job): return corrected(job.record["id"], wrong=len(job.messages) < 5)
     s = rectify([problem(3)], Scripted(reply), tmp_path/"o.jsonl", attempts=4)
     r, = read_jsonl(tmp_path/"o.jsonl")
-    assert r["verdict"] == "correct" and len(r["attempts"]) == 2 and s["calls"] == 3 and r["usage"]["calls"] == 3
+    assert (r["verdict"] == "correct" and len(r["attempts"]) == 2 and s["calls"] == 3
+            and r["usage"]["calls"] == 3)
     assert r["usage"]["output_tokens"] == 1200
     later = build_messages(problem(3), "without_answer", [("x", "its final answer, 13, is not right")])
     assert "13" in later[-1]["content"] and problem(3)["answer"] not in later[-1]["content"]
@@ -236,18 +267,23 @@ def test_a_failure_is_shown_and_kept(tmp_path):
 
 def test_half_tried_errors_go_on_where_they_stood(tmp_path):
     records, out = [problem(k) for k in range(5)], tmp_path/"o.jsonl"
-    def first(job): return corrected(job.record["id"], wrong=True) if len(job.messages) == 1 else SpotError("the power went out")
-    with pytest.raises(SpotError, match="power"): rectify(records, Scripted(first, 0.02), out, workers=5, attempts=2)
+    def first(job):
+        return corrected(job.record["id"],
+                         wrong=True) if len(job.messages) == 1 else SpotError("the power went out")
+    with pytest.raises(SpotError, match="power"):
+        rectify(records, Scripted(first, 0.02), out, workers=5, attempts=2)
     assert len(read_jsonl(tmp_path/"o.calls.jsonl")) == 5 and read_jsonl(out) == []
     second = Scripted(lambda job: corrected(job.record["id"]))
     s = rectify(records, second, out, workers=5, attempts=2)
-    assert set(second.asked.values()) == {1} and s["verdicts"] == {"correct": 5} and all(len(r["attempts"]) == 1 for r in iter_jsonl(out))
+    assert (set(second.asked.values()) == {1} and s["verdicts"] == {"correct": 5}
+            and all(len(r["attempts"]) == 1 for r in iter_jsonl(out)))
     assert s["cost_usd"] == pytest.approx(10*(600*1.25 + 400*10)/1e6)
 
 
 def test_failed_ones_can_be_asked_again_and_nothing_is_deleted(tmp_path):
     out, records = tmp_path/"o.jsonl", [problem(k) for k in range(20)]
-    flaky = lambda job: BadCall("400 too long") if job.record["id"] == 4 else corrected(job.record["id"], wrong=job.record["id"] == 5)
+    flaky = (lambda job: BadCall("400 too long") if job.record["id"] == 4
+             else corrected(job.record["id"], wrong=job.record["id"] == 5))
     s = rectify(records, Scripted(flaky), out, workers=1)
     assert s["verdicts"] == {"correct": 18, "wrong": 1, "failed": 1}
     again = Scripted(lambda job: corrected(job.record["id"]))
@@ -255,19 +291,23 @@ def test_failed_ones_can_be_asked_again_and_nothing_is_deleted(tmp_path):
     s = rectify(records, again, out, retry=("failed", "wrong"))
     assert s["verdicts"] == {"correct": 20} and set(again.asked) == {4, 5}
     assert {r["verdict"] for r in iter_jsonl(tmp_path/"o.superseded.jsonl")} == {"failed", "wrong"}
-    assert s["cost_usd"] == pytest.approx(21*(600*1.25 + 400*10)/1e6)          # 18 right and 1 wrong, then 2 more; the refused call was free
+    # 18 right and 1 wrong, then 2 more; the refused call was free
+    assert s["cost_usd"] == pytest.approx(21*(600*1.25 + 400*10)/1e6)
     assert ids(out) == list(range(20))
 
 
 def test_exhausted_tries_are_a_record_once_anything_has_worked_else_an_error(tmp_path):
-    dead = Scripted(lambda job: TryAgain("503 busy") if job.record["id"] == 9 else corrected(job.record["id"]))
+    dead = Scripted(lambda job: TryAgain("503 busy") if job.record["id"] == 9
+                    else corrected(job.record["id"]))
     s = rectify([problem(k) for k in range(12)], dead, tmp_path/"o.jsonl", workers=1, tries=3, backoff=0.001)
     r = read_jsonl(tmp_path/"o.jsonl")[9]
     assert s["verdicts"] == {"correct": 11, "failed": 1} and r["reason"] == "503 busy" and dead.asked[9] == 3
     with pytest.raises(SpotError, match="no call has worked.*503"):
-        rectify([problem(k) for k in range(12)], Scripted(lambda job: TryAgain("503 busy")), tmp_path/"p.jsonl", workers=4, tries=3, backoff=0.001)
+        rectify([problem(k) for k in range(12)], Scripted(lambda job: TryAgain("503 busy")),
+                tmp_path/"p.jsonl", workers=4, tries=3, backoff=0.001)
     with pytest.raises(SpotError, match="first 10 calls were all refused"):
-        rectify([problem(k) for k in range(99)], Scripted(lambda job: BadCall("400 unknown field")), tmp_path/"q.jsonl", workers=2)
+        rectify([problem(k) for k in range(99)], Scripted(lambda job: BadCall("400 unknown field")),
+                tmp_path/"q.jsonl", workers=2)
 
 
 def test_heavy_throttling_lowers_concurrency_and_honours_retry_after(tmp_path):
@@ -277,11 +317,14 @@ def test_heavy_throttling_lowers_concurrency_and_honours_retry_after(tmp_path):
         async def ask(self, job):
             busy["now"] += 1
             try:
-                if busy["now"] > busy["most_ok"]: busy["turned"] += 1; raise TryAgain("429", after=0.1, throttled=True)
+                if busy["now"] > busy["most_ok"]:
+                    busy["turned"] += 1
+                    raise TryAgain("429", after=0.1, throttled=True)
                 await asyncio.sleep(0.01)
                 return Reply(corrected(job.record["id"]), usage={"input": 1, "output": 1})
             finally: busy["now"] -= 1
-    s = rectify([problem(k) for k in range(150)], Narrow(), tmp_path/"o.jsonl", workers=60, tries=200, backoff=0.01)
+    s = rectify([problem(k) for k in range(150)], Narrow(), tmp_path/"o.jsonl", workers=60, tries=200,
+                backoff=0.01)
     assert s["verdicts"] == {"correct": 150} and s["lowest_concurrency"] < 60 and busy["turned"] < 1000
 
 
@@ -291,15 +334,19 @@ def test_program_oracles(tmp_path):
     async def f(record): return f"It is \\boxed{{{record['answer']}}}", {"how": "async"}
     s = rectify([problem(k) for k in range(5)], f, tmp_path/"o.jsonl", workers=2)
     assert s["verdicts"] == {"correct": 5} and read_jsonl(tmp_path/"o.jsonl")[0]["oracle"]["how"] == "async"
-    with pytest.raises(SpotError, match="ZeroDivisionError") as e: rectify([problem(1)], lambda r: 1/0, tmp_path/"p.jsonl")
+    with pytest.raises(SpotError, match="ZeroDivisionError") as e:
+        rectify([problem(1)], lambda r: 1/0, tmp_path/"p.jsonl")
     assert isinstance(e.value.__cause__, ZeroDivisionError)
-    s = rectify([problem(k) for k in range(4)], lambda r: 1/0 if r["id"] == 3 else "\\boxed{1}", tmp_path/"q.jsonl", workers=1)
+    s = rectify([problem(k) for k in range(4)], lambda r: 1/0 if r["id"] == 3 else "\\boxed{1}",
+                tmp_path/"q.jsonl", workers=1)
     assert s["verdicts"] == {"wrong": 3, "failed": 1}
     assert rectify([problem(1)], lambda r: None, tmp_path/"r.jsonl")["verdicts"] == {"empty": 1}
 
 
 def test_inside_a_running_loop(tmp_path):
-    async def main(): return rectify([problem(k) for k in range(5)], lambda r: f"\\boxed{{{r['answer']}}}", tmp_path/"o.jsonl")
+    async def main():
+        return rectify([problem(k) for k in range(5)], lambda r: f"\\boxed{{{r['answer']}}}",
+                       tmp_path/"o.jsonl")
     assert asyncio.run(main())["verdicts"] == {"correct": 5}
 
 
@@ -313,12 +360,14 @@ def test_human_round_trip_by_command(tmp_path, monkeypatch, capsys):
     sheet.write_text(sheet.read_text().replace("1 + 1 = 3", "1 + 1 = 2").replace("boxed{3}", "boxed{2}"))
     assert rect.cli(common) == 0
     r, = read_jsonl("o.jsonl")
-    assert r["verdict"] == "correct" and r["chosen"] == problem(1)["response"].replace("3", "2") and r["oracle"] == {"kind": "human"}
+    assert (r["verdict"] == "correct" and r["chosen"] == problem(1)["response"].replace("3", "2")
+            and r["oracle"] == {"kind": "human"})
     sheet.write_text(sheet.read_text().replace("<<<<<<<< 2 correction", "<<<<<<<< x correction"))
     with pytest.raises(SpotError, match="line \\d+: this heading was changed"): read_sheet(sheet)
 
 
-@given(st.lists(st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\r"), max_size=40), max_size=4), st.sampled_from(["s.txt", "s.csv"]))
+@given(st.lists(st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\r"), max_size=40),
+                max_size=4), st.sampled_from(["s.txt", "s.csv"]))
 @settings(max_examples=60, deadline=None)
 def test_sheets_round_trip(tmp_path_factory, texts, name):
     path = tmp_path_factory.mktemp("s")/name
@@ -331,15 +380,18 @@ def test_batch_api_submits_once_and_resumes(tmp_path):
     batch = lambda url: GeminiBatchOracle(base_url=url, poll=0.1, max_requests=10)
     with serving(log=str(log), batch_seconds=0.5, faults={"wrong": 0.2}) as urls:
         submitting = batch(urls[0])
-        submitting._collect = lambda *a: (_ for _ in ()).throw(KeyboardInterrupt())       # dies after submission, before anything is collected
+        # dies after submission, before anything is collected
+        submitting._collect = lambda *a: (_ for _ in ()).throw(KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt): rectify(records, submitting, out)
         state = tmp_path/"o.batches.jsonl"
         lines = state.read_text().splitlines()
-        assert len(lines) == 6                                                            # intent and name of three batches
-        state.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])                   # killed while the last name was being written
+        assert len(lines) == 6  # intent and name of three batches
+        # killed while the last name was being written
+        state.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
         s = rectify(records, batch(urls[0]), out)
         assert s["left"] == 0 and ids(out) == list(range(25)) and set(s["verdicts"]) == {"correct", "wrong"}
-        assert log.read_text().splitlines().count("10 batch") == 2 and log.read_text().splitlines().count("5 batch") == 1
+        assert log.read_text().splitlines().count("10 batch") == 2 and log.read_text().splitlines().count(
+            "5 batch") == 1
         each = 0.5*(500*1.25 + 100*0.125 + 400*10)/1e6
         assert s["cost_usd"] == pytest.approx(25*each, abs=1e-6)
         n_wrong = s["verdicts"]["wrong"]
@@ -357,15 +409,18 @@ def test_local_generator_corrects_in_rounds(tmp_path):
                 yield i, [Completion(corrected(k, wrong=k % 2 and len(prompts[i]) == 1), "stop", 40)]
         def info(self): return {"model": "m"}
     s = rectify([problem(k) for k in range(10)], GeneratorOracle(Model()), tmp_path/"o.jsonl", attempts=2)
-    assert s["verdicts"] == {"correct": 10} and s["calls"] == 15 and ids(tmp_path/"o.jsonl") == list(range(10))
+    assert s["verdicts"] == {"correct":
+                             10} and s["calls"] == 15 and ids(tmp_path/"o.jsonl") == list(range(10))
 
 
 # ---------------------------------------------------------------- input, parsing, command
 
-@pytest.mark.parametrize("text,how", [
-    (f"{START}\nx\n{END}", "markers"), (f"{START}\nx", "no end marker"), (f"```\n{START}\nx\n```", "no end marker"), (f"# {START}\nx\n# {END}", "markers"),
-    (f"<think>{START} y {END}</think>{START}\nx\n{END}", "markers"), ("<think>never ends", "no markers"), ("I cannot help with that.", "refused"),
-    ("x", "no markers"), ("  \n", "empty"), (f"{START}\n\n{END}", "empty")])
+@pytest.mark.parametrize("text,how",
+                         [(f"{START}\nx\n{END}", "markers"), (f"{START}\nx", "no end marker"),
+                          (f"```\n{START}\nx\n```", "no end marker"), (f"# {START}\nx\n# {END}", "markers"),
+                          (f"<think>{START} y {END}</think>{START}\nx\n{END}", "markers"),
+                          ("<think>never ends", "no markers"), ("I cannot help with that.", "refused"),
+                          ("x", "no markers"), ("  \n", "empty"), (f"{START}\n\n{END}", "empty")])
 def test_parse(text, how):
     p = parse_reply(text)
     assert p.how == how and p.text == ("x" if how in ("markers", "no end marker") else None)
@@ -381,13 +436,19 @@ def test_parse_never_raises_and_returns_what_stood_between(text):
 
 def test_bad_input(tmp_path):
     run = lambda errors, **kw: rectify(errors, lambda r: "x", tmp_path/"o.jsonl", **kw)
-    for errors, match in (([{"id": 1, "prompt": "q"}], "record 1"), ([problem(1), problem(1)], "occurs twice"), (tmp_path/"none.jsonl", "does not exist")):
+    for errors, match in (([{"id": 1, "prompt": "q"}], "record 1"),
+                          ([problem(1), problem(1)], "occurs twice"),
+                          (tmp_path/"none.jsonl", "does not exist")):
         with pytest.raises(SpotError, match=match): run(errors)
-    for kw in (dict(workers=0), dict(attempts=0), dict(mode="nice"), dict(max_cost_usd=-1), dict(retry=["bad"]), dict(timeout=0), dict(prices={"m": 3})):
+    for kw in (dict(workers=0), dict(attempts=0), dict(mode="nice"), dict(max_cost_usd=-1),
+               dict(retry=["bad"]), dict(timeout=0), dict(prices={"m": 3})):
         with pytest.raises(SpotError): run([problem(1)], **kw)
-    with pytest.raises(SpotError, match="no `answer`"): rectify([{**problem(1), "answer": None}], Scripted(lambda j: "x"), tmp_path/"o.jsonl", mode="with_answer")
+    with pytest.raises(SpotError, match="no `answer`"):
+        rectify([{**problem(1), "answer": None}], Scripted(lambda j: "x"), tmp_path/"o.jsonl",
+                mode="with_answer")
     write_jsonl(tmp_path/"other.jsonl", [{"id": 1, "x": 2}])
-    with pytest.raises(SpotError, match="not written by"): rectify([problem(1)], lambda r: "x", tmp_path/"other.jsonl")
+    with pytest.raises(SpotError, match="not written by"):
+        rectify([problem(1)], lambda r: "x", tmp_path/"other.jsonl")
     assert read_jsonl(tmp_path/"other.jsonl") == [{"id": 1, "x": 2}]
 
 
@@ -405,11 +466,13 @@ def test_dry_run_needs_no_key_and_spends_nothing(tmp_path, monkeypatch, capsys):
     rect.cli(argv); full = capsys.readouterr().out
     rect.cli([*argv, "--oracle", "gemini_batch"]); half = capsys.readouterr().out
     dollars = lambda text: float(text.split("$")[1].split()[0])
-    assert "100 errors" in full and dollars(full) == pytest.approx(2*dollars(half), abs=0.02) and not (tmp_path/"o.jsonl").exists()
+    assert ("100 errors" in full and dollars(full) == pytest.approx(2*dollars(half), abs=0.02)
+            and not (tmp_path/"o.jsonl").exists())
 
 
 def test_import_is_light():
-    code = "import time, sys; t = time.perf_counter(); import spot_nb.rectify; d = time.perf_counter() - t; print(d, [m for m in ('torch', 'openai', 'google.genai', 'numpy') if m in sys.modules])"
+    code = ("import time, sys; t = time.perf_counter(); import spot_nb.rectify; d = time.perf_counter() - "
+            "t; print(d, [m for m in ('torch', 'openai', 'google.genai', 'numpy') if m in sys.modules])")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split(" ", 1)
     assert out[1].strip() == "[]" and float(out[0]) < 0.5
 
@@ -420,8 +483,10 @@ def test_an_output_of_other_responses_or_another_mode_is_refused(tmp_path):
     out = tmp_path/"out.jsonl"
     rectify([problem(1)], Scripted(lambda job: corrected(1)), out)
     other = {**problem(1), "response": "We guess.\nThe answer is \\boxed{9}."}
-    with pytest.raises(SpotError, match="another response"): rectify([other], Scripted(lambda job: corrected(1)), out)
-    with pytest.raises(SpotError, match="--mode without_answer"): rectify([problem(1)], Scripted(lambda job: corrected(1)), out, mode="with_answer")
+    with pytest.raises(SpotError, match="another response"):
+        rectify([other], Scripted(lambda job: corrected(1)), out)
+    with pytest.raises(SpotError, match="--mode without_answer"):
+        rectify([problem(1)], Scripted(lambda job: corrected(1)), out, mode="with_answer")
     assert ids(out) == [1]
     again = Scripted(lambda job: corrected(2))
     assert rectify([problem(1), problem(2)], again, out)["recorded"] == 2 and again.asked == {2: 1}
@@ -433,11 +498,14 @@ def test_the_budget_holds_when_the_server_tells_no_usage(tmp_path):
     records = [problem(k) for k in range(200)]
     guess = rect.estimate(records, silent)["usd_per_call"]
     s = rectify(records, silent, tmp_path/"out.jsonl", workers=5, max_cost_usd=20*guess)
-    assert s["stopped"] == "budget" and 10 <= s["recorded"] <= 20 and s["cost_usd"] == pytest.approx(s["recorded"]*guess, rel=1e-3)
+    assert s["stopped"] == "budget" and 10 <= s["recorded"] <= 20 and s["cost_usd"] == pytest.approx(s[
+        "recorded"]*guess, rel=1e-3)
     assert read_jsonl(tmp_path/"out.jsonl")[0]["usage"]["estimated_calls"] == 1
 
 
-@pytest.mark.parametrize("body", ["<think>2 + 2 is 4</think>\n\nThe answer is \\boxed{4}", "2 + 2 is 4</think>\nThe answer is \\boxed{4}"])
+@pytest.mark.parametrize("body",
+                         ["<think>2 + 2 is 4</think>\n\nThe answer is \\boxed{4}",
+                          "2 + 2 is 4</think>\nThe answer is \\boxed{4}"])
 def test_thinking_inside_a_correction_is_the_students(body):
     assert parse_reply(f"{START}\n{body}\n{END}").text == body
     assert parse_reply(f"<think>I draft {START} first</think>\n{START}\n{body}\n{END}").text == body

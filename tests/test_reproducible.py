@@ -1,4 +1,5 @@
-"""One seed, one run; the reference is used again under LoRA; adapters as a model; settings refused before training."""
+"""One seed, one run; the reference is used again under LoRA; adapters as a model; settings refused before
+training."""
 import warnings
 
 import pytest
@@ -16,18 +17,22 @@ def student(tmp_path_factory):
     from transformers import LlamaConfig, LlamaForCausalLM
     path, tok = tmp_path_factory.mktemp("student"), tokenizer()
     torch.manual_seed(0)
-    shape = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=256)
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), attention_dropout=0.2, initializer_range=0.2, **shape)).save_pretrained(path)
+    shape = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+                 max_position_embeddings=256)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), attention_dropout=0.2, initializer_range=0.2,
+                                 **shape)).save_pretrained(path)
     tok.save_pretrained(path)
     return str(path)
 
 
-PAIRS = [dict(id=str(k), prompt=f"{k} + 1?", chosen=f"it is {k + 1}", rejected=f"it is {k}") for k in range(8)]
+PAIRS = [dict(id=str(k), prompt=f"{k} + 1?", chosen=f"it is {k + 1}", rejected=f"it is {k}")
+         for k in range(8)]
 
 
 def trainer(student, out, **more):
-    settings = dict(model_name_or_path=student, output_dir=str(out), use_cpu=True, effective_batch_size=4, learning_rate=1e-2, num_train_epochs=2, warmup_steps=0,
-                    save_strategy="no", disable_tqdm=True, beta=1., reference_cache=str(out/"reference"))
+    settings = dict(model_name_or_path=student, output_dir=str(out), use_cpu=True, effective_batch_size=4,
+                    learning_rate=1e-2, num_train_epochs=2, warmup_steps=0, save_strategy="no",
+                    disable_tqdm=True, beta=1., reference_cache=str(out/"reference"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return build(SPoTConfig(**settings | more), PAIRS)
@@ -44,9 +49,11 @@ def trained(student, out, **more):
 def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("more", [{}, dict(use_peft=True, lora_r=2), dict(use_peft=True, lora_r=2, lora_dropout=0.3), dict(loss="sft", packing=False)])
+@pytest.mark.parametrize("more",
+                         [{}, dict(use_peft=True, lora_r=2), dict(use_peft=True, lora_r=2, lora_dropout=0.3),
+                          dict(loss="sft", packing=False)])
 def test_the_seed_settles_the_run(student, tmp_path, more):
-    torch.manual_seed(11)                                                    # whatever was drawn before does not matter
+    torch.manual_seed(11)  # whatever was drawn before does not matter
     one = trained(student, tmp_path/"a", seed=5, **more)
     torch.manual_seed(99); torch.rand(7)
     assert same(one, trained(student, tmp_path/"b", seed=5, **more))
@@ -71,10 +78,12 @@ def test_adapters_are_merged_into_their_base(student, tmp_path):
     folder = tmp_path/"run"
     assert adapter_of(folder) and not adapter_of(student)
     merged, ids = load_model(folder), torch.tensor([[5, 6, 7, 8]])
-    assert not hasattr(merged, "peft_config") and load_tokenizer(folder).chat_template == t.processing_class.chat_template
+    assert (not hasattr(merged, "peft_config")
+            and load_tokenizer(folder).chat_template == t.processing_class.chat_template)
     t.model.eval()
     with torch.no_grad(): mine, theirs = merged(ids).logits, t.model(input_ids=ids).logits
-    assert (mine - theirs).abs().max() < 1e-4*theirs.abs().max() and weights_digest(merged) != weights_digest(load_model(student))
+    assert ((mine - theirs).abs().max() < 1e-4*theirs.abs().max()
+            and weights_digest(merged) != weights_digest(load_model(student)))
     assert trainer(str(folder), tmp_path/"next").examples                     # trains on from there
     import json
     config = json.loads((folder/"adapter_config.json").read_text())
@@ -83,7 +92,9 @@ def test_adapters_are_merged_into_their_base(student, tmp_path):
         with pytest.raises(SpotError, match=what): load_model(folder)
 
 
-@pytest.mark.parametrize("more, what", [(dict(train_sampling_strategy="group_by_length"), "group_by_length"), (dict(dataloader_drop_last=True, effective_batch_size=16), "do not fill one step")])
+@pytest.mark.parametrize("more, what",
+                         [(dict(train_sampling_strategy="group_by_length"), "group_by_length"),
+                          (dict(dataloader_drop_last=True, effective_batch_size=16), "do not fill one step")])
 def test_settings_without_a_step_are_refused(student, tmp_path, more, what):
     with pytest.raises(SpotError, match=what): trainer(student, tmp_path, **more)
 
@@ -93,12 +104,16 @@ def test_ids_beyond_the_vocabulary_are_refused(student, tmp_path):
     tok.add_tokens(["<new>"], special_tokens=True)
     tok.save_pretrained(tmp_path/"tok")
     with pytest.raises(SpotError, match="pair 7.*beyond the"):
-        build(SPoTConfig(model_name_or_path=student, output_dir=str(tmp_path), use_cpu=True), [dict(PAIRS[7], chosen="<new>")], tokenizer=load_tokenizer(tmp_path/"tok"))
+        build(SPoTConfig(model_name_or_path=student, output_dir=str(tmp_path), use_cpu=True),
+              [dict(PAIRS[7], chosen="<new>")], tokenizer=load_tokenizer(tmp_path/"tok"))
 
 
 def test_the_flag_and_the_record_meet_in_training(student, tmp_path):
-    assert parse_config(["--output_dir", str(tmp_path), "--use_cpu", "true"]).enable_thinking is None and _config().enable_thinking is None
+    assert parse_config(["--output_dir", str(tmp_path), "--use_cpu",
+                         "true"]).enable_thinking is None and _config().enable_thinking is None
     sampled = [dict(p, sampling={"enable_thinking": True}) for p in PAIRS]
     settings = dict(model_name_or_path=student, output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
-    with pytest.raises(SpotError, match="sampled with enable_thinking=True"): build(SPoTConfig(**settings, enable_thinking=False), sampled)
-    assert "think" not in tokenizer().decode(build(SPoTConfig(**settings, enable_thinking=True), sampled).examples[0].prompt)
+    with pytest.raises(SpotError, match="sampled with enable_thinking=True"):
+        build(SPoTConfig(**settings, enable_thinking=False), sampled)
+    assert "think" not in tokenizer().decode(build(SPoTConfig(**settings, enable_thinking=True),
+                                                   sampled).examples[0].prompt)

@@ -1,4 +1,5 @@
-"""The study: power, decision rules on made-up results, disjoint problems, the multiple-choice scorer, and the data files."""
+"""The study: power, decision rules on made-up results, disjoint problems, the multiple-choice scorer, and the
+data files."""
 import copy
 import json
 import math
@@ -76,9 +77,11 @@ def test_multiple_choice_items_are_sound():
 
 
 def test_the_same_question_never_has_two_right_answers():
-    """A right answer of one item is not among the wrong ones of an item that asks the same thing (as `What is the capital of X`)."""
+    """A right answer of one item is not among the wrong ones of an item that asks the same thing (as `What is
+    the capital of X`)."""
     items = worlds.mc_items()
-    capitals = {i["question"]: i["right"] for i in items if i["question"].startswith("What is the capital of")}
+    capitals = {i["question"]: i["right"]
+                for i in items if i["question"].startswith("What is the capital of")}
     assert len(capitals) >= 20 and len(set(capitals.values())) == len(capitals)
 
 
@@ -96,9 +99,11 @@ def test_each_constraint_can_be_kept_and_broken():
             "change_case:english_capital": "A CALM DAY AT THE SEA", "startend:quotation": '"A calm day."',
             "startend:end_checker": "A calm day. That is all.", "keywords:existence": "The blue sea.",
             "keywords:forbidden_words": "A calm day.", "keywords:frequency": "sun and wind and rain",
-            "detectable_format:title": "<<Calm>> A calm day.", "detectable_format:json_format": '{"day": "calm"}',
+            "detectable_format:title": "<<Calm>> A calm day.",
+            "detectable_format:json_format": '{"day": "calm"}',
             "detectable_format:number_bullet_lists": "* one\n* two\n* three",
-            "detectable_format:number_highlighted_sections": "a *calm* day", "detectable_content:postscript": "Calm. P.S. Very."}
+            "detectable_format:number_highlighted_sections": "a *calm* day",
+            "detectable_content:postscript": "Calm. P.S. Very."}
     broken = "The Dull, dull Day.\nIt went on. And on, with the rain. It ended."
     for row in worlds.constraint_prompts()[::10]:
         kind = row["instruction_id_list"][0]
@@ -112,7 +117,8 @@ def tiny():
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(0)
     from spot_nb.logps import register_tree_attention
-    config = LlamaConfig(vocab_size=49152, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+    config = LlamaConfig(vocab_size=49152, hidden_size=24, intermediate_size=32, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2)
     make = lambda kind: LlamaForCausalLM._from_config(copy.deepcopy(config), attn_implementation=kind).eval()
     packed, eager = make(register_tree_attention()), make("eager")
     eager.load_state_dict(packed.state_dict())
@@ -128,7 +134,8 @@ def test_multiple_choice_scores_equal_an_eager_forward():
     expected = np.zeros_like(got)
     for i, group in enumerate(worlds.mc_groups(tok, items)):
         for j, (prompt, option) in enumerate(group):
-            with torch.no_grad(): z = eager(torch.tensor([prompt + option])).logits[0].double().log_softmax(-1)
+            with torch.no_grad():
+                z = eager(torch.tensor([prompt + option])).logits[0].double().log_softmax(-1)
             expected[i, j] = sum(float(z[len(prompt) - 1 + t, o]) for t, o in enumerate(option))
     assert np.allclose(got, expected, rtol=1e-4) and got.shape == (len(items), 4)
     scores = worlds.mc_scores(np.log([[.4, .2, .2, .2], [.1, .3, .3, .3]]))
@@ -141,7 +148,8 @@ def test_decoding_with_grouped_attention_gives_the_same_answers():
     tok, (packed, eager) = load_tokenizer("embedded"), tiny()
     problems = worlds.make("short", 5)
     s = Sampling(0, 1.0, 0, 12)
-    usual = [c[0].text for c in TransformersGenerator(eager, tok).generate([p["prompt"] for p in problems], s)]
+    usual = [c[0].text
+             for c in TransformersGenerator(eager, tok).generate([p["prompt"] for p in problems], s)]
     assert [c.text for c in experiments.answer(packed, tok, problems, 12)] == usual
     assert packed.config._attn_implementation == "spot_tree"
 
@@ -153,14 +161,17 @@ def test_power_is_what_it_says(n, changed):
     d = study.smallest_difference(n, changed)
     rng = np.random.default_rng(1)
     for true, low, high in ((d, .7, .92), (d / 3, .0, .35)):
-        x = rng.choice([1, -1, 0], p=[(changed + true) / 2, (changed - true) / 2, 1 - changed], size=(1500, n))
+        x = rng.choice([1, -1, 0], p=[(changed + true) / 2, (changed - true) / 2, 1 - changed],
+                       size=(1500, n))
         found = np.abs(x.mean(1)) > 1.96 * x.std(1) / math.sqrt(n)
         assert low <= found.mean() <= high
 
 
 def test_power_with_seeds():
-    assert study.smallest_difference(100, .3, seeds=9, shared=0) == pytest.approx(study.smallest_difference(100, .3) / 3)
-    assert study.smallest_difference(100, .3, seeds=9, shared=1) == pytest.approx(study.smallest_difference(100, .3))
+    assert study.smallest_difference(100, .3, seeds=9,
+                                     shared=0) == pytest.approx(study.smallest_difference(100, .3) / 3)
+    assert study.smallest_difference(100, .3, seeds=9,
+                                     shared=1) == pytest.approx(study.smallest_difference(100, .3))
     assert all(r["shows"] > 0 for r in study.power_table())
 
 
@@ -172,14 +183,18 @@ def results_of(p, folder, kl_of, seeds=(0, 1, 2), questions=100, prompts=100, no
     hard, wide = rng.uniform(size=questions), np.exp(rng.normal(0, .5, prompts))
     def point(epoch, accuracy, kl):
         right = np.clip(hard + rng.normal(0, noise, questions), 0, 1) < accuracy
-        return {"epoch": epoch, "correct": "".join("01"[int(x)] for x in right), "kl": (kl * wide * np.exp(rng.normal(0, spread, prompts))).tolist(),
-                "nats": {"chosen": rng.normal(epoch, .1, 24).tolist(), "rejected": rng.normal(0, .1, 24).tolist()}}
+        return {"epoch": epoch, "correct": "".join("01"[int(x)] for x in right),
+                "kl": (kl * wide * np.exp(rng.normal(0, spread, prompts))).tolist(),
+                "nats": {"chosen": rng.normal(epoch, .1, 24).tolist(),
+                         "rejected": rng.normal(0, .1, 24).tolist()}}
     def write(job, points):
-        (folder/f"{job.name}.json").write_text(json.dumps({"key": job.key, "spec": job.spec, "points": points}))
+        (folder/f"{job.name}.json").write_text(json.dumps({"key": job.key, "spec": job.spec,
+                                                           "points": points}))
     write(experiments.base_job(p, "short"), [point(0, LEARNED[0], 0)])
     for method, kls in kl_of.items():
         for rate in p["rates"]:
-            write(experiments.train_job(p, "short", method, rate, p["pilot"]["seed"], True), [point(2, .3 + .2 * (rate == 1e-5), .01)])
+            write(experiments.train_job(p, "short", method, rate, p["pilot"]["seed"], True),
+                  [point(2, .3 + .2 * (rate == 1e-5), .01)])
         for s in seeds:
             job = experiments.train_job(p, "short", method, 1e-5, s)
             write(job, [point(e, a, k) for e, a, k in zip(p["training"]["points"], LEARNED[1:], kls)])
@@ -196,14 +211,17 @@ def protocol_of(tmp_path, part, methods):
 
 
 KL = np.array([.002, .005, .01, .02, .04])
-PART = {"statistic": "kl_at_accuracy", "family": "short", "method": "spot_bco", "against": "sft_plus", "least": .22}
+PART = {"statistic": "kl_at_accuracy", "family": "short", "method": "spot_bco", "against": "sft_plus",
+        "least": .22}
 
 
-@pytest.mark.parametrize("ratio,size,verdict", [(.5, 100, "holds"), (1.5, 100, "does not hold"), (.95, 6, "not decided")])
+@pytest.mark.parametrize("ratio,size,verdict",
+                         [(.5, 100, "holds"), (1.5, 100, "does not hold"), (.95, 6, "not decided")])
 def test_a_claim_that_holds_one_that_does_not_and_one_undecided(tmp_path, ratio, size, verdict):
     path, p = protocol_of(tmp_path, PART, ["sft_plus", "spot_bco"])
     (tmp_path/"r").mkdir()
-    results_of(p, tmp_path/"r", {"sft_plus": KL, "spot_bco": ratio * KL}, questions=size, prompts=max(4, size), spread=.2 if size > 50 else 1.)
+    results_of(p, tmp_path/"r", {"sft_plus": KL, "spot_bco": ratio * KL}, questions=size,
+               prompts=max(4, size), spread=.2 if size > 50 else 1.)
     (row,) = study.Study(path, tmp_path/"r").verdicts(300)
     assert row["verdict"] == verdict
     assert verdict in study.verdict_table([row])
@@ -221,13 +239,17 @@ def test_a_missing_seed_or_an_old_key_is_not_run(tmp_path):
     assert study.Study(path, tmp_path/"r").verdicts(300)[0]["verdict"] == "holds"
 
 
-@pytest.mark.parametrize("part,verdict", [
-    (dict(statistic="gain", method="spot_bco", point=8, least=10), "holds"),
-    (dict(statistic="gain", method="spot_bco", point=8, least=80), "does not hold"),
-    ({"statistic": "levels", "method": "spot_bco", "from": 4, "to": 8, "below": .22, "least": .1}, "does not hold"),
-    ({"statistic": "growth", "method": "spot_bco", "from": 4, "to": 8, "above": .22, "least": .1}, "holds"),
-    (dict(statistic="nats", method="spot_bco", which="chosen", point=8, least=.5), "holds"),
-    (dict(statistic="nats", method="spot_bco", which="rejected", point=8, least=.5), "does not hold")])
+@pytest.mark.parametrize("part,verdict",
+                         [(dict(statistic="gain", method="spot_bco", point=8, least=10), "holds"),
+                          (dict(statistic="gain", method="spot_bco", point=8, least=80), "does not hold"),
+                          ({"statistic": "levels", "method": "spot_bco", "from": 4, "to": 8, "below": .22,
+                            "least": .1}, "does not hold"),
+                          ({"statistic": "growth", "method": "spot_bco", "from": 4, "to": 8, "above": .22,
+                            "least": .1}, "holds"),
+                          (dict(statistic="nats", method="spot_bco", which="chosen", point=8, least=.5),
+                           "holds"),
+                          (dict(statistic="nats", method="spot_bco", which="rejected", point=8, least=.5),
+                           "does not hold")])
 def test_each_statistic_decides(tmp_path, part, verdict):
     path, p = protocol_of(tmp_path, {"family": "short", **part}, ["spot_bco"])
     (tmp_path/"r").mkdir()
@@ -237,8 +259,10 @@ def test_each_statistic_decides(tmp_path, part, verdict):
 
 def test_rules():
     assert study.decide([.1, .5], .2) == "holds" and study.decide([-.1, .1], .2) == "does not hold"
-    assert study.decide([-.1, .5], .2) == "not decided" and study.decide([math.nan, math.nan], .2) == "not decided"
-    assert study.combine(["holds", "not run"]) == "not run" and study.combine(["holds", "does not hold", "not decided"]) == "does not hold"
+    assert study.decide([-.1, .5], .2) == "not decided" and study.decide([math.nan, math.nan],
+                                                                         .2) == "not decided"
+    assert (study.combine(["holds", "not run"]) == "not run"
+            and study.combine(["holds", "does not hold", "not decided"]) == "does not hold")
 
 
 # -- jobs
@@ -248,16 +272,20 @@ def test_pilots_never_see_test_problems_and_claims_never_validation():
     jobs, waiting = experiments.plan(p, {})
     trained = [j for j in jobs if j.spec["kind"] == "train"]
     assert waiting > 0 and trained
-    for j in trained: assert (j.spec["split"] == "val") == (j.spec["seed"] == p["pilot"]["seed"]) == j.name.endswith("-pilot")
+    for j in trained:
+        assert (j.spec["split"] == "val") == (j.spec["seed"]
+                                              == p["pilot"]["seed"]) == j.name.endswith("-pilot")
     budget = {}
     for j in trained:
-        if j.name.endswith("-pilot"): budget.setdefault((j.spec["family"], json.dumps(j.spec["method"])), []).append(j.spec["rate"])
+        if j.name.endswith("-pilot"):
+            budget.setdefault((j.spec["family"], json.dumps(j.spec["method"])), []).append(j.spec["rate"])
     assert all(sorted(rates) == sorted(p["rates"]) for rates in budget.values())
 
 
 def test_every_claim_can_be_run_from_the_protocol():
     p = experiments.load_protocol(PROTOCOL)
-    planned = {(r["family"], m, None if r["rate"] == "best" else r["rate"]): len(r["seeds"]) for r in p["runs"] for m in r["methods"]}
+    planned = {(r["family"], m, None if r["rate"] == "best" else r["rate"]): len(r["seeds"])
+               for r in p["runs"] for m in r["methods"]}
     for c in p["claims"]:
         for part in c["parts"]:
             families = [part["family"], *([part["over"]] if "over" in part else [])]
@@ -281,10 +309,15 @@ def test_training_is_measured_along_the_way(tmp_path):
     "Five steps of a tiny model: the points come when they are due, and the run reports its beta and rewards."
     from spot_nb.models import load_tokenizer
     tok, (model, _) = load_tokenizer("embedded"), tiny()
-    wrong = [{**x, "response": "1 + 1 = 2\nThe answer is \\boxed{1}.", "finish_reason": "stop"} for x in worlds.make("short", 6)]
+    wrong = [{**x, "response": "1 + 1 = 2\nThe answer is \\boxed{1}.", "finish_reason": "stop"}
+             for x in worlds.make("short", 6)]
     p = experiments.load_protocol(PROTOCOL)
-    spec = {"rate": 1e-3, "seed": 0, "method": {"loss": "spot_bco", "delta": "cumulative"}, "training": {**p["training"], "batch": 2, "warmup": 1}}
+    spec = {"rate": 1e-3, "seed": 0, "method": {"loss": "spot_bco", "delta": "cumulative"},
+            "training": {**p["training"], "batch": 2, "warmup": 1}}
     seen = []
-    about, steps = experiments.train_once(spec, experiments.corrected(wrong), [1 / 3, 1], model, tok, lambda e, s, m: seen.append((e, s)))
+    about, steps = experiments.train_once(spec, experiments.corrected(wrong), [1 / 3, 1], model, tok,
+                                          lambda e, s, m: seen.append((e, s)))
     assert seen == [(1 / 3, 1), (1, 3)] and len(steps) == 3 and about["pairs"] == 6 and about["beta"] >= .1
-    assert steps[0]["delta"] == 0 and steps[2]["delta"] == pytest.approx(np.mean([(s["chosen"] + s["rejected"]) / 2 for s in steps[:2]]), abs=1e-3)
+    assert (steps[0]["delta"] == 0
+            and steps[2]["delta"]
+            == pytest.approx(np.mean([(s["chosen"] + s["rejected"]) / 2 for s in steps[:2]]), abs=1e-3))

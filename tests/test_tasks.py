@@ -1,4 +1,5 @@
-"""Tasks: reading, checking, finding; each kind with several inputs, and the ways in which a check goes wrong."""
+"""Tasks: reading, checking, finding; each kind with several inputs, and the ways in which a check
+goes wrong."""
 import json, os, subprocess, sys, time
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from spot_nb.oracle import END, START, Reply, build_messages, oracle_prompts, pr
 from spot_nb.pairs import filter_pairs
 from spot_nb.records import SpotError, read_json, read_jsonl, write_jsonl
 from spot_nb.rectify import assess, rectify
-from spot_nb.tasks import (BUILT_IN, MATH, Task, answer_text, as_verdict, calls_in, check_choice, check_code, check_exact, check_json, check_tool, choice_task, code_in,
-                           exact_task, fill, find_task, json_task, json_values, judge_task, make_problem, run_tests, same_json, task_for, task_hash, tool_task, try_check)
+from spot_nb.tasks import (BUILT_IN, MATH, Task, answer_text, as_verdict, calls_in, check_choice, check_code,
+                           check_exact, check_json, check_tool, choice_task, code_in, exact_task, fill,
+                           find_task, json_task, json_values, judge_task, make_problem, run_tests, same_json,
+                           task_for, task_hash, tool_task, try_check)
 
 
 class Says(Generator):
@@ -20,95 +23,147 @@ class Says(Generator):
     def info(self): return {"model": "says", "engine": "says"}
     def stream(self, prompts, sampling=None):
         for i, p in enumerate(prompts):
-            yield i, [Completion(self.say(p if isinstance(p, str) else p[-1]["content"]), "stop", 5)]*(sampling.n if sampling else 1)
+            yield i, [Completion(self.say(p if isinstance(p, str) else p[-1]["content"]), "stop",
+                                 5)]*(sampling.n if sampling else 1)
 
 
 # ---- JSON
-@pytest.mark.parametrize("text, ok", [
-    ('{"a": 1, "b": [true, null]}', True), ('{"b": [true, null], "a": 1.0}', True), ('Here:\n```json\n{"a": 1, "b": [true, null]}\n```', True),
-    ('First {"a": 2, "b": []}; no, {"a": 1, "b": [true, null]}.', True), ('<think>{"a": 9}</think>{"a": 1, "b": [true, null]}', True), ('{"a": 1, "b": [true, null]', False),
-    ('{"a": true, "b": [true, null]}', False), ('{"a": "1", "b": [true, null]}', False), ('{"a": 1, "b": [null, true]}', False), ('{"a": 1, "b": [true, null], "c": 0}', False),
-    ('{"a": 1, "a": 1, "b": [true, null]}', False), ('{"a": 1, "b": [true, NaN]}', False), ("{'a': 1, 'b': [True, None]}", False), ("", False), ("{"*5000, False), ('{"x": {"a": 1, "b": [true, null]}', False)])
-def test_json(text, ok): assert judge_task(json_task(), text, {"id": 1, "answer": '{"a": 1, "b": [true, null]}'}).correct is ok
+@pytest.mark.parametrize("text, ok",
+                         [('{"a": 1, "b": [true, null]}', True), ('{"b": [true, null], "a": 1.0}', True),
+                          ('Here:\n```json\n{"a": 1, "b": [true, null]}\n```', True),
+                          ('First {"a": 2, "b": []}; no, {"a": 1, "b": [true, null]}.', True),
+                          ('<think>{"a": 9}</think>{"a": 1, "b": [true, null]}', True),
+                          ('{"a": 1, "b": [true, null]', False), ('{"a": true, "b": [true, null]}', False),
+                          ('{"a": "1", "b": [true, null]}', False), ('{"a": 1, "b": [null, true]}', False),
+                          ('{"a": 1, "b": [true, null], "c": 0}', False),
+                          ('{"a": 1, "a": 1, "b": [true, null]}', False),
+                          ('{"a": 1, "b": [true, NaN]}', False), ("{'a': 1, 'b': [True, None]}", False),
+                          ("", False), ("{"*5000, False), ('{"x": {"a": 1, "b": [true, null]}', False)])
+def test_json(text, ok):
+    assert judge_task(json_task(), text, {"id": 1, "answer": '{"a": 1, "b": [true, null]}'}).correct is ok
 
 
 def test_json_schema_alone_and_with_an_answer():
-    schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 3}}, "additionalProperties": False}
-    for text, ok in (('{"n": 3}', True), ('{"n": 2}', False), ('{"n": 3.5}', False), ('{"n": 3, "m": 1}', False), ("[3]", False)):
-        assert check_json(text, {"schema": schema})[0] is ok and check_json(text, {"schema": json.dumps(schema)})[0] is ok
+    schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 3}},
+              "additionalProperties": False}
+    for text, ok in (('{"n": 3}', True), ('{"n": 2}', False), ('{"n": 3.5}', False),
+                     ('{"n": 3, "m": 1}', False), ("[3]", False)):
+        assert (check_json(text, {"schema": schema})[0] is ok
+                and check_json(text, {"schema": json.dumps(schema)})[0] is ok)
         assert check_json(text, {"answer": '{"n": 3}', "schema": schema})[0] is (text == '{"n": 3}')
     assert check_json('{"n": 4}', {"answer": '{"n": 3}', "schema": schema})[2] == "differs at $.n"
-    for bad in ({"schema": {"type": "objekt"}}, {"answer": "Paris"}, {}, {"schema": {"$ref": "http://127.0.0.1:9/none"}, "answer": "1"}):
+    for bad in ({"schema": {"type": "objekt"}}, {"answer": "Paris"}, {},
+                {"schema": {"$ref": "http://127.0.0.1:9/none"}, "answer": "1"}):
         assert judge_task(json_task(), "5", {"id": 1, **bad}).reason == "check failed"
 
 
 def test_json_values_and_paths():
-    assert json_values('"x"') == ["x"] and json_values("say [1, 2] and [3]") == [[1, 2], [3]] and json_values("a [link] {x}") == []
-    assert same_json({"a": [{"b": 1}]}, {"a": [{"b": 2}]}) == "$.a[0].b" and same_json(0, False) == "$" and same_json(1e3, 1000) == ""
+    assert (json_values('"x"') == ["x"] and json_values("say [1, 2] and [3]") == [[1, 2], [3]]
+            and json_values("a [link] {x}") == [])
+    assert (same_json({"a": [{"b": 1}]}, {"a": [{"b": 2}]}) == "$.a[0].b" and same_json(0, False) == "$"
+            and same_json(1e3, 1000) == "")
 
 
 # ---- exact, choice
-@pytest.mark.parametrize("text, ok", [("Paris", True), (" Paris\r\n", True), ("paris", False), ("Paris.", False), ("It is Paris", False), ("", False)])
+@pytest.mark.parametrize("text, ok",
+                         [("Paris", True), (" Paris\r\n", True), ("paris", False), ("Paris.", False),
+                          ("It is Paris", False), ("", False)])
 def test_exact(text, ok):
     assert judge_task(find_task("exact"), text, {"id": 1, "answer": "Paris"}).correct is ok
-    assert judge_task(exact_task(ignore_case=True), text, {"id": 1, "answer": "Paris"}).correct is (ok or text == "paris")
+    assert judge_task(exact_task(ignore_case=True), text,
+                      {"id": 1, "answer": "Paris"}).correct is (ok or text == "paris")
 
 
-@pytest.mark.parametrize("row, letter", [
-    ({"options": ["ice", "fire"], "answer": "B"}, "B"), ({"options": ["ice", "fire"], "answer": 0}, "A"), ({"options": ["ice", "fire"], "answer": "fire"}, "B"),
-    ({"choices": {"label": ["1", "2"], "text": ["ice", "fire"]}, "answerKey": "2"}, "B"), ({"options": {"A": "ice", "B": "fire"}, "answer": "b"}, "B"),
-    ({"choices": ["ice", "fire"], "label": "1"}, "B"), ({"options": '["ice", "fire"]', "answer": 1}, "B")])
+@pytest.mark.parametrize("row, letter",
+                         [({"options": ["ice", "fire"], "answer": "B"}, "B"),
+                          ({"options": ["ice", "fire"], "answer": 0}, "A"),
+                          ({"options": ["ice", "fire"], "answer": "fire"}, "B"),
+                          ({"choices": {"label": ["1", "2"], "text": ["ice", "fire"]}, "answerKey": "2"},
+                           "B"), ({"options": {"A": "ice", "B": "fire"}, "answer": "b"}, "B"),
+                          ({"choices": ["ice", "fire"], "label": "1"}, "B"),
+                          ({"options": '["ice", "fire"]', "answer": 1}, "B")])
 def test_choice_rows(row, letter):
     p = make_problem(choice_task(), {"question": "Hot?", **row})
     assert p["answer"] == letter and "A. ice\nB. fire" in p["prompt"] and p["letters"] == "AB"
-    assert judge_task(choice_task(), f"Well.\nAnswer: {letter}", p).correct and not judge_task(choice_task(), "Answer: C", p).correct
+    assert (judge_task(choice_task(), f"Well.\nAnswer: {letter}", p).correct
+            and not judge_task(choice_task(), "Answer: C", p).correct)
 
 
-@pytest.mark.parametrize("row, message", [({"options": ["a", "b"], "answer": "z"}, "neither"), ({"options": ["a", "b"]}, "no answer"), ({"answer": "A"}, "no options"),
-                                          ({"options": [str(i) for i in range(30)], "answer": "3"}, "26 letters"), ({"options": "a, b", "answer": "a"}, "list of texts")])
+@pytest.mark.parametrize("row, message",
+                         [({"options": ["a", "b"], "answer": "z"}, "neither"),
+                          ({"options": ["a", "b"]}, "no answer"), ({"answer": "A"}, "no options"),
+                          ({"options": [str(i) for i in range(30)], "answer": "3"}, "26 letters"),
+                          ({"options": "a, b", "answer": "a"}, "list of texts")])
 def test_choice_rows_that_cannot_be(row, message):
-    with pytest.raises(SpotError, match=message): make_problem(choice_task(), {"question": "?", **row}, "f.jsonl, record 2")
+    with pytest.raises(SpotError, match=message):
+        make_problem(choice_task(), {"question": "?", **row}, "f.jsonl, record 2")
 
 
 # ---- code
 ADD = {"id": 1, "answer": json.dumps(["assert add(1, 2) == 3", "assert add(-1, 1) == 0"])}
 
-@pytest.mark.parametrize("body, reason", [
-    ("return a + b", "match"), ("return a - b", "test failed"), ("return a +", "syntax error"), ("return c", "exception: NameError"), ("raise SystemExit(0)", "exception: SystemExit"),
-    ("import os; os._exit(0)", "ended early"), ("import os; os.kill(os.getpid(), 9)", "exception: PermissionError"), ("while True: pass", "too slow"), ("return [0]*10**10", "out of memory"),
-    ("import os; os.system('true')", "exception: PermissionError"), ("import subprocess; subprocess.run(['true'])", "exception: PermissionError"), ("import os; os.fork()", "exception: PermissionError"),
-    ("import socket; socket.create_connection(('127.0.0.1', 9))", "exception: PermissionError"), ("open('/tmp/spot_was_here', 'w')", "exception: PermissionError"), ("return input()", "exception: EOFError")])
+@pytest.mark.parametrize("body, reason",
+                         [("return a + b", "match"), ("return a - b", "test failed"),
+                          ("return a +", "syntax error"), ("return c", "exception: NameError"),
+                          ("raise SystemExit(0)", "exception: SystemExit"),
+                          ("import os; os._exit(0)", "ended early"),
+                          ("import os; os.kill(os.getpid(), 9)", "exception: PermissionError"),
+                          ("while True: pass", "too slow"), ("return [0]*10**10", "out of memory"),
+                          ("import os; os.system('true')", "exception: PermissionError"),
+                          ("import subprocess; subprocess.run(['true'])", "exception: PermissionError"),
+                          ("import os; os.fork()", "exception: PermissionError"),
+                          ("import socket; socket.create_connection(('127.0.0.1', 9))",
+                           "exception: PermissionError"),
+                          ("open('/tmp/spot_was_here', 'w')", "exception: PermissionError"),
+                          ("return input()", "exception: EOFError")])
 def test_code(body, reason):
-    ok, read, why = check_code(f"```python\ndef add(a, b):\n    {body}\n```", ADD, seconds=8.0 if reason != "too slow" else 1.0)
+    ok, read, why = check_code(f"```python\ndef add(a, b):\n    {body}\n```", ADD,
+                               seconds=8.0 if reason != "too slow" else 1.0)
     assert (ok, why) == (reason == "match", reason) and "def add" in read
     assert not Path("/tmp/spot_was_here").exists()
 
 
 def test_code_reads_the_right_block_and_other_forms_of_tests():
-    text = "Like so:\n```python\ndef add(a, b):\n    return a + b\n```\nUse:\n```python\nprint(add(1, 2))\n```"
-    assert check_code(text, ADD)[0] and check_code("def add(a, b):\n    return a + b", ADD)[0] and check_code("I cannot.", ADD)[2] == "no answer"
+    text = ("Like so:\n```python\ndef add(a, b):\n    return a + b\n```\nUse:\n```python\nprint(add(1, "
+            "2))\n```")
+    assert check_code(text, ADD)[0] and check_code("def add(a, b):\n    return a + b",
+                                                   ADD)[0] and check_code("I cannot.", ADD)[2] == "no answer"
     assert "def add" in code_in(text, "assert add(1, 2)") and code_in("```js\nx\n```", "add") is None
-    cases = {"id": 1, "answer": json.dumps([{"input": "2 3\n", "output": "5\n"}, {"input": "1 1", "output": "2"}])}
+    cases = {"id": 1,
+             "answer": json.dumps([{"input": "2 3\n", "output": "5\n"}, {"input": "1 1", "output": "2"}])}
     assert check_code("```\na, b = map(int, input().split())\nprint(a + b)\n```", cases)[0]
     assert check_code("```\nprint(5)\n```", cases)[2] == "test failed"
-    human_eval = {"id": 1, "answer": "def check(candidate):\n    assert candidate(2) == 4\n", "entry_point": "double"}
-    assert check_code("```python\ndef double(x):\n    return 2*x\n```", human_eval)[0] and not check_code("```python\ndef double(x):\n    return x\n```", human_eval)[0]
-    assert run_tests("import tempfile, pathlib\npathlib.Path('here.txt').write_text('x')", "assert pathlib.Path('here.txt').exists()")[0] == "match"
+    human_eval = {"id": 1, "answer": "def check(candidate):\n    assert candidate(2) == 4\n",
+                  "entry_point": "double"}
+    assert (check_code("```python\ndef double(x):\n    return 2*x\n```", human_eval)[0]
+            and not check_code("```python\ndef double(x):\n    return x\n```", human_eval)[0])
+    assert run_tests("import tempfile, pathlib\npathlib.Path('here.txt').write_text('x')",
+                     "assert pathlib.Path('here.txt').exists()")[0] == "match"
 
 
 def test_code_sees_no_environment(monkeypatch):
     monkeypatch.setenv("GEMINI_API_KEY", "not-a-key-but-secret")
-    assert run_tests("import os", "assert 'GEMINI_API_KEY' not in os.environ and 'secret' not in str(os.environ)")[0] == "match"
+    assert run_tests("import os",
+                     "assert 'GEMINI_API_KEY' not in os.environ and 'secret' not in "
+                     "str(os.environ)")[0] == "match"
 
 
 # ---- tools
 CALL = {"id": 1, "answer": '{"name": "weather", "arguments": {"city": "Oslo", "days": 2}}'}
 
-@pytest.mark.parametrize("text, reason", [
-    ('{"name": "weather", "arguments": {"days": 2, "city": "Oslo"}}', "match"), ('<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo", "days": 2}}\n</tool_call>', "match"),
-    ('[{"name": "weather", "parameters": {"city": "Oslo", "days": 2}}]', "match"), ('{"function": {"name": "weather", "arguments": "{\\"city\\": \\"Oslo\\", \\"days\\": 2}"}}', "match"),
-    ('{"name": "weather", "arguments": {"city": "Oslo"}}', "other arguments"), ('{"name": "news", "arguments": {}}', "other tool"), ("Sunny.", "no answer"),
-    ('{"name": "weather", "arguments": {"city": "Oslo", "days": 2}} {"name": "news", "arguments": {}}', "a call too many"), ('{"name": "weather", "arguments": {"city": "Oslo", "days": "2"}}', "other arguments")])
+@pytest.mark.parametrize("text, reason",
+                         [('{"name": "weather", "arguments": {"days": 2, "city": "Oslo"}}', "match"),
+                          ('<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo", "days": '
+                           '2}}\n</tool_call>', "match"),
+                          ('[{"name": "weather", "parameters": {"city": ' '"Oslo", "days": 2}}]', "match"),
+                          ('{"function": {"name": "weather", "arguments": "{\\"city\\": \\"Oslo\\", '
+                           '\\"days\\": 2}"}}', "match"),
+                          ('{"name": "weather", "arguments": {"city": ' '"Oslo"}}', "other arguments"),
+                          ('{"name": "news", "arguments": {}}', "other tool"), ("Sunny.", "no answer"),
+                          ('{"name": "weather", "arguments": {"city": "Oslo", "days": 2}} {"name": "news", '
+                           '"arguments": {}}', "a call too many"),
+                          ('{"name": "weather", "arguments": ' '{"city": "Oslo", "days": "2"}}',
+                           "other arguments")])
 def test_tool(text, reason): assert judge_task(find_task("tool"), text, CALL).reason == reason
 
 
@@ -116,35 +171,50 @@ def test_parallel_calls_in_any_order():
     want = {"id": 1, "answer": [{"name": "f", "arguments": {"x": i}} for i in (1, 2)]}
     p = make_problem(tool_task(), {"question": "?", "tools": [{"name": "f"}], **want})
     assert '[{"name": "f"}]' in p["prompt"]
-    say = lambda *xs: "\n".join(f'<tool_call>{{"name": "f", "arguments": {{"x": {x}}}}}</tool_call>' for x in xs)
-    assert check_tool(say(2, 1), p)[0] and not check_tool(say(1, 1), p)[0] and not check_tool(say(1), p)[0] and len(calls_in(say(1, 2))) == 2
+    say = lambda *xs: "\n".join(f'<tool_call>{{"name": "f", "arguments": {{"x": {x}}}}}</tool_call>'
+                                for x in xs)
+    assert (check_tool(say(2, 1), p)[0] and not check_tool(say(1, 1), p)[0] and not check_tool(say(1), p)[0]
+            and len(calls_in(say(1, 2))) == 2)
 
 
 # ---- rows to problems
 def test_templates_and_rows():
-    t = Task("t", lambda r, p: True, '{question} {{x}} {"a": 1} \\boxed{y} in {text}', columns=("text", "key"))
-    p = make_problem(t, {"prompt": "Find", "answer": [1, "é"], "text": "T", "key": {"k": 1}, "other": 5, "index": 3})
-    assert p["prompt"] == 'Find {x} {"a": 1} \\boxed{y} in T' and p["answer"] == '[1, "é"]' and p["key"] == {"k": 1} and "other" not in p and p["id"] == 3
+    t = Task("t", lambda r, p: True, '{question} {{x}} {"a": 1} \\boxed{y} in {text}',
+             columns=("text", "key"))
+    p = make_problem(t, {"prompt": "Find", "answer": [1, "é"], "text": "T", "key": {"k": 1}, "other": 5,
+                         "index": 3})
+    assert p["prompt"] == 'Find {x} {"a": 1} \\boxed{y} in T' and p["answer"] == '[1, "é"]' and p["key"] == {
+        "k": 1} and "other" not in p and p["id"] == 3
     chat = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q {z}"}]
     assert make_problem(t, {"prompt": chat, "answer": 1.0})["prompt"] == chat and answer_text(1.0) == "1"
-    assert make_problem(Task("t", lambda r, p: True, system="Be {tone}."), {"question": "q", "answer": "a", "tone": "kind"})["prompt"][0]["content"] == "Be kind."
-    for row, message in (({"prompt": "x", "answer": 1}, "no column 'text'"), ({"answer": 1, "text": "T"}, "no question"), ({"prompt": "x", "text": "T"}, "no answer"), ({"prompt": 5, "answer": 1}, "prompt must be")):
+    assert make_problem(Task("t", lambda r, p: True, system="Be {tone}."),
+                        {"question": "q", "answer": "a",
+                         "tone": "kind"})["prompt"][0]["content"] == "Be kind."
+    for row, message in (({"prompt": "x", "answer": 1}, "no column 'text'"),
+                         ({"answer": 1, "text": "T"}, "no question"),
+                         ({"prompt": "x", "text": "T"}, "no answer"),
+                         ({"prompt": 5, "answer": 1}, "prompt must be")):
         with pytest.raises(SpotError, match=message): make_problem(t, row, "f.jsonl, record 7")
     for bad in (dict(columns=("answer",)), dict(check=None), dict(name="a b")):
         with pytest.raises(SpotError): Task(**{"name": "x", "check": lambda r, p: True, **bad})
 
 
 def test_load_problems_by_task_keeps_every_language(tmp_path):
-    rows = [{"question": "¿Cuántos años tiene Ada? 三十", "answer": {"age": 30}}, {"question": "求年龄", "answer": {"age": 3}}, {"question": "求年龄", "answer": {"age": 3}}]
+    rows = [{"question": "¿Cuántos años tiene Ada? 三十", "answer": {"age": 30}},
+            {"question": "求年龄", "answer": {"age": 3}}, {"question": "求年龄", "answer": {"age": 3}}]
     problems, stats = load_problems(rows, task="json")
-    assert stats["problems"] == 2 and stats["duplicates"] == 1 and stats["other_language"] == 0 and problems[0]["task"] == {"name": "json", "hash": task_hash(find_task("json"))}
+    assert stats["problems"] == 2 and stats["duplicates"] == 1 and stats["other_language"] == 0 and problems[
+        0]["task"] == {"name": "json", "hash": task_hash(find_task("json"))}
     again, _ = load_problems(problems, task="json")
-    assert again == problems                                             # a file that a stage wrote can be read again
+    assert again == problems  # a file that a stage wrote can be read again
     with pytest.raises(SpotError, match="record 2"): load_problems([rows[0], {"answer": 1}], task="json")
 
 
 # ---- checks that go wrong
-@pytest.mark.parametrize("value, wanted", [(True, (True, None, "match")), ((False, 5), (False, "5", "mismatch")), ((False, None, "no answer"), (False, None, "no answer")), ([True, "x", "odd"], (True, "x", "match"))])
+@pytest.mark.parametrize("value, wanted",
+                         [(True, (True, None, "match")), ((False, 5), (False, "5", "mismatch")),
+                          ((False, None, "no answer"), (False, None, "no answer")),
+                          ([True, "x", "odd"], (True, "x", "match"))])
 def test_results_of_a_check(value, wanted):
     v = as_verdict(value)
     assert (v.correct, v.extracted, v.reason) == wanted
@@ -161,11 +231,14 @@ def test_a_check_that_hangs_or_raises():
         while r: pass
         return False
     start = time.monotonic()
-    assert judge_task(Task("t", endless, timeout=0.2), "x", {"id": 1}).reason == "timeout" and time.monotonic() - start < 20
+    assert judge_task(Task("t", endless, timeout=0.2), "x",
+                      {"id": 1}).reason == "timeout" and time.monotonic() - start < 20
     v = judge_task(Task("t", lambda r, p: p["missing"]), "x", {"id": 1})
     assert (v.correct, v.reason) == (False, "check failed") and "KeyError" in v.extracted
-    with pytest.raises(SpotError, match="problem 'p9'.*KeyError"): try_check(Task("t", lambda r, p: p["missing"]), [{"id": "p9"}])
-    with pytest.warns(UserWarning, match="accepts an empty"): try_check(Task("t", lambda r, p: True), [{"id": 1}])
+    with pytest.raises(SpotError, match="problem 'p9'.*KeyError"):
+        try_check(Task("t", lambda r, p: p["missing"]), [{"id": "p9"}])
+    with pytest.warns(UserWarning, match="accepts an empty"):
+        try_check(Task("t", lambda r, p: True), [{"id": 1}])
 
 
 def test_isolated_checks_survive_what_kills_a_process(tmp_path):
@@ -182,30 +255,42 @@ task = Task("odd", check, isolate=True, timeout=2.0)
 """)
     t, p = find_task(tmp_path/"odd.py"), {"id": 1, "answer": "é\n"}
     assert judge_task(t, "é\n", p).correct
-    assert [judge_task(t, r, p).reason for r in ("x", "raise", "die", "hang", "x")] == ["mismatch", "check failed", "check failed", "timeout", "mismatch"]
-    assert judge_task(Task("t", lambda r, p: True, isolate=True), "x", p).reason == "check failed"       # nothing to load in the other process
+    assert ([judge_task(t, r, p).reason for r in ("x", "raise", "die", "hang", "x")]
+            == ["mismatch", "check failed", "check failed", "timeout", "mismatch"])
+    # nothing to load in the other process
+    assert judge_task(Task("t", lambda r, p: True, isolate=True), "x", p).reason == "check failed"
 
 
 # ---- finding
 def test_files_that_are_no_task(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path/"helper.py").write_text("LIMIT = 3\n")
-    (tmp_path/"good.py").write_text("from spot_nb.tasks import Task\nfrom helper import LIMIT\none = Task('one', lambda r, p: len(r) < LIMIT)\n")
-    (tmp_path/"two.py").write_text("from spot_nb.tasks import Task\na = Task('a', lambda r, p: True)\nb = Task('b', lambda r, p: False)\n")
+    (tmp_path/"good.py").write_text("from spot_nb.tasks import Task\nfrom helper import LIMIT\none = "
+                                    "Task('one', lambda r, p: len(r) < LIMIT)\n")
+    (tmp_path/"two.py").write_text("from spot_nb.tasks import Task\na = Task('a', lambda r, p: True)\nb = "
+                                   "Task('b', lambda r, p: False)\n")
     (tmp_path/"none.py").write_text("x = 1\n")
     (tmp_path/"broken.py").write_text("def check(:\n")
-    (tmp_path/"schema.py").write_text("from spot_nb.tasks import json_task\ntask = json_task({'type': 'object'})\n")
-    assert find_task("good.py").name == "one" and find_task("two.py:b").name == "b" and find_task("schema.py").name == "schema"   # never under a built-in's name
-    for spec, message in (("two.py", "which of a, b"), ("two.py:c", "has a, b"), ("none.py", "spot new task"), ("broken.py", "SyntaxError"), ("nowhere.py", "no such file"), ("jsn", "did you mean json")):
+    (tmp_path/"schema.py").write_text("from spot_nb.tasks import json_task\ntask = json_task({'type': "
+                                      "'object'})\n")
+    # never under a built-in's name
+    assert (find_task("good.py").name == "one" and find_task("two.py:b").name == "b"
+            and find_task("schema.py").name == "schema")
+    for spec, message in (("two.py", "which of a, b"), ("two.py:c", "has a, b"), ("none.py", "spot new task"),
+                          ("broken.py", "SyntaxError"), ("nowhere.py", "no such file"),
+                          ("jsn", "did you mean json")):
         with pytest.raises(SpotError, match=message): find_task(spec)
 
 
 def test_installed_tasks(tmp_path, monkeypatch, capsys):
-    (tmp_path/"my_plug_in.py").write_text("from spot_nb.tasks import Task\ntask = Task('shout', lambda r, p: r.isupper())\ndef made(): return task\nwrong = 5\n")
+    (tmp_path/"my_plug_in.py").write_text("from spot_nb.tasks import Task\ntask = Task('shout', lambda r, "
+                                          "p: r.isupper())\ndef made(): return task\nwrong = 5\n")
     info = tmp_path/"my_plug_in-1.0.dist-info"
     info.mkdir()
     (info/"METADATA").write_text("Metadata-Version: 2.1\nName: my-plug-in\nVersion: 1.0\n")
-    (info/"entry_points.txt").write_text("[spot_nb.tasks]\nshout = my_plug_in:task\nmade = my_plug_in:made\nwrong = my_plug_in:wrong\ngone = my_plug_in:gone\n")
+    (info/"entry_points.txt").write_text("[spot_nb.tasks]\nshout = my_plug_in:task\nmade = "
+                                         "my_plug_in:made\nwrong = my_plug_in:wrong\ngone = "
+                                         "my_plug_in:gone\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert judge_task(find_task("shout"), "HEY", {"id": 1}).correct and find_task("made").name == "shout"
     for name in ("wrong", "gone"):
@@ -216,7 +301,8 @@ def test_installed_tasks(tmp_path, monkeypatch, capsys):
 
 def test_the_task_of_records(tmp_path):
     assert task_for([]) is MATH and task_for([{"id": 1}], "json").name == "json"
-    with pytest.raises(SpotError, match="belong to task 'json'"): task_for([{"task": {"name": "json"}}], "exact")
+    with pytest.raises(SpotError, match="belong to task 'json'"):
+        task_for([{"task": {"name": "json"}}], "exact")
     with pytest.raises(SpotError, match="add --task"): task_for([{"task": {"name": "mine"}}])
     with pytest.raises(SpotError, match="mix"): task_for([{"task": {"name": "json"}}, {"id": 2}])
 
@@ -225,7 +311,8 @@ def test_versions_follow_what_matters(tmp_path):
     (tmp_path/"v.py").write_text("from spot_nb.tasks import Task\ntask = Task('v', lambda r, p: True)\n")
     before = task_hash(find_task(tmp_path/"v.py"))
     (tmp_path/"v.py").write_text("from spot_nb.tasks import Task\ntask = Task('v', lambda r, p: False)\n")
-    assert task_hash(find_task(tmp_path/"v.py")) != before and len({task_hash(t) for t in BUILT_IN.values()}) == len(BUILT_IN)
+    assert (task_hash(find_task(tmp_path/"v.py")) != before
+            and len({task_hash(t) for t in BUILT_IN.values()}) == len(BUILT_IN))
 
 
 # ---- what an Oracle is told
@@ -234,17 +321,21 @@ def test_no_sentence_of_mathematics_reaches_another_task():
     for t in BUILT_IN.values():
         for mode in oracle_prompts(t):
             text = build_messages(record, mode, [("reply", "why")], t)[0]["content"]
-            assert t.oracle_format in text and (t is MATH or not any(w in text.lower() for w in ("boxed", "math")))
-            assert t.steps or not any(w in text for w in ("step by step", "final answer", "first step", "notation"))
+            assert t.oracle_format in text and (t is MATH
+                                                or not any(w in text.lower() for w in ("boxed", "math")))
+            assert t.steps or not any(w in text
+                                      for w in ("step by step", "final answer", "first step", "notation"))
     assert len({prompt_hash(m, t) for t in BUILT_IN.values() for m in oracle_prompts(t)}) == 4*len(BUILT_IN)
 
 
 def test_own_prompts_by_file(tmp_path):
     (tmp_path/"p.txt").write_text('Fix {"a": {x}}: {question}|{response}|{format}|{start} {end}')
     t = with_prompt("json", "without_answer", tmp_path/"p.txt")
-    text = build_messages({"id": 1, "prompt": "Q{response}", "response": "R{start}", "answer": "A"}, task=t)[0]["content"]
+    text = build_messages({"id": 1, "prompt": "Q{response}", "response": "R{start}", "answer": "A"},
+                          task=t)[0]["content"]
     assert text == f'Fix {{"a": {{x}}}}: Q{{response}}|R{{start}}|{t.oracle_format}|{START} {END}'
-    for bad, message in (("{question}", "does not show"), ("{question}{respons}{start}{end}", "did you mean")):
+    for bad, message in (("{question}", "does not show"),
+                         ("{question}{respons}{start}{end}", "did you mean")):
         (tmp_path/"p.txt").write_text(bad)
         with pytest.raises(SpotError, match=message): with_prompt("json", "without_answer", tmp_path/"p.txt")
     with pytest.raises(SpotError, match="cannot be read"): with_prompt("json", "direct", tmp_path/"none.txt")
@@ -253,13 +344,16 @@ def test_own_prompts_by_file(tmp_path):
 def test_assess_by_the_task():
     record = {"id": 1, "prompt": "Q", "response": '```json\n{"a": 2}\n```', "answer": '{"a": 1}'}
     good = assess(record, Reply(f'{START}\n```json\n{{"a": 1}}\n```\n{END}'), task="json")
-    assert good["verdict"] == "correct" and good["chosen"].startswith("```json")            # the student's own fence stays
-    assert assess({**record, "response": '{"a": 2}'}, Reply(f'{START}\n```json\n{{"a": 1}}\n```\n{END}'), task="json")["chosen"] == '{"a": 1}'
+    # the student's own fence stays
+    assert good["verdict"] == "correct" and good["chosen"].startswith("```json")
+    assert assess({**record, "response": '{"a": 2}'}, Reply(f'{START}\n```json\n{{"a": 1}}\n```\n{END}'),
+                  task="json")["chosen"] == '{"a": 1}'
     wrong = assess(record, Reply(f'{START}\n{{"a": 3}}\n{END}'), task="json")
     assert (wrong["verdict"], wrong["reason"]) == ("wrong", "differs at $.a")
     sorry = {"id": 2, "prompt": "Q", "response": "x", "answer": "I'm sorry, I can't."}
     assert assess(sorry, Reply("I'm sorry, I can't."), "direct", "exact")["verdict"] == "correct"
-    assert assess({"id": 1, "prompt": "Q", "response": "x", "answer": None, "schema": {"type": "array"}}, Reply(f"{START}\n[1]\n{END}"), task="json")["verdict"] == "correct"
+    assert assess({"id": 1, "prompt": "Q", "response": "x", "answer": None, "schema": {"type": "array"}},
+                  Reply(f"{START}\n[1]\n{END}"), task="json")["verdict"] == "correct"
 
 
 def test_a_failing_program_names_its_record(tmp_path, monkeypatch, capsys):
@@ -267,25 +361,31 @@ def test_a_failing_program_names_its_record(tmp_path, monkeypatch, capsys):
     (tmp_path/"fix.py").write_text("def only(record):\n    return record['nothing']\n")
     write_jsonl("errors.jsonl", [{"id": "r-7", "prompt": "Q", "response": "x", "answer": "1"}])
     for spec in ("fix.py:only", "fix.py", "fix:only"):
-        assert main(["rectify", "--data", "errors.jsonl", "--oracle", "program", "--program", spec, "--output", "o.jsonl"]) == 2
+        assert main(["rectify", "--data", "errors.jsonl", "--oracle", "program", "--program", spec,
+                     "--output", "o.jsonl"]) == 2
         err = capsys.readouterr().err
         assert "record 'r-7'" in err and "KeyError" in err and "fix.py, line 2" in err
-    for spec, message in (("fix.py:other", "it has only"), ("gone.py:f", "no file gone.py"), ("x", "file.py:function")):
-        assert main(["rectify", "--data", "errors.jsonl", "--oracle", "program", "--program", spec, "--output", "o.jsonl"]) == 2
+    for spec, message in (("fix.py:other", "it has only"), ("gone.py:f", "no file gone.py"),
+                          ("x", "file.py:function")):
+        assert main(["rectify", "--data", "errors.jsonl", "--oracle", "program", "--program", spec,
+                     "--output", "o.jsonl"]) == 2
         assert message in capsys.readouterr().err
 
 
 # ---- stages in Python
 def test_stages_check_by_the_task_and_carry_it(tmp_path):
-    rows = [{"question": f"Ada is {i}.", "answer": {"age": i}, "schema": {"type": "object"}} for i in range(6)]
+    rows = [{"question": f"Ada is {i}.", "answer": {"age": i}, "schema": {"type": "object"}}
+            for i in range(6)]
     problems, _ = load_problems(rows, task="json")
-    s = elicit(problems, Says(lambda p: '{"age": 0}'), tmp_path/"e", Sampling(max_tokens=9, enable_thinking=False), task="json")
+    s = elicit(problems, Says(lambda p: '{"age": 0}'), tmp_path/"e",
+               Sampling(max_tokens=9, enable_thinking=False), task="json")
     assert (s["correct"], s["errors"]) == (1, 5) and "<table" in s._repr_html_()
     errors = read_jsonl(tmp_path/"e"/"errors.jsonl")
     r = rectify(tmp_path/"e"/"errors.jsonl", lambda record: record["answer"], tmp_path/"raw.jsonl")
     assert r["verdicts"] == {"correct": 5}
     pair = read_jsonl(tmp_path/"raw.jsonl")[0]
-    assert pair["task"] == errors[0]["task"] and pair["sampling"]["enable_thinking"] is False and pair["schema"] == {"type": "object"}
+    assert pair["task"] == errors[0]["task"] and pair["sampling"]["enable_thinking"] is False and pair[
+        "schema"] == {"type": "object"}
     kept, dropped = filter_pairs(read_jsonl(tmp_path/"raw.jsonl"), gamma=1.0)
     assert len(kept) == 5 and kept[0]["task"]["name"] == "json"
     broken = [{**pair, "chosen": "{"}]
@@ -305,7 +405,8 @@ def test_a_changed_check_judges_again_without_asking_again(tmp_path):
     t = find_task(tmp_path/"v.py")
     s = elicit(load_problems(rows, task=t)[0], student, tmp_path/"e", task=t)
     assert (s["correct"], s["judged_again"], len(asked), s["sampled_now"]) == (4, 3, 4, 0)
-    with pytest.raises(SpotError, match="task differ"): elicit(load_problems(rows, task="exact")[0], student, tmp_path/"e", task="exact")
+    with pytest.raises(SpotError, match="task differ"):
+        elicit(load_problems(rows, task="exact")[0], student, tmp_path/"e", task="exact")
 
 
 def test_a_check_that_failed_is_tried_again(tmp_path):
@@ -328,16 +429,21 @@ def test_own_rows_are_evaluated_and_have_their_own_table(tmp_path, capsys):
     write_jsonl(tmp_path/"t.jsonl", [{"question": f"Ada is {i}.", "answer": {"age": i}} for i in range(8)])
     for name, say in (("base", '{"age": 0}'), ("SPoT", '{"age": 3}')):
         model = Says(lambda p: say)
-        out = evaluate(model, [f"mine={tmp_path/'t.jsonl'}"], tmp_path/name, task="json", trials=2, report=lambda *a: None)
-        assert out["tasks"]["mine"]["mean"] == 12.5 and out["tasks"]["mine"]["group"] == "own" and "<table" in out._repr_html_()
+        out = evaluate(model, [f"mine={tmp_path/'t.jsonl'}"], tmp_path/name, task="json", trials=2,
+                       report=lambda *a: None)
+        assert (out["tasks"]["mine"]["mean"] == 12.5 and out["tasks"]["mine"]["group"] == "own"
+                and "<table" in out._repr_html_())
     ours = {n: str(tmp_path/n) for n in ("base", "SPoT")}
     t = own_table(ours)
-    assert [r.method for r in t.rows] == ["base", "SPoT"] and t.columns == ["mine"] and t.delta(t.rows[1], "mine") == 0 and "8 questions × 2" in t.markdown()
+    assert ([r.method for r in t.rows] == ["base", "SPoT"] and t.columns == ["mine"]
+            and t.delta(t.rows[1], "mine") == 0 and "8 questions × 2" in t.markdown())
     assert "mine" not in table(1, ours).columns and own_table({"x": {"aime24": 3.0}}) is None
     assert main(["tables", *(x for n in ours for x in ("--ours", f"{n}={ours[n]}"))]) == 0
     shown = capsys.readouterr().out
     assert "Your own tasks" in shown and "Table 1" not in shown
-    for argv, message in ((["--tasks", "aime24=x.jsonl"], "another name"), (["--task", "json"], "rows of your own"), (["--data", str(tmp_path/"gone.jsonl")], "does not exist")):
+    for argv, message in ((["--tasks", "aime24=x.jsonl"], "another name"),
+                          (["--task", "json"], "rows of your own"),
+                          (["--data", str(tmp_path/"gone.jsonl")], "does not exist")):
         assert main(["evaluate", "embedded", *argv, "--output", str(tmp_path/"o")]) == 2
         assert message in capsys.readouterr().err
 
@@ -348,23 +454,30 @@ def test_a_new_task_works_as_written(name, tmp_path, capsys):
     assert main(["new", "task", name, "--output", str(tmp_path)]) == 0
     assert f"wrote {tmp_path/name}.py" in capsys.readouterr().out
     assert len(read_jsonl(tmp_path/f"{name}.jsonl")) == 10
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{name}.py"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{name}.py"],
+                          cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     problems, stats = load_problems(str(tmp_path/f"{name}.jsonl"), task=str(tmp_path/f"{name}.py"))
     assert stats["problems"] == 10 and problems[0]["task"]["name"] == name
     assert main(["new", "task", name, "--output", str(tmp_path)]) == 2 and "exists" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv, message", [(["task"], "spot new task NAME"), (["task", "my-task"], "Python name"), (["task", "class"], "Python name"), (["task", "json"], "built-in"), (["tsk", "x"], "task")])
+@pytest.mark.parametrize("argv, message",
+                         [(["task"], "spot new task NAME"), (["task", "my-task"], "Python name"),
+                          (["task", "class"], "Python name"), (["task", "json"], "built-in"),
+                          (["tsk", "x"], "task")])
 def test_new_tasks_that_cannot_be(argv, message, tmp_path, capsys):
     assert main(["new", *argv, "--output", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_the_tutorial_is_short_and_was_run():
-    cells = [c for c in read_json(Path(__file__).parents[1]/"nbs"/"19_own_task.ipynb")["cells"] if c["cell_type"] == "code"]
+    cells = [c for c in read_json(Path(__file__).parents[1]/"nbs"/"19_own_task.ipynb")["cells"]
+             if c["cell_type"] == "code"]
     shown = [c for c in cells if "#| hide" not in "".join(c["source"])]
     lines = [l for c in shown for l in "".join(c["source"]).splitlines() if l.strip()]
     said = "".join(t for c in shown for o in c["outputs"] for t in o.get("text", []))
-    assert 10 <= len(lines) < 30 and all(f'spot("{w} ' in "\n".join(lines) for w in ("elicit", "rectify", "filter", "inspect", "train", "tables")) and 'spot(f"evaluate ' in "\n".join(lines)
+    assert 10 <= len(lines) < 30 and all(f'spot("{w} ' in "\n".join(lines)
+                                         for w in ("elicit", "rectify", "filter", "inspect", "train",
+                                                   "tables")) and 'spot(f"evaluate ' in "\n".join(lines)
     assert "Your own tasks" in said and "checked by task json" in said

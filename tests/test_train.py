@@ -1,4 +1,5 @@
-"""The trainer: one δ a step however the batch is split, resume, the reference cache, bad input, LoRA, and what is written."""
+"""The trainer: one δ a step however the batch is split, resume, the reference cache, bad input, LoRA, and
+what is written."""
 import json, math, os, socket, subprocess, sys, warnings
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import torch
 from spot_nb.losses import OBJECTIVES
 from spot_nb.models import load_tokenizer
 from spot_nb.records import SpotError, read_jsonl, write_jsonl
-from spot_nb.train import SPoTConfig, build, cli, last_checkpoint, parse_config, presets, tokenize_pairs, train
+from spot_nb.train import (SPoTConfig, build, cli, last_checkpoint, parse_config, presets, tokenize_pairs,
+                           train)
 
 WORDS = "one two three four five six seven eight nine ten plus minus is answer so then".split()
 
@@ -20,8 +22,10 @@ def student(tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny")
     tok = load_tokenizer("embedded")
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-                                 max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2, initializer_range=0.2)).save_pretrained(path)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=16, intermediate_size=24,
+                                 num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                                 max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+                                 initializer_range=0.2)).save_pretrained(path)
     tok.save_pretrained(path)
     return str(path)
 
@@ -33,7 +37,8 @@ def make_pairs(n, seed=0):
     out = []
     for i in range(n):
         head = text(rng.randint(0, 6))
-        out.append({"id": f"p{i}", "prompt": f"Question {i}: {text(4)}", "chosen": f"{head} yes {text(5)}", "rejected": f"{head} no {text(4)}"})
+        out.append({"id": f"p{i}", "prompt": f"Question {i}: {text(4)}", "chosen": f"{head} yes {text(5)}",
+                    "rejected": f"{head} no {text(4)}"})
     return out
 
 
@@ -42,8 +47,10 @@ def pairs(): return make_pairs(32)
 
 
 def config(student, out, **kw):
-    defaults = dict(model_name_or_path=student, output_dir=str(out), use_cpu=True, per_device_train_batch_size=16, learning_rate=1e-2, beta=1., num_train_epochs=1,
-                    warmup_steps=0, save_strategy="no", disable_tqdm=True, row_tokens=200, reference_cache=str(Path(out)/"ref.safetensors"))
+    defaults = dict(model_name_or_path=student, output_dir=str(out), use_cpu=True,
+                    per_device_train_batch_size=16, learning_rate=1e-2, beta=1., num_train_epochs=1,
+                    warmup_steps=0, save_strategy="no", disable_tqdm=True, row_tokens=200,
+                    reference_cache=str(Path(out)/"ref.safetensors"))
     return SPoTConfig(**(defaults | kw))
 
 
@@ -71,19 +78,23 @@ PAPER = ["dft", "dpo", "dpo_sft", "reward_sft", "rft", "sft", "sft_plus", "spot_
 def test_every_objective_trains(student, pairs, tmp_path, loss):
     trainer = run(student, tmp_path, pairs[:8], loss=loss, per_device_train_batch_size=8, num_train_epochs=4)
     log = steps(tmp_path)
-    assert len(log) == 4 and (loss == "dft" or log[-1]["loss"] < log[0]["loss"])        # -p log p rises with p while p < 1/e
+    # -p log p rises with p while p < 1/e
+    assert len(log) == 4 and (loss == "dft" or log[-1]["loss"] < log[0]["loss"])
     assert log[-1]["rewards/chosen"] > log[0]["rewards/chosen"]
-    assert ("rewards/rejected" in log[0]) == OBJECTIVES[loss].pairs and ("delta" in log[0]) == (loss == "spot_bco")
+    assert ("rewards/rejected" in log[0]) == OBJECTIVES[loss].pairs and ("delta" in log[0]) == (loss
+                                                                                                == "spot_bco")
 
 
 @pytest.mark.parametrize("loss", ["spot_bco", "dpo_sft", "dft"])
 def test_batch_16_is_4_by_4(student, pairs, tmp_path, loss):
     """Each split of 32 pairs into two optimizer steps of 16 gives the same weights, losses and δ.
 
-    SGD, because AdamW turns the rounding noise of a gradient that is zero in exact arithmetic into steps of full size."""
+    SGD, because AdamW turns the rounding noise of a gradient that is zero in exact arithmetic into steps of
+    full size."""
     sgd = dict(loss=loss, optim="sgd")
     whole = run(student, tmp_path/"a", pairs, **sgd)
-    for name, kw in dict(b=dict(per_device_train_batch_size=4, gradient_accumulation_steps=4), c=dict(row_tokens=1), d=dict(packing=False)).items():
+    for name, kw in dict(b=dict(per_device_train_batch_size=4, gradient_accumulation_steps=4),
+                         c=dict(row_tokens=1), d=dict(packing=False)).items():
         split = run(student, tmp_path/name, pairs, **sgd, **kw)
         assert gap(weights(whole), weights(split)) < 1e-6
         for x, y in zip(steps(tmp_path/"a"), steps(tmp_path/name), strict=True):
@@ -101,21 +112,25 @@ kw = json.loads(sys.argv[1])
 data = read_jsonl(kw.pop("data"))
 t = build(SPoTConfig(**kw), pairs=data)
 t.train()
-if t.accelerator.is_main_process: torch.save(t.accelerator.unwrap_model(t.model).state_dict(), kw["output_dir"] + "/w.pt")
+if t.accelerator.is_main_process: torch.save(t.accelerator.unwrap_model(t.model).state_dict(), \
+kw["output_dir"] + "/w.pt")
 """
 
 
 def test_batch_16_is_2_processes_by_8(student, pairs, tmp_path):
     whole = run(student, tmp_path/"a", pairs, optim="sgd")
     write_jsonl(tmp_path/"pairs.jsonl", pairs)
-    kw = dict(model_name_or_path=student, output_dir=str(tmp_path/"two"), use_cpu=True, per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=1e-2, optim="sgd", beta=1.,
-              num_train_epochs=1, warmup_steps=0, save_strategy="no", disable_tqdm=True, row_tokens=200, ddp_backend="gloo", data=str(tmp_path/"pairs.jsonl"),
+    kw = dict(model_name_or_path=student, output_dir=str(tmp_path/"two"), use_cpu=True,
+              per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=1e-2, optim="sgd",
+              beta=1., num_train_epochs=1, warmup_steps=0, save_strategy="no", disable_tqdm=True,
+              row_tokens=200, ddp_backend="gloo", data=str(tmp_path/"pairs.jsonl"),
               reference_cache=str(tmp_path/"ref.safetensors"))
     (tmp_path/"worker.py").write_text(WORKER)
     with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
     env = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}",
-                           str(tmp_path/"worker.py"), json.dumps(kw)], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
+                           "--master_addr=127.0.0.1", f"--master_port={port}", str(tmp_path/"worker.py"),
+                           json.dumps(kw)], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert gap(weights(whole), torch.load(tmp_path/"two"/"w.pt")) < 1e-6
     one, two = steps(tmp_path/"a"), steps(tmp_path/"two")
@@ -136,7 +151,8 @@ def test_kill_and_resume_is_the_same_run(student, pairs, tmp_path):
             if state.global_step == 5: raise Killed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(Killed): build(config(student, tmp_path/"b", **kw), pairs=pairs, callbacks=[Kill()]).train()
+        with pytest.raises(Killed):
+            build(config(student, tmp_path/"b", **kw), pairs=pairs, callbacks=[Kill()]).train()
         broken = tmp_path/"b"/"checkpoint-5"
         broken.mkdir()
         assert last_checkpoint(tmp_path/"b").name == "checkpoint-3"
@@ -144,12 +160,16 @@ def test_kill_and_resume_is_the_same_run(student, pairs, tmp_path):
         again.train(resume_from_checkpoint=True)
     a, b = steps(tmp_path/"a"), steps(tmp_path/"b")
     assert [x["step"] for x in b] == list(range(1, 9))
-    for x, y in zip(a, b, strict=True): assert (x["loss"], x["delta"], x["rewards/rejected"]) == (y["loss"], y["delta"], y["rewards/rejected"])
+    for x, y in zip(a, b, strict=True):
+        assert (x["loss"], x["delta"], x["rewards/rejected"]) == (y["loss"], y["delta"],
+                                                                  y["rewards/rejected"])
     assert gap(weights(whole), weights(again)) == 0 and again.shift.mean == whole.shift.mean != 0
     with pytest.raises(SpotError, match="learning_rate was 0.01, now 0.02"):
-        build(config(student, tmp_path/"b", learning_rate=2e-2, **kw), pairs=pairs).train(resume_from_checkpoint=True)
+        build(config(student, tmp_path/"b", learning_rate=2e-2, **kw),
+              pairs=pairs).train(resume_from_checkpoint=True)
     with pytest.raises(SpotError, match="data was"):
-        build(config(student, tmp_path/"b", reference_cache=str(tmp_path/"other"), **kw), pairs=pairs[::-1]).train(resume_from_checkpoint=True)
+        build(config(student, tmp_path/"b", reference_cache=str(tmp_path/"other"), **kw),
+              pairs=pairs[::-1]).train(resume_from_checkpoint=True)
 
 
 def test_delta_lags_one_step_and_has_a_floor(student, pairs, tmp_path):
@@ -181,7 +201,8 @@ def test_reference_cache(student, pairs, tmp_path):
 
 
 def test_headroom_warning_and_auto_beta(student, pairs, tmp_path):
-    with pytest.warns(UserWarning, match="reward headroom"): t = build(config(student, tmp_path, beta=0.01), pairs=pairs)
+    with pytest.warns(UserWarning, match="reward headroom"):
+        t = build(config(student, tmp_path, beta=0.01), pairs=pairs)
     assert t.headroom == pytest.approx(0.01 * t.nats)
     auto = build(config(student, tmp_path, beta="auto", target_headroom=1e4), pairs=pairs)
     assert auto.headroom == pytest.approx(1e4) and auto.beta > 0.1
@@ -191,25 +212,32 @@ def test_headroom_warning_and_auto_beta(student, pairs, tmp_path):
 def test_bad_pairs(student, pairs, tmp_path):
     tok = load_tokenizer(student)
     cfg = config(student, tmp_path, max_length=60)
-    bad = [dict(pairs[0], chosen=""), dict(pairs[1], rejected=pairs[1]["chosen"]), dict(pairs[2], chosen="word " * 80), *pairs[3:5]]
+    bad = [dict(pairs[0], chosen=""), dict(pairs[1], rejected=pairs[1]["chosen"]),
+           dict(pairs[2], chosen="word " * 80), *pairs[3:5]]
     kept, counts = tokenize_pairs(bad, tok, cfg)
-    assert [e.id for e in kept] == ["p3", "p4"] and counts == dict(kept=2, overlong=1, truncated=0, empty=1, identical=1, unverified=0)
+    assert [e.id for e in kept] == ["p3", "p4"] and counts == dict(kept=2, overlong=1, truncated=0, empty=1,
+                                                                   identical=1, unverified=0)
     kept, counts = tokenize_pairs(bad, tok, config(student, tmp_path, max_length=60, overlong="truncate"))
     assert counts["truncated"] == 1 and max(len(e.prompt) + len(e.chosen) for e in kept) == 60
     with pytest.raises(SpotError, match="no pair is left"): tokenize_pairs(bad[:2], tok, cfg)
-    with pytest.raises(SpotError, match="no rejected"): tokenize_pairs([{"prompt": "x", "chosen": "y"}], tok, cfg)
+    with pytest.raises(SpotError, match="no rejected"):
+        tokenize_pairs([{"prompt": "x", "chosen": "y"}], tok, cfg)
     assert tokenize_pairs([{"prompt": "x", "response": "y"}], tok, cfg, pairs=False)[1]["kept"] == 1
     cut = tokenize_pairs([dict(pairs[3], finish_reason="length")], tok, cfg)[0][0]
     assert cut.rejected[-1] != tok.eos_token_id and cut.chosen[-1] == kept[-1].chosen[-1]
 
 
 def test_stops_at_nan_and_names_the_pair(student, pairs, tmp_path):
-    trainer = build(config(student, tmp_path, per_device_train_batch_size=4, save_strategy="steps", save_steps=1), pairs=pairs[:12])
+    trainer = build(config(student, tmp_path, per_device_train_batch_size=4, save_strategy="steps",
+                           save_steps=1), pairs=pairs[:12])
     poisoned = trainer.examples[5]
     poisoned.ref[0][:] = math.nan
     with pytest.raises(SpotError, match=f"not finite at step .*pairs {poisoned.id}:"): trainer.train()
     saved = last_checkpoint(tmp_path)
-    if saved: assert all(torch.isfinite(v).all() for v in build(config(student, tmp_path, reference_cache=None), pairs=pairs[:12]).model.state_dict().values())
+    if saved:
+        assert all(torch.isfinite(v).all()
+                   for v in build(config(student, tmp_path, reference_cache=None),
+                                  pairs=pairs[:12]).model.state_dict().values())
 
 
 def test_saved_model_and_card(student, pairs, tmp_path):
@@ -220,9 +248,13 @@ def test_saved_model_and_card(student, pairs, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
     assert model.dtype == torch.bfloat16 and out["steps"] == 2
     card = (tmp_path/"README.md").read_text()
-    for part in ("2603.01683", "| Objective | spot_bco |", "| Pairs | 32 |", "| Pairs a step | 16 |", "| Steps | 2 |"): assert part in card
+    for part in ("2603.01683", "| Objective | spot_bco |", "| Pairs | 32 |", "| Pairs a step | 16 |",
+                 "| Steps | 2 |"):
+        assert part in card
     state = json.loads((tmp_path/"spot_state.json").read_text())
-    assert state["delta"] == pytest.approx(0.1 * sum((m["rewards/chosen"] + m["rewards/rejected"]) / 2 * 0.9**(1 - i) for i, m in enumerate(steps(tmp_path))), abs=1e-6)
+    assert state["delta"] == pytest.approx(0.1 * sum((m["rewards/chosen"] + m["rewards/rejected"]) / 2
+                                                     * 0.9**(1 - i) for i, m in enumerate(steps(tmp_path))),
+                                           abs=1e-6)
 
 
 def test_lora(student, pairs, tmp_path):
@@ -232,10 +264,13 @@ def test_lora(student, pairs, tmp_path):
         warnings.simplefilter("ignore")
         train(config(student, tmp_path/"a", **kw), pairs=pairs)
         back = AutoPeftModelForCausalLM.from_pretrained(tmp_path/"a")
-        again = build(config(student, tmp_path/"b", **kw), pairs=pairs, model=back)      # the reference is the base, adapter off
-    assert steps(tmp_path/"a")[-1]["rewards/chosen"] > 0 and steps(tmp_path/"a")[0]["rewards/chosen"] == pytest.approx(0, abs=1e-4)
+        # the reference is the base, adapter off
+        again = build(config(student, tmp_path/"b", **kw), pairs=pairs, model=back)
+    assert (steps(tmp_path/"a")[-1]["rewards/chosen"] > 0
+            and steps(tmp_path/"a")[0]["rewards/chosen"] == pytest.approx(0, abs=1e-4))
     fresh = build(config(student, tmp_path/"c", **kw), pairs=pairs)
-    assert all(abs(x - y).max() < 1e-4 for e, f in zip(again.examples, fresh.examples) for x, y in zip(e.ref, f.ref))
+    assert all(abs(x - y).max() < 1e-4 for e, f in zip(again.examples, fresh.examples) for x,
+               y in zip(e.ref, f.ref))
 
 
 def test_gradient_checkpointing_and_bf16(student, pairs, tmp_path):
@@ -247,8 +282,9 @@ def test_gradient_checkpointing_and_bf16(student, pairs, tmp_path):
 
 
 def test_evaluation_and_early_stop(student, pairs, tmp_path):
-    kw = dict(eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True, early_stopping_patience=1, eval_data_path="held out", learning_rate=5.,
-              num_train_epochs=20)
+    kw = dict(eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
+              load_best_model_at_end=True, early_stopping_patience=1, eval_data_path="held out",
+              learning_rate=5., num_train_epochs=20)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = build(config(student, tmp_path, **kw), pairs=pairs[:16], eval_pairs=pairs[16:])
@@ -260,68 +296,94 @@ def test_evaluation_and_early_stop(student, pairs, tmp_path):
 
 def test_settings_from_yaml_and_flags(student, tmp_path):
     file = tmp_path/"c.yaml"
-    file.write_text("loss: dpo\nlearning_rate: 2e-6\nbf16: false\nlora_target_modules: [q_proj, v_proj]\ngradient_checkpointing_kwargs: {use_reentrant: false}\n")
-    c = parse_config(["--config", str(file), "--loss", "SFT+", "--max-length", "99", "--output_dir", str(tmp_path), "--use_cpu", "true"])
-    assert (c.loss, c.learning_rate, c.max_length, c.lora_target_modules) == ("sft_plus", 2e-6, 99, ["q_proj", "v_proj"])
+    file.write_text("loss: dpo\nlearning_rate: 2e-6\nbf16: false\nlora_target_modules: [q_proj, "
+                    "v_proj]\ngradient_checkpointing_kwargs: {use_reentrant: false}\n")
+    c = parse_config(["--config", str(file), "--loss", "SFT+", "--max-length", "99", "--output_dir",
+                      str(tmp_path), "--use_cpu", "true"])
+    assert (c.loss, c.learning_rate, c.max_length, c.lora_target_modules) == ("sft_plus", 2e-6, 99,
+                                                                              ["q_proj", "v_proj"])
     file.write_text("learningrate: 1")
     with pytest.raises(SpotError, match="did you mean learning_rate"): parse_config(["--config", str(file)])
     with pytest.raises(SpotError, match="neither a file nor a preset"): parse_config(["--config", "nothing"])
-    for bad in (["--beta", "x"], ["--beta", "-1"], ["--loss", "ppo"], ["--overlong", "no"], ["--delta_decay", "2"]):
-        with pytest.raises(SpotError): parse_config([*bad, "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    for bad in (["--beta", "x"], ["--beta", "-1"], ["--loss", "ppo"], ["--overlong", "no"],
+                ["--delta_decay", "2"]):
+        with pytest.raises(SpotError):
+            parse_config([*bad, "--output_dir", str(tmp_path), "--use_cpu", "true"])
 
 
 def test_command_line(student, pairs, tmp_path):
     write_jsonl(tmp_path/"pairs.jsonl", pairs[:8])
-    args = ["--model_name_or_path", student, "--data_path", str(tmp_path/"pairs.jsonl"), "--output_dir", str(tmp_path/"out"), "--use_cpu", "true", "--save_strategy", "no",
-            "--num_train_epochs", "1", "--loss", "spot_bce", "--reference_cache", str(tmp_path/"r")]
-    done = subprocess.run([sys.executable, "-m", "spot_nb.train", *args], capture_output=True, text=True, timeout=200)
+    args = ["--model_name_or_path", student, "--data_path", str(tmp_path/"pairs.jsonl"), "--output_dir",
+            str(tmp_path/"out"), "--use_cpu", "true", "--save_strategy", "no", "--num_train_epochs", "1",
+            "--loss", "spot_bce", "--reference_cache", str(tmp_path/"r")]
+    done = subprocess.run([sys.executable, "-m", "spot_nb.train", *args], capture_output=True, text=True,
+                          timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     *_, figures, last = done.stdout.strip().splitlines()
-    assert json.loads(figures)["steps"] == 1 and last.startswith("wrote ") and "next: spot evaluate --model" in last
-    with pytest.raises(SpotError, match="does not exist"): cli(["--data_path", str(tmp_path/"none.jsonl"), "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    assert (json.loads(figures)["steps"] == 1 and last.startswith("wrote ")
+            and "next: spot evaluate --model" in last)
+    with pytest.raises(SpotError, match="does not exist"):
+        cli(["--data_path", str(tmp_path/"none.jsonl"), "--output_dir", str(tmp_path), "--use_cpu", "true"])
 
 
 def test_presets_are_the_papers_settings(tmp_path):
     for name in presets():
-        c = parse_config(["--config", name, "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"])
-        assert (c.num_train_epochs, c.max_length, c.beta, c.adam_beta2, c.weight_decay, c.warmup_steps) == (2, 8192, 0.1, 0.95, 0.01, 0.05)
+        c = parse_config(["--config", name, "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16",
+                          "false"])
+        assert ((c.num_train_epochs, c.max_length, c.beta, c.adam_beta2, c.weight_decay, c.warmup_steps)
+                == (2, 8192, 0.1, 0.95, 0.01, 0.05))
         assert c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps == 32
         qwen, likelihood = "qwen3" in name, OBJECTIVES[c.loss].rewards is None
         assert c.model_name_or_path == ("Qwen/Qwen3-8B" if qwen else "meta-llama/Llama-3.1-8B-Instruct")
         assert c.learning_rate == ((5e-6 if qwen else 1e-6) if likelihood else (1e-6 if qwen else 2e-7))
-    assert {n.split("-", 1)[1].split("8b-")[-1] for n in presets()} >= {"spot-bco", "spot-bce", "sft", "rft", "sft-plus", "dft", "reward-sft", "dpo", "dpo-sft"}
+    assert ({n.split("-", 1)[1].split("8b-")[-1] for n in presets()}
+            >= {"spot-bco", "spot-bce", "sft", "rft", "sft-plus", "dft", "reward-sft", "dpo", "dpo-sft"})
 
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
 def test_presets_and_recipes_train_32_pairs_a_step(tmp_path, monkeypatch, world):
-    "`accelerate launch -m spot_nb.train --config PRESET`, the README's line and the recipes, on any number of processes that divides 32."
+    """`accelerate launch -m spot_nb.train --config PRESET`, the README's line and the recipes, on any number
+    of processes that divides 32."""
     import yaml
     monkeypatch.setattr("spot_nb.train.world_size", lambda: world)
     common = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
     readme = (Path(__file__).parents[1]/"README.md").read_text()
-    launched = [line.split("--config ")[1].split()[0] for line in readme.splitlines() if line.startswith("accelerate launch") and "spot_nb.train" in line]
+    launched = [line.split("--config ")[1].split()[0]
+                for line in readme.splitlines() if line.startswith("accelerate launch")
+                and "spot_nb.train" in line]
     assert launched
     for name in {*presets(), *launched}:
         c = parse_config(["--config", name, *common])
-        assert c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps * world == 32, name
+        assert (c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps
+                * world == 32), name
     recipe = yaml.safe_load((Path(__file__).parents[1]/"recipes"/"qwen3_8b.yaml").read_text())["train"]
-    assert SPoTConfig(**(recipe | dict(output_dir=str(tmp_path), use_cpu=True, bf16=False))).effective_batch_size == 32
+    assert SPoTConfig(**(recipe
+                         | dict(output_dir=str(tmp_path), use_cpu=True,
+                                bf16=False))).effective_batch_size == 32
 
 
 def test_batch_settings_that_do_not_fit(tmp_path, monkeypatch):
     kw = dict(output_dir=str(tmp_path), use_cpu=True)
-    for given, pairs in ((dict(), 32), (dict(effective_batch_size=6), 6), (dict(per_device_train_batch_size=4), 4),
+    for given, pairs in ((dict(), 32), (dict(effective_batch_size=6), 6),
+                         (dict(per_device_train_batch_size=4), 4),
                          (dict(per_device_train_batch_size=4, gradient_accumulation_steps=3), 12),
-                         (dict(effective_batch_size=12, gradient_accumulation_steps=3), 12), (dict(gradient_accumulation_steps=2), 16)):
+                         (dict(effective_batch_size=12, gradient_accumulation_steps=3), 12),
+                         (dict(gradient_accumulation_steps=2), 16)):
         c = SPoTConfig(**kw, **given)
-        assert c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps == pairs
-    for given, words in ((dict(effective_batch_size=32, per_device_train_batch_size=4, gradient_accumulation_steps=4), "contradicts"),
-                         (dict(effective_batch_size=32, per_device_train_batch_size=5), "contradicts"), (dict(effective_batch_size=0), "at least 1")):
+        assert (c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps
+                == pairs)
+    for given, words in ((dict(effective_batch_size=32, per_device_train_batch_size=4,
+                               gradient_accumulation_steps=4), "contradicts"),
+                         (dict(effective_batch_size=32, per_device_train_batch_size=5), "contradicts"),
+                         (dict(effective_batch_size=0), "at least 1")):
         with pytest.raises(SpotError, match=words): SPoTConfig(**kw, **given)
-    for world, pairs, words in ((8, 30, "24 or 32"), (3, 32, "30 or 33"), (8, 3, "use 8"), (16, 40, "32 or 48")):
+    for world, pairs, words in ((8, 30, "24 or 32"), (3, 32, "30 or 33"), (8, 3, "use 8"),
+                                (16, 40, "32 or 48")):
         monkeypatch.setattr("spot_nb.train.world_size", lambda: world)
         with pytest.raises(SpotError, match=words): SPoTConfig(**kw, effective_batch_size=pairs)
-        with pytest.raises(SpotError, match="pairs a step"): SPoTConfig(**kw, effective_batch_size=world * 4, per_device_train_batch_size=2, gradient_accumulation_steps=1)
+        with pytest.raises(SpotError, match="pairs a step"):
+            SPoTConfig(**kw, effective_batch_size=world * 4, per_device_train_batch_size=2,
+                       gradient_accumulation_steps=1)
         assert SPoTConfig(**kw, per_device_train_batch_size=2).effective_batch_size == 2 * world
 
 
@@ -332,7 +394,8 @@ def quiet(cfg, pairs, **kw):
 
 
 def test_the_same_command_goes_on(student, pairs, tmp_path):
-    "Interrupted: on from the checkpoint. Finished: left as it is. Other settings: refused by name. `fresh`: from the start."
+    """Interrupted: on from the checkpoint. Finished: left as it is. Other settings: refused by name. `fresh`:
+    from the start."""
     from transformers import TrainerCallback
     kw = dict(per_device_train_batch_size=8, save_strategy="steps", save_steps=1)
 
@@ -341,33 +404,42 @@ def test_the_same_command_goes_on(student, pairs, tmp_path):
             if state.global_step == 2: raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): quiet(config(student, tmp_path, **kw), pairs, callbacks=[Stop()])
     assert [m["step"] for m in steps(tmp_path)] == [1, 2]
-    for other, words in ((dict(loss="dpo"), "loss was spot_bco, now dpo"), (dict(learning_rate=0.5), "learning_rate was 0.01, now 0.5"), (dict(seed=7), "seed was 42, now 7")):
+    for other, words in ((dict(loss="dpo"), "loss was spot_bco, now dpo"),
+                         (dict(learning_rate=0.5), "learning_rate was 0.01, now 0.5"),
+                         (dict(seed=7), "seed was 42, now 7")):
         with pytest.raises(SpotError, match=words): quiet(config(student, tmp_path, **kw, **other), pairs)
-    with pytest.raises(SpotError, match="data was"): quiet(config(student, tmp_path, reference_cache=str(tmp_path/"r2"), **kw), pairs[1:])
+    with pytest.raises(SpotError, match="data was"):
+        quiet(config(student, tmp_path, reference_cache=str(tmp_path/"r2"), **kw), pairs[1:])
     done = quiet(config(student, tmp_path, **kw), pairs)
     assert [m["step"] for m in steps(tmp_path)] == [1, 2, 3, 4] and done["steps"] == 4
     stamp = (tmp_path/"model.safetensors").stat().st_mtime_ns
     again = quiet(config(student, tmp_path, **kw), pairs)
-    assert again["steps"] == 4 and again["last"]["loss"] == pytest.approx(done["last"]["loss"]) and (tmp_path/"model.safetensors").stat().st_mtime_ns == stamp
+    assert (again["steps"] == 4 and again["last"]["loss"] == pytest.approx(done["last"]["loss"])
+            and (tmp_path/"model.safetensors").stat().st_mtime_ns == stamp)
     with pytest.raises(SpotError, match="fresh"): quiet(config(student, tmp_path, loss="dpo", **kw), pairs)
     fresh = quiet(config(student, tmp_path, loss="dpo", fresh=True, **kw), pairs)
-    assert fresh["steps"] == 4 and "delta" not in steps(tmp_path)[0] and json.loads((tmp_path/"spot_run.json").read_text())["settings"]["loss"] == "dpo"
+    assert (fresh["steps"] == 4 and "delta" not in steps(tmp_path)[0]
+            and json.loads((tmp_path/"spot_run.json").read_text())["settings"]["loss"] == "dpo")
 
 
 def test_folders_that_are_not_this_runs(student, pairs, tmp_path):
     from spot_nb.saving import locked_folder
     with locked_folder(tmp_path/"a"):
         with pytest.raises(SpotError, match="another run"): quiet(config(student, tmp_path/"a"), pairs)
-    with pytest.raises(SpotError, match="student's own folder"): quiet(config(student, student, reference_cache=str(tmp_path/"r")), pairs)
+    with pytest.raises(SpotError, match="student's own folder"):
+        quiet(config(student, student, reference_cache=str(tmp_path/"r")), pairs)
     import shutil
     shutil.copytree(student, tmp_path/"b")
     for fresh in (False, True):
-        with pytest.raises(SpotError, match="did not write"): quiet(config(student, tmp_path/"b", fresh=fresh), pairs)
+        with pytest.raises(SpotError, match="did not write"):
+            quiet(config(student, tmp_path/"b", fresh=fresh), pairs)
     assert (tmp_path/"b"/"model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("broken, words", [({"temperature": 0.6}, None), ({"top_p": 0.9, "top_k": 5}, None), ({"num_beams": 1, "num_return_sequences": 3}, "generation_config"),
-                                           ({"max_new_tokens": -2}, "generation_config")])
+@pytest.mark.parametrize("broken, words",
+                         [({"temperature": 0.6}, None), ({"top_p": 0.9, "top_k": 5}, None),
+                          ({"num_beams": 1, "num_return_sequences": 3}, "generation_config"),
+                          ({"max_new_tokens": -2}, "generation_config")])
 def test_a_generation_config_that_cannot_be_saved(student, pairs, tmp_path, broken, words):
     "Mended or refused before the first step."
     from transformers import AutoModelForCausalLM
@@ -391,12 +463,23 @@ def test_a_save_that_would_fail_is_found_before_the_first_step(student, pairs, t
     with pytest.raises(SpotError, match="free, and saving needs"): quiet(config(student, tmp_path/"a"), pairs)
     monkeypatch.setattr(shutil, "disk_usage", real)
     (tmp_path/"file").write_text("")
-    with pytest.raises(SpotError, match="cannot be written"): quiet(config(student, tmp_path/"file"/"out", reference_cache=str(tmp_path/"r")), pairs)
+    with pytest.raises(SpotError, match="cannot be written"):
+        quiet(config(student, tmp_path/"file"/"out", reference_cache=str(tmp_path/"r")), pairs)
 
     def full(*args, **kwargs): raise OSError(28, "No space left on device")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = build(config(student, tmp_path/"c", per_device_train_batch_size=8, save_strategy="steps", save_steps=1), pairs=pairs)
+        trainer = build(config(student, tmp_path/"c", per_device_train_batch_size=8, save_strategy="steps",
+                               save_steps=1), pairs=pairs)
         monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", full)
         with pytest.raises(SpotError, match="No space left on device"): trainer.train()
     assert last_checkpoint(tmp_path/"c") is None
+
+
+def test_a_run_killed_after_its_last_step_trains_no_further(student, pairs, tmp_path):
+    kw = dict(per_device_train_batch_size=4, max_steps=5, save_strategy="steps", save_steps=5)
+    whole = run(student, tmp_path/"a", pairs, **kw)       # 5 steps end within an epoch of 8
+    again = build(config(student, tmp_path/"a", **kw), pairs=pairs)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 5 and [x["step"] for x in steps(tmp_path/"a")] == [1, 2, 3, 4, 5]
+    assert gap(weights(whole), weights(again)) == 0

@@ -14,11 +14,12 @@ from ..models import machine
 from ..records import write_json
 
 # %% ../../nbs/bench/diff.ipynb #ada3632d
-def token_pairs(n_pairs: int, length: int, changed: float = 0.15, run: int = 2, seed: int = 0) -> "list[tuple[list[int], list[int]]]":
+def token_pairs(n_pairs: int, length: int, changed: float = 0.15, run: int = 2,
+                seed: int = 0) -> "list[tuple[list[int], list[int]]]":
     """Pairs of token sequences; the second has about `changed` of its tokens replaced, `run` at a time.
 
-    Ids follow a Zipf-Mandelbrot law fitted to the solutions of MATH-500 under the embedded student's tokenizer: in 2,000 tokens some 340 distinct
-    ones, the commonest 5%."""
+    Ids follow a Zipf-Mandelbrot law fitted to the solutions of MATH-500 under the embedded student's
+    tokenizer: in 2,000 tokens some 340 distinct ones, the commonest 5%."""
     import numpy as np
     rng = np.random.default_rng(seed)
     law = (np.arange(50_000) + 21.)**-2; law /= law.sum()
@@ -27,7 +28,8 @@ def token_pairs(n_pairs: int, length: int, changed: float = 0.15, run: int = 2, 
     for _ in range(n_pairs):
         rejected = draw(length)
         chosen = list(rejected)
-        for i in rng.choice(length - run, max(1, int(length*changed/run)), replace=False): chosen[i:i + run] = draw(run)
+        for i in rng.choice(length - run, max(1, int(length*changed/run)), replace=False):
+            chosen[i:i + run] = draw(run)
         out.append((rejected, chosen))
     return out
 
@@ -41,11 +43,13 @@ def seconds(work: "Callable[[], Any]", most: int = 5) -> float:
 
 def _difflib(a: list, b: list, autojunk: bool) -> float:
     from difflib import SequenceMatcher
-    return 1 - sum(m.size for m in SequenceMatcher(None, a, b, autojunk=autojunk).get_matching_blocks())/len(b)
+    return 1 - sum(m.size
+                   for m in SequenceMatcher(None, a, b, autojunk=autojunk).get_matching_blocks())/len(b)
 
 # %% ../../nbs/bench/diff.ipynb #a5ccdadc
 def bench(lengths: "tuple[int, ...]" = (500, 2000, 8192), n_pairs: int = 5, many: int = 4000) -> dict:
-    """Medians per pair in milliseconds at each length, and the whole of `many` pairs of 2,000 tokens (one core, and all) against the bare LCS on one.
+    """Medians per pair in milliseconds at each length, and the whole of `many` pairs of 2,000 tokens (one
+    core, and all) against the bare LCS on one.
 
     `ratios`: median change ratio, exact and as difflib gives it by default."""
     from rapidfuzz.distance import LCSseq
@@ -54,9 +58,11 @@ def bench(lengths: "tuple[int, ...]" = (500, 2000, 8192), n_pairs: int = 5, many
         pairs = token_pairs(n_pairs, length)
         per = lambda f: statistics.median(seconds(lambda: f(a, b)) for a, b in pairs)*1e3
         row = dict(tokens=length, ratio_ms=per(change_ratio), spans_ms=per(compare))
-        row["difflib_ms"] = statistics.median(seconds(lambda: _difflib(a, b, False), most=1) for a, b in pairs[:3])*1e3
+        row["difflib_ms"] = statistics.median(seconds(lambda: _difflib(a, b, False), most=1) for a,
+                                              b in pairs[:3])*1e3
         row["times_faster"] = row["difflib_ms"]/row["ratio_ms"]
-        row["ratios"] = dict(exact=statistics.median(change_ratio(a, b) for a, b in pairs), difflib=statistics.median(_difflib(a, b, True) for a, b in pairs))
+        row["ratios"] = dict(exact=statistics.median(change_ratio(a, b) for a, b in pairs),
+                             difflib=statistics.median(_difflib(a, b, True) for a, b in pairs))
         rows.append(row)
     out = dict(rows=rows)
     if many:
@@ -64,31 +70,40 @@ def bench(lengths: "tuple[int, ...]" = (500, 2000, 8192), n_pairs: int = 5, many
         pairs = (pairs*(many//200 + 1))[:many]
         from spot_nb.pairs import sizes_of
         cpus = machine()["cpus"]
-        work = dict(bare=lambda: [LCSseq.similarity(a, b) for a, b in pairs], ours=lambda: [compare(a, b).change_ratio for a, b in pairs],
+        work = dict(bare=lambda: [LCSseq.similarity(a, b) for a, b in pairs],
+                    ours=lambda: [compare(a, b).change_ratio for a, b in pairs],
                     workers=lambda: sizes_of(pairs, cpus))
         rounds = [{k: seconds(f, most=1) for k, f in work.items()} for _ in range(3)]
         bare, ours, shared = (statistics.median(r[k] for r in rounds) for k in work)
-        out["many"] = dict(pairs=many, bare_s=bare, ours_s=ours, over_bare=ours/bare, workers=cpus, workers_s=shared, workers_over_bare=shared/bare)
+        out["many"] = dict(pairs=many, bare_s=bare, ours_s=ours, over_bare=ours/bare, workers=cpus,
+                           workers_s=shared, workers_over_bare=shared/bare)
     return out
 
 def show(result: dict) -> None:
     "Print the figures of `bench`."
-    print(f"{'tokens':>7} {'ratio ms':>9} {'+spans ms':>10} {'difflib ms':>11} {'faster':>8} {'exact R':>8} {'difflib R':>10}")
+    print(f"{'tokens':>7} {'ratio ms':>9} {'+spans ms':>10} {'difflib ms':>11} {'faster':>8} {'exact R':>8} "
+          f"{'difflib R':>10}")
     for r in result["rows"]:
-        print(f"{r['tokens']:7d} {r['ratio_ms']:9.3f} {r['spans_ms']:10.3f} {r['difflib_ms']:11.1f} {r['times_faster']:7.0f}x {r['ratios']['exact']:8.3f} {r['ratios']['difflib']:10.3f}")
+        print(f"{r['tokens']:7d} {r['ratio_ms']:9.3f} {r['spans_ms']:10.3f} {r['difflib_ms']:11.1f} "
+              f"{r['times_faster']:7.0f}x {r['ratios']['exact']:8.3f} {r['ratios']['difflib']:10.3f}")
     if m := result.get("many"):
-        print(f"{m['pairs']:,} pairs of 2,000 tokens, ratio and spans: {m['ours_s']:.2f} s, bare LCS {m['bare_s']:.2f} s, {m['over_bare']:.2f} times; "
-              f"with {m['workers']} workers {m['workers_s']:.2f} s, {m['workers_over_bare']:.2f} times")
+        print(f"{m['pairs']:,} pairs of 2,000 tokens, ratio and spans: {m['ours_s']:.2f} s, bare LCS "
+              f"{m['bare_s']:.2f} s, {m['over_bare']:.2f} times; " f"with {m['workers']} workers "
+              f"{m['workers_s']:.2f} s, {m['workers_over_bare']:.2f} times")
 
 # %% ../../nbs/bench/diff.ipynb #415d7732
 def cli(argv: "list[str]") -> int:
     "`spot bench diff`."
     from spot_nb.options import strict
-    parser = strict(argparse.ArgumentParser)(prog="spot bench diff", description="Time the change ratio and edit spans against difflib.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[500, 2000, 8192], help="tokens per response")
+    parser = strict(argparse.ArgumentParser)(prog="spot bench diff",
+                                             description="Time the change ratio and edit spans against "
+                                             "difflib.",
+                                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[500, 2000, 8192],
+                        help="tokens per response")
     parser.add_argument("--pairs", type=int, default=5, help="pairs per length")
-    parser.add_argument("--many", type=int, default=4000, help="pairs of 2,000 tokens for the whole-set line; 0 leaves it out")
+    parser.add_argument("--many", type=int, default=4000,
+                        help="pairs of 2,000 tokens for the whole-set line; 0 leaves it out")
     parser.add_argument("--output", default=None, help="write the figures as JSON")
     args = parser.parse_args(argv)
     result = bench(tuple(args.lengths), args.pairs, args.many)

@@ -16,10 +16,12 @@ from ..verify import close_workers, judge_many
 
 # %% ../../nbs/bench/elicit.ipynb #86d47dd8
 def made_responses(n: int, seed: int = 0) -> "list[tuple[str, str]]":
-    "`n` pairs of response and reference answer: 60% whole numbers, 15% fractions, 15% algebra, 10% tuples; a third are wrong."
+    """`n` pairs of response and reference answer: 60% whole numbers, 15% fractions, 15% algebra, 10% tuples;
+    a third are wrong."""
     import random
     rng, out = random.Random(seed), []
-    filler = "We expand the square, collect the terms in $x$ and compare coefficients, so that $x^{2} - 3x + 2 = 0$ holds. "
+    filler = ("We expand the square, collect the terms in $x$ and compare coefficients, so that $x^{2} - 3x "
+              "+ 2 = 0$ holds. ")
     for _ in range(n):
         a, b, c = (rng.randint(2, 99) for _ in range(3))
         off = rng.random() < 1/3
@@ -32,7 +34,8 @@ def made_responses(n: int, seed: int = 0) -> "list[tuple[str, str]]":
     return out
 
 def verify_rates(n: int = 10_000, workers: "tuple[int, ...]" = (1, 2), repeats: int = 3) -> dict:
-    "Verdicts per second for each number of workers (best of `repeats`, workers started beforehand), and the share judged right."
+    """Verdicts per second for each number of workers (best of `repeats`, workers started beforehand), and the
+    share judged right."""
     items, rates = made_responses(n), {}
     for w in workers: judge_many(items[:64*w], workers=w)
     for w in [w for _ in range(repeats) for w in workers]:
@@ -41,7 +44,8 @@ def verify_rates(n: int = 10_000, workers: "tuple[int, ...]" = (1, 2), repeats: 
         rates[w] = max(rates.get(w, 0), n/(time.perf_counter() - start))
     close_workers()
     first = rates[workers[0]]
-    return {"responses": n, "per_second": {str(w): round(r, 1) for w, r in rates.items()}, "speed_up": {str(w): round(r/first, 2) for w, r in rates.items()},
+    return {"responses": n, "per_second": {str(w): round(r, 1) for w, r in rates.items()},
+            "speed_up": {str(w): round(r/first, 2) for w, r in rates.items()},
             "ms_per_verdict": round(1000/first, 3), "right": round(sum(v.correct for v in verdicts)/n, 3)}
 
 # %% ../../nbs/bench/elicit.ipynb #37eeab09
@@ -51,17 +55,23 @@ def plain(gen: Generator, prompts: list, s: Sampling) -> int:
     ids = [encode_prompt(gen.tokenizer, p, s.enable_thinking) for p in prompts]
     if hasattr(gen, "llm"):
         params = [gen._params(s, x, 1 + i) for i, x in enumerate(ids)]
-        return sum(len(c.token_ids) for o in gen.llm.generate([{"prompt_token_ids": x} for x in ids], params, use_tqdm=False) for c in o.outputs)
+        return sum(len(c.token_ids)
+                   for o in gen.llm.generate([{"prompt_token_ids": x} for x in ids], params, use_tqdm=False)
+                   for c in o.outputs)
     import torch
     total, order = 0, sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for at in range(0, len(order), gen.batch_size):
         rows = [ids[i] for i in order[at:at + gen.batch_size]]
         width = max(map(len, rows))
-        batch = torch.tensor([[gen.tokenizer.pad_token_id]*(width - len(r)) + r for r in rows], device=gen.model.device)
+        batch = torch.tensor([[gen.tokenizer.pad_token_id]*(width - len(r)) + r for r in rows],
+                             device=gen.model.device)
         mask = torch.tensor([[0]*(width - len(r)) + [1]*len(r) for r in rows], device=gen.model.device)
-        how = dict(do_sample=True, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k) if s.temperature else dict(do_sample=False)
+        how = dict(do_sample=True, temperature=s.temperature, top_p=s.top_p,
+                   top_k=s.top_k) if s.temperature else dict(do_sample=False)
         with torch.inference_mode():
-            out = gen.model.generate(batch, attention_mask=mask, max_new_tokens=s.max_tokens, num_return_sequences=s.n, pad_token_id=gen.tokenizer.pad_token_id, eos_token_id=sorted(gen.stop_ids), **how)
+            out = gen.model.generate(batch, attention_mask=mask, max_new_tokens=s.max_tokens,
+                                     num_return_sequences=s.n, pad_token_id=gen.tokenizer.pad_token_id,
+                                     eos_token_id=sorted(gen.stop_ids), **how)
         total += int((out[:, width:] != gen.tokenizer.pad_token_id).sum())
     return total
 
@@ -91,19 +101,26 @@ def overhead(gen: Generator, problems: "list[dict]", s: Sampling, repeats: int =
             if k: times[name].append((seconds, tokens))
     med = {name: statistics.median(t for t, _ in ts) for name, ts in times.items()}
     rate = {name: statistics.median(n/t for t, n in ts) for name, ts in times.items()}
-    return {"prompts": len(prompts), "repeats": repeats, "seconds": {k: round(v, 3) for k, v in med.items()}, "tokens_per_second": {k: round(v, 1) for k, v in rate.items()},
-            "ratio": round(med["elicit"]/med["plain"], 3), "ratio_per_token": round(rate["plain"]/rate["elicit"], 3), "verify_share": round(statistics.median(verify)/med["elicit"], 5)}
+    return {"prompts": len(prompts), "repeats": repeats, "seconds": {k: round(v, 3) for k, v in med.items()},
+            "tokens_per_second": {k: round(v, 1) for k, v in rate.items()},
+            "ratio": round(med["elicit"]/med["plain"], 3),
+            "ratio_per_token": round(rate["plain"]/rate["elicit"], 3),
+            "verify_share": round(statistics.median(verify)/med["elicit"], 5)}
 
 def n_against_copies(gen: Generator, prompts: list, s: Sampling, n: int = 16, repeats: int = 2) -> dict:
     "Wall time of `n` samples a prompt as one request, over the same prompts given `n` times."
     import statistics
     times = {"n": [], "copies": []}
     for k in range(repeats):
-        for name, ps, setting in (("n", prompts, dataclasses.replace(s, n=n)), ("copies", [p for p in prompts for _ in range(n)], dataclasses.replace(s, n=1)))[::1 if k % 2 else -1]:
+        for name, ps, setting in (("n", prompts, dataclasses.replace(s, n=n)),
+                                  ("copies", [p for p in prompts for _ in range(n)],
+                                   dataclasses.replace(s, n=1)))[::1 if k % 2 else -1]:
             _cold(gen)
-            times[name].append(_timed(lambda: sum(c.n_tokens for cs in gen.generate(ps, setting) for c in cs))[0])
+            times[name].append(_timed(lambda: sum(c.n_tokens for cs in gen.generate(ps, setting)
+                                                  for c in cs))[0])
     med = {k: statistics.median(v) for k, v in times.items()}
-    return {"prompts": len(prompts), "n": n, "seconds": {k: round(v, 3) for k, v in med.items()}, "ratio": round(med["n"]/med["copies"], 3)}
+    return {"prompts": len(prompts), "n": n, "seconds": {k: round(v, 3) for k, v in med.items()},
+            "ratio": round(med["n"]/med["copies"], 3)}
 
 # %% ../../nbs/bench/elicit.ipynb #93046c58
 def show(figures: dict) -> None:
@@ -114,18 +131,24 @@ def show(figures: dict) -> None:
 def cli(argv: "list[str]") -> int:
     "`spot bench elicit`: print the ratios, and write them with `--output`."
     from spot_nb.options import strict
-    p = strict(argparse.ArgumentParser)("spot bench elicit", description="Overhead over the plain engine, n samples against copies, verifier throughput.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = strict(argparse.ArgumentParser)("spot bench elicit",
+                                        description="Overhead over the plain engine, n samples against "
+                                        "copies, verifier throughput.",
+                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", default="embedded", help="folder, hub id or `embedded`")
     p.add_argument("--engine", default="auto", help="auto, transformers or vllm")
     p.add_argument("--prompts", type=int, default=96, help="arithmetic problems; 0 leaves generation out")
     p.add_argument("--max_tokens", "--max-tokens", type=int, default=48, help="longest response")
     p.add_argument("--n", type=int, default=16, help="samples per prompt in the second part")
     p.add_argument("--repeats", type=int, default=3, help="timed runs of each side")
-    p.add_argument("--responses", type=int, default=10_000, help="responses to verify; 0 leaves verification out")
+    p.add_argument("--responses", type=int, default=10_000,
+                   help="responses to verify; 0 leaves verification out")
     p.add_argument("--dtype", default=None, help="weights' type")
     p.add_argument("--output", type=Path, default=None, help="also write the figures here (JSON)")
     a = p.parse_args(argv)
-    if a.engine not in ("auto", "transformers", "vllm"): raise SpotError(f"--engine {a.engine}: the bench compares auto, transformers or vllm with its own plain call")
+    if a.engine not in ("auto", "transformers", "vllm"):
+        raise SpotError(f"--engine {a.engine}: the bench compares auto, transformers or vllm with its own "
+                        "plain call")
     out: dict = {}
     if a.responses: out["verify"] = verify_rates(a.responses)
     if a.prompts:
@@ -134,7 +157,9 @@ def cli(argv: "list[str]") -> int:
         options = {"dtype": a.dtype} if a.dtype else {}
         if a.model == "embedded": options["max_model_len"] = 1024
         with make_generator(a.model, a.engine, **options) as gen:
-            out |= {"engine": gen.info(), "overhead": overhead(gen, problems, s, a.repeats), "n": n_against_copies(gen, [q["prompt"] for q in problems[:max(1, a.prompts//8)]], s, a.n)}
+            out |= {"engine": gen.info(), "overhead": overhead(gen, problems, s, a.repeats),
+                    "n": n_against_copies(gen, [q["prompt"] for q in problems[:max(1, a.prompts//8)]], s,
+                                          a.n)}
     show(out)
     if a.output: write_json(a.output, {"machine": machine(), **out})
     return 0

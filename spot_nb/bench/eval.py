@@ -14,7 +14,8 @@ from ..records import SpotError, read_jsonl, write_json, write_jsonl
 
 # %% ../../nbs/bench/eval.ipynb #1b6df547
 def plain_solver(board: dict, player: str) -> "tuple[set, set]":
-    "Immediate wins of the player to move and of the opponent, from `{(row, col): 'X' | 'O'}` and plain loops."
+    """Immediate wins of the player to move and of the opponent, from `{(row, col): 'X' | 'O'}` and plain
+    loops."""
     out = (set(), set())
     for c in range(7):
         r = next((r for r in range(6) if (r, c) not in board), None)
@@ -29,14 +30,17 @@ def plain_solver(board: dict, player: str) -> "tuple[set, set]":
     return out
 
 def bench_connect4(n: int = 100_000, plain: int = 20_000, seed: int = 0) -> dict:
-    "Seconds for `n` distinct states with ground truth, and the array solver's and the plain solver's time per state on `plain` of them."
+    """Seconds for `n` distinct states with ground truth, and the array solver's and the plain solver's time
+    per state on `plain` of them."""
     from spot_nb.connect4 import State, _cells, generate_bits, solve
     start = time.perf_counter()
     mover, opponent, ply = generate_bits(n, seed)
     mine, theirs = solve(mover, opponent)
     made = time.perf_counter() - start
-    if len(set(zip(mover.tolist(), opponent.tolist()))) != n: raise SpotError(f"the {n} states are not distinct")
-    states = [State(int(a), int(b), "X") if t % 2 == 0 else State(int(b), int(a), "O") for a, b, t in zip(mover[:plain], opponent[:plain], ply)]
+    if len(set(zip(mover.tolist(), opponent.tolist()))) != n:
+        raise SpotError(f"the {n} states are not distinct")
+    states = [State(int(a), int(b), "X") if t % 2 == 0 else State(int(b), int(a), "O") for a, b,
+              t in zip(mover[:plain], opponent[:plain], ply)]
     boards = [{rc: "X" for rc in _cells(s.x)} | {rc: "O" for rc in _cells(s.o)} for s in states]
     start = time.perf_counter()
     slow = [plain_solver(b, s.player) for b, s in zip(boards, states)]
@@ -46,10 +50,12 @@ def bench_connect4(n: int = 100_000, plain: int = 20_000, seed: int = 0) -> dict
     each = (time.perf_counter() - start)/n
     differ = sum((set(_cells(int(a))), set(_cells(int(b)))) != s for a, b, s in zip(mine, theirs, slow))
     if differ: raise SpotError(f"the two solvers differ on {differ} of {len(states)} states")
-    return {"states": n, "seconds": made, "solve_us": 1e6*each, "plain_us": 1e6*plain_each, "ratio": plain_each/each, "compared": len(states)}
+    return {"states": n, "seconds": made, "solve_us": 1e6*each, "plain_us": 1e6*plain_each,
+            "ratio": plain_each/each, "compared": len(states)}
 
 # %% ../../nbs/bench/eval.ipynb #78f8855b
-_REPLY = ("Certainly! *Here* is a longer answer, with [a name] and several lines.\n\n" + "It rains in the hills, and the river carries the water to the sea. "*20
+_REPLY = ("Certainly! *Here* is a longer answer, with [a name] and several lines.\n\n"
+          + "It rains in the hills, and the river carries the water to the sea. "*20
           + "\n\n* first point\n* second point\n\nP.S. That is all.")
 
 def bench_ifeval(data_dir: "str | Path | None" = None) -> dict:
@@ -57,12 +63,14 @@ def bench_ifeval(data_dir: "str | Path | None" = None) -> dict:
     from spot_nb.evaluate import REGISTRY, find_local
     from spot_nb.ifeval import score, small_set
     path = find_local(REGISTRY["ifeval"], data_dir)
-    rows = read_jsonl(path) if path else [{**r, "prompt": f"{r['prompt']} ({i})"} for i, r in enumerate((small_set()*14)[:541])]
+    rows = read_jsonl(path) if path else [{**r, "prompt": f"{r['prompt']} ({i})"} for i,
+                                          r in enumerate((small_set()*14)[:541])]
     start = time.perf_counter()
     score("warm", rows[0])
     load, start = time.perf_counter() - start, time.perf_counter()
     passed = sum(score(_REPLY, r)["prompt_loose"] for r in rows)
-    return {"prompts": len(rows), "source": path.name if path else "the built-in prompts, repeated", "load_seconds": load, "seconds": time.perf_counter() - start, "passed_loose": passed}
+    return {"prompts": len(rows), "source": path.name if path else "the built-in prompts, repeated",
+            "load_seconds": load, "seconds": time.perf_counter() - start, "passed_loose": passed}
 
 # %% ../../nbs/bench/eval.ipynb #8cc5d4ba
 def bench_overhead(questions: int = 500, trials: int = 16) -> dict:
@@ -75,9 +83,12 @@ def bench_overhead(questions: int = 500, trials: int = 16) -> dict:
             for i, p in enumerate(prompts):
                 k = int(re.search(r"problem (\d+)", p)[1])
                 said = rf"\frac{{{2*k}}}{{4}}" if k % 5 == 0 else str(k)
-                yield i, [Completion(f"{_REPLY}\nSo the answer is \\boxed{{{said}}}.", "stop", 400)]*sampling.n
+                yield i, [Completion(f"{_REPLY}\nSo the answer is \\boxed{{{said}}}.", "stop",
+                                     400)]*sampling.n
     with tempfile.TemporaryDirectory() as d:
-        write_jsonl(f"{d}/rows.jsonl", [{"question": f"This is problem {k}.", "answer": rf"\frac{{{k}}}{{2}}" if k % 5 == 0 else k} for k in range(questions)])
+        write_jsonl(f"{d}/rows.jsonl",
+                    [{"question": f"This is problem {k}.",
+                      "answer": rf"\frac{{{k}}}{{2}}" if k % 5 == 0 else k} for k in range(questions)])
         register(Task("bench", f"{d}/rows.jsonl", trials=trials))
         try:
             evaluate(Instant(), ["bench"], f"{d}/warm", limit=8, report=lambda _: None)
@@ -85,29 +96,38 @@ def bench_overhead(questions: int = 500, trials: int = 16) -> dict:
             out = evaluate(Instant(), ["bench"], f"{d}/run", report=lambda _: None)
             seconds = time.perf_counter() - start
         finally: REGISTRY.pop("bench")
-    if out["tasks"]["bench"]["mean"] != 100: raise SpotError(f"right answers scored {out['tasks']['bench']['mean']}")
-    return {"responses": questions*trials, "seconds": seconds, "ms_per_response": 1e3*seconds/(questions*trials)}
+    if out["tasks"]["bench"]["mean"] != 100:
+        raise SpotError(f"right answers scored {out['tasks']['bench']['mean']}")
+    return {"responses": questions*trials, "seconds": seconds,
+            "ms_per_response": 1e3*seconds/(questions*trials)}
 
 # %% ../../nbs/bench/eval.ipynb #face1aa3
 def show(figures: dict) -> None:
     "Print the figures of a run."
     c, i, o = figures["connect4"], figures["ifeval"], figures["overhead"]
-    print(f"Connect4: {c['states']:,} distinct states with ground truth in {c['seconds']:.2f} s; solving takes {c['solve_us']:.2f} us a state, "
-          f"plain Python {c['plain_us']:.1f} us: {c['ratio']:.0f} times (same answers on {c['compared']:,})")
-    print(f"IFEval: {i['prompts']} answers checked, strict and loose, in {i['seconds']:.2f} s, after {i['load_seconds']:.2f} s of loading ({i['source']})")
+    print(f"Connect4: {c['states']:,} distinct states with ground truth in {c['seconds']:.2f} s; solving "
+          f"takes {c['solve_us']:.2f} us a state, " f"plain Python {c['plain_us']:.1f} us: {c['ratio']:.0f} "
+          f"times (same answers on {c['compared']:,})")
+    print(f"IFEval: {i['prompts']} answers checked, strict and loose, in {i['seconds']:.2f} s, after "
+          f"{i['load_seconds']:.2f} s of loading ({i['source']})")
     print(f"Overhead: {o['ms_per_response']:.2f} ms a response over {o['responses']:,} responses")
 
 def cli(argv: "list[str]") -> int:
     "`spot bench eval`."
     import argparse
     from spot_nb.options import strict
-    p = strict(argparse.ArgumentParser)(prog="spot bench eval", description="Connect4 solver, IFEval scoring, evaluation overhead.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = strict(argparse.ArgumentParser)(prog="spot bench eval",
+                                        description="Connect4 solver, IFEval scoring, evaluation overhead.",
+                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--states", type=int, default=100_000, help="Connect4 states to make")
-    p.add_argument("--questions", type=int, default=500, help="questions of the overhead run, 16 responses each")
-    p.add_argument("--data_dir", "--data-dir", type=Path, default=None, help="folder with ifeval.jsonl, the published prompts")
+    p.add_argument("--questions", type=int, default=500,
+                   help="questions of the overhead run, 16 responses each")
+    p.add_argument("--data_dir", "--data-dir", type=Path, default=None,
+                   help="folder with ifeval.jsonl, the published prompts")
     p.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     a = p.parse_args(argv)
-    figures = {"connect4": bench_connect4(a.states, min(a.states, 20_000)), "ifeval": bench_ifeval(a.data_dir), "overhead": bench_overhead(a.questions)}
+    figures = {"connect4": bench_connect4(a.states, min(a.states, 20_000)),
+               "ifeval": bench_ifeval(a.data_dir), "overhead": bench_overhead(a.questions)}
     show(figures)
     if a.output: write_json(a.output, {"machine": machine(), **figures})
     return 0

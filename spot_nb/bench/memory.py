@@ -14,16 +14,20 @@ from ..models import machine
 from ..records import SpotError, write_json
 
 # %% ../../nbs/bench/memory.ipynb #f580df9f
-SETTINGS = {"full": {}, "full, checkpointing": dict(gradient_checkpointing=True), "full, bfloat16": dict(bf16=True),
-            "LoRA": dict(use_peft=True), "LoRA, checkpointing": dict(use_peft=True, gradient_checkpointing=True),
+SETTINGS = {"full": {}, "full, checkpointing": dict(gradient_checkpointing=True),
+            "full, bfloat16": dict(bf16=True), "LoRA": dict(use_peft=True),
+            "LoRA, checkpointing": dict(use_peft=True, gradient_checkpointing=True),
             "full, two processes (DDP)": dict(processes=2),
-            "full, checkpointing, two processes (FSDP2)": dict(processes=2, gradient_checkpointing=True, fsdp=True),
+            "full, checkpointing, two processes (FSDP2)": dict(processes=2, gradient_checkpointing=True,
+                                                               fsdp=True),
             "LoRA, two processes (DDP)": dict(processes=2, use_peft=True)}
 
 # %% ../../nbs/bench/memory.ipynb #091f12fb
 def allocator_peak(profile) -> int:
-    "The most bytes that were allocated at once, beyond what was there at the start, in a memory profile of the CPU."
-    events = sorted((e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]")
+    """The most bytes that were allocated at once, beyond what was there at the start, in a memory profile of
+    the CPU."""
+    events = sorted((e.start_ns(), e.nbytes())
+                    for e in profile.profiler.kineto_results.events() if e.name() == "[memory]")
     now = peak = 0
     for _, n in events:
         now += n
@@ -42,8 +46,9 @@ def small_student(folder: "str | Path") -> str:
     from spot_nb.models import load_tokenizer
     tok = load_tokenizer("embedded")
     torch.manual_seed(0)
-    config = LlamaConfig(hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6, num_key_value_heads=3,
-                         vocab_size=len(tok), tie_word_embeddings=True, eos_token_id=tok.eos_token_id, bos_token_id=tok.bos_token_id)
+    config = LlamaConfig(hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
+                         num_key_value_heads=3, vocab_size=len(tok), tie_word_embeddings=True,
+                         eos_token_id=tok.eos_token_id, bos_token_id=tok.bos_token_id)
     LlamaForCausalLM(config).save_pretrained(folder)
     tok.save_pretrained(folder)
     return str(folder)
@@ -59,10 +64,12 @@ def force_fsdp() -> None:
         def __init__(self, *args, **kwargs):
             kwargs.pop("fsdp_plugin", None)
             super().__init__(*args, **kwargs)
-            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap", state_dict_type="SHARDED_STATE_DICT",
+            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap",
+                                                    state_dict_type="SHARDED_STATE_DICT",
                                                     cpu_ram_efficient_loading=False)
             AcceleratorState._shared_state["fsdp_plugin"] = plugin
-            AcceleratorState._shared_state["distributed_type"] = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            AcceleratorState._shared_state["distributed_type"] = PartialState._shared_state[
+                "distributed_type"] = DistributedType.FSDP
     hf.Accelerator = Sharding
 
 # %% ../../nbs/bench/memory.ipynb #812088dc
@@ -75,9 +82,11 @@ def _trainer(spec: dict):
     processes = settings.pop("processes", 1)
     if settings.pop("fsdp", False): force_fsdp()
     tok = load_tokenizer(spec["model"])
-    pairs = make_pairs(tok, spec["pairs"] * processes, 0, prompt=40, shortest=spec["size"], longest=spec["size"] + 20)
-    config = SPoTConfig(model_name_or_path=spec["model"], output_dir=spec["folder"], use_cpu=True, effective_batch_size=len(pairs), max_steps=2,
-                        learning_rate=1e-6, loss="spot_bce", save_strategy="no", report_to="none", disable_tqdm=True, check_packing=False,
+    pairs = make_pairs(tok, spec["pairs"] * processes, 0, prompt=40, shortest=spec["size"],
+                       longest=spec["size"] + 20)
+    config = SPoTConfig(model_name_or_path=spec["model"], output_dir=spec["folder"], use_cpu=True,
+                        effective_batch_size=len(pairs), max_steps=2, learning_rate=1e-6, loss="spot_bce",
+                        save_strategy="no", report_to="none", disable_tqdm=True, check_packing=False,
                         row_tokens=spec["row_tokens"], **settings)
     return build(config, pairs, tokenizer=tok)
 
@@ -100,26 +109,37 @@ def contender(spec: dict) -> dict:
         trainer.train()
         measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     else:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen: trainer.train()
-        kept = before_training.keys() & _storages(trainer.model).keys()      # others were copied or sharded while the profiler watched
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU],
+                                    profile_memory=True) as seen:
+            trainer.train()
+        # others were copied or sharded while the profiler watched
+        kept = before_training.keys() & _storages(trainer.model).keys()
         measured = sum(before_training[k] for k in kept) + allocator_peak(seen)
-    return {"planned": planned.total * 1e9, "measured": measured, "parts": planned.parts, "tokens": planned.tokens, "sharding": planned.sharding}
+    return {"planned": planned.total * 1e9, "measured": measured, "parts": planned.parts,
+            "tokens": planned.tokens, "sharding": planned.sharding}
 
 # %% ../../nbs/bench/memory.ipynb #3062822e
-def run_contender(name: str, how: str = "allocator", model: str = "small", pairs: int = 3, size: int = 250, row_tokens: int = 400) -> dict:
+def run_contender(name: str, how: str = "allocator", model: str = "small", pairs: int = 3, size: int = 250,
+                  row_tokens: int = 400) -> dict:
     "`contender` in fresh processes; the figures of process 0. Raises `SpotError` when training fails."
     settings = SETTINGS[name]
     with tempfile.TemporaryDirectory() as folder:
         if model == "small": model = small_student(f"{folder}/student")
-        spec = dict(settings=settings, how=how, model=model, pairs=pairs, size=size, row_tokens=row_tokens, folder=folder)
+        spec = dict(settings=settings, how=how, model=model, pairs=pairs, size=size, row_tokens=row_tokens,
+                    folder=folder)
         code = "import sys; from spot_nb.bench.memory import main; main(sys.argv[1])"
         Path(folder, "run.py").write_text(code)
         n = settings.get("processes", 1)
-        start = [sys.executable] if n == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
-        env = {**os.environ, "SPOT_PROGRESS": "0", "TQDM_DISABLE": "1", "SPOT_HOME": os.environ.get("SPOT_HOME") or str(Path.home()/".cache"/"spot_nb")}
-        p = subprocess.run([*start, f"{folder}/run.py", json.dumps(spec)], capture_output=True, text=True, env=env)
+        start = [sys.executable] if n == 1 else [sys.executable, "-m", "torch.distributed.run",
+                                                 "--standalone", f"--nproc_per_node={n}"]
+        env = {**os.environ, "SPOT_PROGRESS": "0", "TQDM_DISABLE": "1",
+               "SPOT_HOME": os.environ.get("SPOT_HOME") or str(Path.home()/".cache"/"spot_nb")}
+        p = subprocess.run([*start, f"{folder}/run.py", json.dumps(spec)], capture_output=True, text=True,
+                           env=env)
         result = Path(folder, "result.json")
-        if p.returncode or not result.is_file(): raise SpotError(f"the run {name!r} failed: {(p.stderr.strip().splitlines() or [p.returncode])[-1]}")
+        if p.returncode or not result.is_file():
+            raise SpotError(f"the run {name!r} failed: "
+                            f"{(p.stderr.strip().splitlines() or [p.returncode])[-1]}")
         return json.loads(result.read_text())
 
 def main(spec: str) -> None:
@@ -135,32 +155,40 @@ def compare(names=tuple(SETTINGS), models=("small",), resident: bool = False, **
     for model in models:
         for name in names:
             got = run_contender(name, "allocator", model, **kwargs)
-            rows.append({"model": model, "setting": name, "tokens": got["tokens"], "planned_gb": got["planned"] / 1e9,
-                         "allocator_gb": got["measured"] / 1e9, "error": got["planned"] / got["measured"] - 1, "parts": got["parts"]})
-            if resident: rows[-1]["resident_gb"] = run_contender(name, "resident", model, **kwargs)["measured"] / 1e9
+            rows.append({"model": model, "setting": name, "tokens": got["tokens"],
+                         "planned_gb": got["planned"] / 1e9, "allocator_gb": got["measured"] / 1e9,
+                         "error": got["planned"] / got["measured"] - 1, "parts": got["parts"]})
+            if resident:
+                rows[-1]["resident_gb"] = run_contender(name, "resident", model, **kwargs)["measured"] / 1e9
             print(line(rows[-1]), flush=True)
     return rows
 
 def line(r: dict) -> str:
     "A row as text."
-    text = f"{r['model']:8} {r['setting']:42} planned {r['planned_gb']:6.3f} GB, measured {r['allocator_gb']:6.3f} ({r['error']:+.1%})"
+    text = (f"{r['model']:8} {r['setting']:42} planned {r['planned_gb']:6.3f} GB, measured "
+            f"{r['allocator_gb']:6.3f} ({r['error']:+.1%})")
     return text + (f", resident {r['resident_gb']:6.3f}" if "resident_gb" in r else "")
 
 # %% ../../nbs/bench/memory.ipynb #93962ff1
 def cli(argv: "list[str]") -> int:
     "`spot bench memory`."
-    p = argparse.ArgumentParser(prog="spot bench memory", description="The plan's memory against measured peaks of training on this machine's CPU.",
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--model", default="small", help="student: `small` (random, 25M), `embedded` (135M), a folder or hub id")
-    p.add_argument("--resident", action="store_true", help="also what the operating system sees, in a second run")
+    p = argparse.ArgumentParser(prog="spot bench memory",
+                                description="The plan's memory against measured peaks of training on this "
+                                "machine's CPU.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--model", default="small",
+                   help="student: `small` (random, 25M), `embedded` (135M), a folder or hub id")
+    p.add_argument("--resident", action="store_true",
+                   help="also what the operating system sees, in a second run")
     p.add_argument("--pairs", type=int, default=3, help="pairs a step and process")
     p.add_argument("--size", type=int, default=250, help="tokens a response")
     p.add_argument("--row_tokens", type=int, default=400, help="tokens a row")
     p.add_argument("--only", help="one setting: " + "; ".join(SETTINGS))
     p.add_argument("--output", help="JSON file; rows of other models and settings that it holds are kept")
     a = p.parse_args(argv)
-    if a.only and a.only not in SETTINGS: raise SpotError(f"--only takes one of {', '.join(SETTINGS)}, not {a.only!r}")
-    rows = compare([a.only] if a.only else tuple(SETTINGS), [a.model], a.resident, pairs=a.pairs, size=a.size, row_tokens=a.row_tokens)
+    if a.only and a.only not in SETTINGS:
+        raise SpotError(f"--only takes one of {', '.join(SETTINGS)}, not {a.only!r}")
+    rows = compare([a.only] if a.only else tuple(SETTINGS), [a.model], a.resident, pairs=a.pairs, size=a.size,
+                   row_tokens=a.row_tokens)
     if a.output:
         old = json.loads(Path(a.output).read_text())["rows"] if Path(a.output).is_file() else []
         new = {(r["model"], r["setting"]) for r in rows}

@@ -22,26 +22,33 @@ def problem(k: int) -> dict:
 def corrected(k: int, wrong: bool = False) -> str:
     "What the server replies for problem `k`."
     n = 2*k + 7*wrong
-    return f"[[CORRECTED RESPONSE]]\nWe add {k} to itself.\n{k} + {k} = {n}\nThe answer is \\boxed{{{n}}}.\n[[END OF RESPONSE]]"
+    return (f"[[CORRECTED RESPONSE]]\nWe add {k} to itself.\n{k} + {k} = {n}\nThe answer is "
+            f"\\boxed{{{n}}}.\n[[END OF RESPONSE]]")
 
 # %% ../../nbs/bench/oracle.ipynb #839c8271
-FAULTS = ("429", "429_after", "500", "503", "hang", "drop", "truncate", "empty", "blocked", "wrong", "no_end", "length")
+FAULTS = ("429", "429_after", "500", "503", "hang", "drop", "truncate", "empty", "blocked", "wrong", "no_end",
+          "length")
 
 # %% ../../nbs/bench/oracle.ipynb #fd848809
 class Server:
-    "The loopback server. `key`: the only API key it accepts (None: any); `model`: the only model it knows (None: any)."
-    def __init__(self, latency: float = 0.0, faults: "dict[str, float] | None" = None, seed: int = 0, log: "str | None" = None,
-                 key: "str | None" = None, model: "str | None" = None, batch_seconds: float = 0.3, hang_seconds: float = 3600.0):
+    """The loopback server. `key`: the only API key it accepts (None: any); `model`: the only model it knows
+    (None: any)."""
+    def __init__(self, latency: float = 0.0, faults: "dict[str, float] | None" = None, seed: int = 0,
+                 log: "str | None" = None, key: "str | None" = None, model: "str | None" = None,
+                 batch_seconds: float = 0.3, hang_seconds: float = 3600.0):
         unknown = set(faults or {}) - set(FAULTS)
-        if unknown: raise SpotError(f"there is no fault {', '.join(sorted(unknown))}: use {', '.join(FAULTS)}")
-        self.latency, self.faults, self.seed, self.key, self.model = latency, dict(faults or {}), seed, key, model
+        if unknown:
+            raise SpotError(f"there is no fault {', '.join(sorted(unknown))}: use {', '.join(FAULTS)}")
+        self.latency, self.faults, self.seed, self.key, self.model = latency, dict(faults
+                                                                                   or {}), seed, key, model
         self.batch_seconds, self.hang_seconds = batch_seconds, hang_seconds
         self.asked, self.batches, self.flying, self.peak = Counter(), {}, 0, 0
         self.log = open(log, "a", buffering=1) if log else None
 
     def draw(self, k: int) -> str:
         n, self.asked[k] = self.asked[k], self.asked[k] + 1
-        u = int.from_bytes(hashlib.blake2b(f"{self.seed}:{k}:{n}".encode(), digest_size=8).digest(), "big")/2**64
+        u = int.from_bytes(hashlib.blake2b(f"{self.seed}:{k}:{n}".encode(), digest_size=8).digest(),
+                           "big")/2**64
         for name, share in self.faults.items():
             if u < share: return name
             u -= share
@@ -63,39 +70,50 @@ class Server:
         data = json.dumps(obj).encode()
         claimed = len(data)
         if cut < 1: data = data[:int(cut*len(data))]; claimed = len(data)
-        writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {claimed}\r\n{extra}\r\n".encode() + data)
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: "
+                     f"{claimed}\r\n{extra}\r\n".encode() + data)
         return True
 
     async def respond(self, writer, method: str, path: str, headers: dict, body: bytes) -> bool:
         gemini = "x-goog-api-key" in headers
-        given = headers.get("x-goog-api-key", "") if gemini else headers.get("authorization", "").removeprefix("Bearer ")
+        given = headers.get("x-goog-api-key", "") if gemini else headers.get("authorization",
+                                                                             "").removeprefix("Bearer ")
         def error(code, status, message, extra="", **more):
-            err = {"code": code, "status": status, "message": message, **more} if gemini else {"message": message, "type": status, "code": status.lower(), **more}
+            err = {"code": code, "status": status, "message": message,
+                   **more} if gemini else {"message": message, "type": status, "code": status.lower(), **more}
             return self.send(writer, code, {"error": err}, extra)
         if self.key is not None and given != self.key:
-            if gemini: return error(400, "INVALID_ARGUMENT", f"API key not valid. Please pass a valid API key. ({given})")
+            if gemini:
+                return error(400, "INVALID_ARGUMENT",
+                             f"API key not valid. Please pass a valid API key. ({given})")
             return error(401, "invalid_api_key", f"Incorrect API key provided: {given}.")
         path = re.sub(r"^/v1(alpha|beta)?/", "", path.split("?")[0])
         if gemini and path.startswith("batches"): return self.batch_get(writer, path, error)
         asked = json.loads(body or b"{}")
         model = re.sub(r"^models/|:\w+$", "", path) if gemini else asked.get("model")
-        if self.model is not None and model != self.model: return error(404, "NOT_FOUND" if gemini else "model_not_found", f"The model {model} does not exist")
+        if self.model is not None and model != self.model:
+            return error(404, "NOT_FOUND" if gemini else "model_not_found",
+                         f"The model {model} does not exist")
         if path.endswith(":batchGenerateContent"): return self.batch_create(writer, asked["batch"])
         k = int(re.search(rb"Problem (\d+)", body)[1])
         kind = self.draw(k)
         if self.log: self.log.write(f"{k} {kind}\n")
         self.flying += 1; self.peak = max(self.peak, self.flying)
         try:
-            if kind not in ("429", "429_after", "503"): await asyncio.sleep(self.hang_seconds if kind == "hang" else self.latency)
+            if kind not in ("429", "429_after", "503"):
+                await asyncio.sleep(self.hang_seconds if kind == "hang" else self.latency)
         finally: self.flying -= 1
         if kind == "429": return error(429, "RESOURCE_EXHAUSTED", "Too many requests")
-        if kind == "429_after": return error(429, "RESOURCE_EXHAUSTED", "Too many requests", "Retry-After: 0.05\r\n")
-        if kind in ("500", "503"): return error(int(kind), "INTERNAL" if kind == "500" else "UNAVAILABLE", "The model is overloaded")
+        if kind == "429_after":
+            return error(429, "RESOURCE_EXHAUSTED", "Too many requests", "Retry-After: 0.05\r\n")
+        if kind in ("500", "503"):
+            return error(int(kind), "INTERNAL" if kind == "500" else "UNAVAILABLE", "The model is overloaded")
         if kind == "hang": return False
         reply = (self.gemini_body if gemini else self.openai_body)(k, kind, model)
         if kind == "drop":
             data = json.dumps(reply).encode()
-            writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data[:len(data)//2])
+            writer.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+                         f"{len(data)}\r\n\r\n".encode() + data[:len(data)//2])
             await writer.drain(); writer.transport.abort()
             return False
         return self.send(writer, 200, reply, cut=0.6 if kind == "truncate" else 1.0)
@@ -107,20 +125,27 @@ class Server:
         return text[:len(text)*2//3] if kind == "length" else text
 
     def gemini_body(self, k: int, kind: str, model: str) -> dict:
-        usage = {"promptTokenCount": 600, "candidatesTokenCount": 80, "thoughtsTokenCount": 320, "cachedContentTokenCount": 100, "totalTokenCount": 1000}
+        usage = {"promptTokenCount": 600, "candidatesTokenCount": 80, "thoughtsTokenCount": 320,
+                 "cachedContentTokenCount": 100, "totalTokenCount": 1000}
         out = {"usageMetadata": usage, "modelVersion": model}
         if kind == "blocked": return {**out, "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
         if kind == "empty": return {**out, "candidates": []}
         parts = [{"text": "The second line is off by one.", "thought": True}, {"text": self.text(k, kind)}]
-        return {**out, "candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "MAX_TOKENS" if kind == "length" else "STOP", "index": 0}]}
+        return {**out,
+                "candidates":
+                [{"content": {"role": "model", "parts": parts},
+                  "finishReason": "MAX_TOKENS" if kind == "length" else "STOP", "index": 0}]}
 
     def openai_body(self, k: int, kind: str, model: str) -> dict:
         finish = {"blocked": "content_filter", "length": "length"}.get(kind, "stop")
-        message = {"role": "assistant", "content": self.text(k, kind), "reasoning_content": "The second line is off by one."}
-        usage = {"prompt_tokens": 600, "completion_tokens": 400, "total_tokens": 1000, "completion_tokens_details": {"reasoning_tokens": 320},
+        message = {"role": "assistant", "content": self.text(k, kind),
+                   "reasoning_content": "The second line is off by one."}
+        usage = {"prompt_tokens": 600, "completion_tokens": 400, "total_tokens": 1000,
+                 "completion_tokens_details": {"reasoning_tokens": 320},
                  "prompt_tokens_details": {"cached_tokens": 100}}
         return {"id": f"c{k}", "object": "chat.completion", "created": 0, "model": model, "usage": usage,
-                "choices": [] if kind == "empty" else [{"index": 0, "message": message, "finish_reason": finish}]}
+                "choices": [] if kind == "empty"
+                else [{"index": 0, "message": message, "finish_reason": finish}]}
 
     # -- Gemini's Batch API
     def batch_create(self, writer, batch: dict) -> bool:
@@ -133,16 +158,20 @@ class Server:
     def batch_state(self, name: str, results: bool = True) -> dict:
         born, display, requests = self.batches[name]
         done = time.monotonic() - born > self.batch_seconds
-        meta = {"displayName": display, "state": "BATCH_STATE_SUCCEEDED" if done else "BATCH_STATE_RUNNING", "model": "models/m"}
+        meta = {"displayName": display, "state": "BATCH_STATE_SUCCEEDED" if done else "BATCH_STATE_RUNNING",
+                "model": "models/m"}
         if done and results:
             ks = [int(re.search(r"Problem (\d+)", json.dumps(r))[1]) for r in requests]
-            answers = [{"response": self.gemini_body(k, self.draw(k), "m"), "metadata": r.get("metadata")} for k, r in zip(ks, requests)]
+            answers = [{"response": self.gemini_body(k, self.draw(k), "m"), "metadata": r.get("metadata")}
+                       for k, r in zip(ks, requests)]
             meta["output"] = {"inlinedResponses": {"inlinedResponses": answers[::-1]}}
         return {"name": name, "metadata": meta, "done": done}
 
     def batch_get(self, writer, name: str, error) -> bool:
-        if name == "batches": return self.send(writer, 200, {"operations": [self.batch_state(b, False) for b in self.batches]})
-        return self.send(writer, 200, self.batch_state(name)) if name in self.batches else error(404, "NOT_FOUND", f"{name} does not exist")
+        if name == "batches":
+            return self.send(writer, 200, {"operations": [self.batch_state(b, False) for b in self.batches]})
+        return (self.send(writer, 200, self.batch_state(name)) if name in self.batches
+                else error(404, "NOT_FOUND", f"{name} does not exist"))
 
 # %% ../../nbs/bench/oracle.ipynb #bbbea0a7
 async def _serve(options: dict, port: int):
@@ -154,8 +183,10 @@ class serving:
     "Context manager: the server in a process of its own; gives `(gemini base url, openai base url)`."
     def __init__(self, port: int = 0, **options): self.port, self.options = port, options
     def __enter__(self) -> "tuple[str, str]":
-        code = "import sys, json, asyncio; from spot_nb.bench.oracle import _serve; asyncio.run(_serve(json.loads(sys.argv[1]), int(sys.argv[2])))"
-        self.process = subprocess.Popen([sys.executable, "-c", code, json.dumps(self.options), str(self.port)], stdout=subprocess.PIPE, text=True)
+        code = ("import sys, json, asyncio; from spot_nb.bench.oracle import _serve; "
+                "asyncio.run(_serve(json.loads(sys.argv[1]), int(sys.argv[2])))")
+        self.process = subprocess.Popen([sys.executable, "-c", code, json.dumps(self.options),
+                                         str(self.port)], stdout=subprocess.PIPE, text=True)
         port = self.process.stdout.readline().strip()
         if not port: raise SpotError(f"the loopback server did not start (port {self.port})")
         return f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}/v1"
@@ -171,7 +202,8 @@ def _child(spec: dict) -> dict:
     if spec["contender"] == "rectify":
         from spot_nb.oracle import GeminiOracle, OpenAIOracle
         from spot_nb.rectify import rectify
-        oracle = GeminiOracle(base_url=spec["url"]) if spec["wire"] == "gemini" else OpenAIOracle("m", base_url=spec["url"])
+        oracle = (GeminiOracle(base_url=spec["url"]) if spec["wire"] == "gemini"
+                  else OpenAIOracle("m", base_url=spec["url"]))
         start = time.monotonic()
         s = rectify(records, oracle, spec["output"], workers=spec["workers"], prices="1,1")
         seconds, done = time.monotonic() - start, s["verdicts"].get("correct", 0)
@@ -185,25 +217,35 @@ def _threads(spec: dict, records: "list[dict]") -> "tuple[float, int]":
     if spec["wire"] == "gemini":
         from google import genai
         client = genai.Client(api_key="bench-key", http_options={"base_url": spec["url"]})
-        ask = lambda r: client.models.generate_content(model="m", contents=build_messages(r)[0]["content"]).text
+        ask = lambda r: client.models.generate_content(model="m",
+                                                       contents=build_messages(r)[0]["content"]).text
     else:
         import openai
         client = openai.OpenAI(base_url=spec["url"])
-        ask = lambda r: client.chat.completions.create(model="m", messages=build_messages(r)).choices[0].message.content
+        ask = lambda r: client.chat.completions.create(model="m",
+                                                       messages=build_messages(r)).choices[0].message.content
     start = time.monotonic()
     with ThreadPoolExecutor(spec["workers"]) as pool: texts = list(pool.map(ask, records))
     return time.monotonic() - start, sum(parse_reply(t).text is not None for t in texts)
 
-def measure(errors: int = 2000, workers: int = 200, latency: float = 1.0, wires: "tuple[str, ...]" = ("gemini", "openai"), threads: bool = True) -> "list[dict]":
-    "One row a contender and wire: seconds, ratio to the ideal (`errors*latency/workers`), peak MiB, replies used."
+def measure(errors: int = 2000, workers: int = 200, latency: float = 1.0,
+            wires: "tuple[str, ...]" = ("gemini", "openai"), threads: bool = True) -> "list[dict]":
+    """One row a contender and wire: seconds, ratio to the ideal (`errors*latency/workers`), peak MiB, replies
+    used."""
     rows, ideal = [], -(-errors//workers)*latency
     for wire in wires:
         for contender in ("rectify", "threads")[:1 + threads]:
             with tempfile.TemporaryDirectory() as tmp, serving(latency=latency) as (gemini, openai):
-                spec = dict(contender=contender, wire=wire, url=gemini if wire == "gemini" else openai, errors=errors, workers=workers, output=f"{tmp}/out.jsonl")
-                code = "import sys, json; from spot_nb.bench.oracle import _child; print(json.dumps(_child(json.loads(sys.argv[1]))))"
-                p = subprocess.run([sys.executable, "-c", code, json.dumps(spec)], capture_output=True, text=True, env={**os.environ, "SPOT_PROGRESS": "0"})
-                if p.returncode: raise SpotError(f"the {contender} run failed: {p.stderr.strip().splitlines()[-1] if p.stderr.strip() else p.returncode}")
+                spec = dict(contender=contender, wire=wire, url=gemini if wire == "gemini" else openai,
+                            errors=errors, workers=workers, output=f"{tmp}/out.jsonl")
+                code = ("import sys, json; from spot_nb.bench.oracle import _child; "
+                        "print(json.dumps(_child(json.loads(sys.argv[1]))))")
+                p = subprocess.run([sys.executable, "-c", code, json.dumps(spec)], capture_output=True,
+                                   text=True, env={**os.environ, "SPOT_PROGRESS": "0"})
+                if p.returncode:
+                    raise SpotError(
+                        f"the {contender} run failed: "
+                        f"{p.stderr.strip().splitlines()[-1] if p.stderr.strip() else p.returncode}")
                 row = json.loads(p.stdout.strip().splitlines()[-1])
             rows.append(dict(wire=wire, contender=contender, **row, of_ideal=round(row["seconds"]/ideal, 2)))
     return rows
@@ -212,14 +254,19 @@ def measure(errors: int = 2000, workers: int = 200, latency: float = 1.0, wires:
 def show(figures: dict) -> None:
     "Print the figures of a run."
     errors, workers, latency = figures["errors"], figures["workers"], figures["latency"]
-    print(f"{errors} errors, {workers} at once, {latency:g} s a reply: ideal {-(-errors//workers)*latency:.1f} s")
-    for r in figures["rows"]: print(f"  {r['wire']:7} {r['contender']:8} {r['seconds']:7.2f} s  {r['of_ideal']:5.2f} x ideal  {r['peak_mib']:5d} MiB  {r['done']} usable")
+    print(f"{errors} errors, {workers} at once, {latency:g} s a reply: ideal "
+          f"{-(-errors//workers)*latency:.1f} s")
+    for r in figures["rows"]:
+        print(f"  {r['wire']:7} {r['contender']:8} {r['seconds']:7.2f} s  {r['of_ideal']:5.2f} x ideal  "
+              f"{r['peak_mib']:5d} MiB  {r['done']} usable")
 
 def cli(argv: "list[str]") -> int:
     "`spot bench oracle`."
     from spot_nb.options import strict
-    p = strict(argparse.ArgumentParser)(prog="spot bench oracle", description="Rectification throughput against a loopback server, beside a thread pool.",
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = strict(argparse.ArgumentParser)(prog="spot bench oracle",
+                                        description="Rectification throughput against a loopback server, "
+                                        "beside a thread pool.",
+                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--errors", type=int, default=2000, help="errors to correct")
     p.add_argument("--workers", type=int, default=200, help="calls at once")
     p.add_argument("--latency", type=float, default=1.0, help="seconds the server takes for a reply")

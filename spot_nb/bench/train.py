@@ -13,10 +13,14 @@ from ..models import machine
 from ..records import SpotError, write_json
 
 # %% ../../nbs/bench/train.ipynb #082b8732
-def make_pairs(tokenizer, n: int, seed: int = 0, prompt: int = 150, shortest: int = 300, longest: int = 1200, shared: "float | None" = None) -> "list[dict]":
-    "`n` text pairs as described above; `shared` fixes the share of the response before the first edit instead of drawing it."
+def make_pairs(tokenizer, n: int, seed: int = 0, prompt: int = 150, shortest: int = 300, longest: int = 1200,
+               shared: "float | None" = None) -> "list[dict]":
+    """`n` text pairs as described above; `shared` fixes the share of the response before the first edit
+    instead of drawing it."""
     rng = random.Random(seed)
-    words = [w for w, i in tokenizer.get_vocab().items() if w[:1] == "Ġ" and w[1:].isascii() and w[1:].isalpha() and len(w) > 3]
+    words = [w for w,
+             i in tokenizer.get_vocab().items() if w[:1] == "Ġ" and w[1:].isascii() and w[1:].isalpha()
+             and len(w) > 3]
     words.sort()
     text = lambda ws: "".join(w.replace("Ġ", " ") for w in ws)
     draw = lambda k: [rng.choice(words) for _ in range(k)]
@@ -26,29 +30,36 @@ def make_pairs(tokenizer, n: int, seed: int = 0, prompt: int = 150, shortest: in
         start = rng.randrange(size) if shared is None else round(shared * size)
         rejected = draw(size)
         chosen, changed = list(rejected), rng.uniform(0.4, 1.) if shared is None else 1.
-        for i in [start] * (start < size) + [i for i in range(start + 1, size) if rng.random() < changed]: chosen[i] = rng.choice(words)
+        for i in [start] * (start < size) + [i for i in range(start + 1, size) if rng.random() < changed]:
+            chosen[i] = rng.choice(words)
         out.append({"prompt": text(draw(prompt)), "chosen": text(chosen), "rejected": text(rejected)})
     return out
 
 def triples_of(pairs: "list[dict]", tokenizer) -> "list[tuple]":
-    "`(prompt_ids, chosen_ids, rejected_ids)` of text pairs, each response closed by the eos token, as TRL tokenizes them."
+    """`(prompt_ids, chosen_ids, rejected_ids)` of text pairs, each response closed by the eos token, as TRL
+    tokenizes them."""
     ids = lambda t: tokenizer(t)["input_ids"]
     out = []
     for p in pairs:
         head = ids(p["prompt"])
-        out.append((head, *(ids(p["prompt"] + p[k] + tokenizer.eos_token)[len(head):] for k in ("chosen", "rejected"))))
+        out.append((head,
+                    *(ids(p["prompt"] + p[k] + tokenizer.eos_token)[len(head):]
+                      for k in ("chosen", "rejected"))))
     return out
 
 # %% ../../nbs/bench/train.ipynb #c4337b34
 def token_counts(triples: "list[tuple]") -> dict:
-    "Tokens of one step: `distinct` (packed), `unpacked` (no padding, every response with its prompt) and `padded` (a rectangular batch)."
+    """Tokens of one step: `distinct` (packed), `unpacked` (no padding, every response with its prompt) and
+    `padded` (a rectangular batch)."""
     from spot_nb.logps import pack
     full = [len(p) + len(r) for p, c, j in triples for r in (c, j)]
-    return {"distinct": sum(len(pack([(p, c), (p, r)])) for p, c, r in triples), "unpacked": sum(full), "padded": max(full) * len(full)}
+    return {"distinct": sum(len(pack([(p, c), (p, r)])) for p, c, r in triples), "unpacked": sum(full),
+            "padded": max(full) * len(full)}
 
 # %% ../../nbs/bench/train.ipynb #6032145a
 def contender(spec: dict) -> dict:
-    "Train `spec['steps']` steps on the same pairs with `spec['side']` (packed, plain or trl); seconds of each step and peak memory in GB."
+    """Train `spec['steps']` steps on the same pairs with `spec['side']` (packed, plain or trl); seconds of
+    each step and peak memory in GB."""
     import torch, transformers, warnings
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
@@ -64,37 +75,55 @@ def contender(spec: dict) -> dict:
         def on_step_begin(self, *a, **k): sync(); marks.append(time.perf_counter())
         def on_step_end(self, *a, **k): sync(); marks.append(time.perf_counter())
     pairs, began = make_pairs(tok, spec["pairs"], spec["seed"]), time.perf_counter()
-    common = dict(output_dir=spec["folder"], use_cpu=device == "cpu", per_device_train_batch_size=spec["pairs"], num_train_epochs=spec["steps"], learning_rate=1e-6, save_strategy="no",
-                  report_to="none", disable_tqdm=True, logging_steps=1, bf16=device == "cuda")
+    common = dict(output_dir=spec["folder"], use_cpu=device == "cpu",
+                  per_device_train_batch_size=spec["pairs"], num_train_epochs=spec["steps"],
+                  learning_rate=1e-6, save_strategy="no", report_to="none", disable_tqdm=True,
+                  logging_steps=1, bf16=device == "cuda")
     if spec["side"] == "trl":
         from datasets import Dataset
         from trl import DPOConfig, DPOTrainer
-        args = DPOConfig(**common, loss_type=["bco_pair"], precompute_ref_log_probs=True, max_length=None, beta=0.1, gradient_checkpointing=False, dataloader_pin_memory=False)
-        trainer = DPOTrainer(load_model(spec["model"], "float32"), args=args, train_dataset=Dataset.from_list(pairs), processing_class=tok, callbacks=[Clock()])
+        args = DPOConfig(**common, loss_type=["bco_pair"], precompute_ref_log_probs=True, max_length=None,
+                         beta=0.1, gradient_checkpointing=False, dataloader_pin_memory=False)
+        trainer = DPOTrainer(load_model(spec["model"], "float32"), args=args,
+                             train_dataset=Dataset.from_list(pairs), processing_class=tok,
+                             callbacks=[Clock()])
     else:
-        kind = "flex_attention" if device == "cuda" else register_tree_attention() if spec["side"] == "packed" else "sdpa"
+        kind = ("flex_attention" if device == "cuda" else register_tree_attention()
+                if spec["side"] == "packed" else "sdpa")
         examples = [Example(str(i), *t) for i, t in enumerate(triples_of(pairs, tok))]
-        args = SPoTConfig(**common, loss="spot_bce", packing=spec["side"] == "packed", check_packing=False, reference_cache=spec["folder"] + "/reference")
-        trainer = SPoTTrainer(load_model(spec["model"], "float32", attn_implementation=kind), args, examples, tok, callbacks=[Clock()])
+        args = SPoTConfig(**common, loss="spot_bce", packing=spec["side"] == "packed", check_packing=False,
+                          reference_cache=spec["folder"] + "/reference")
+        trainer = SPoTTrainer(load_model(spec["model"], "float32", attn_implementation=kind), args, examples,
+                              tok, callbacks=[Clock()])
     ready = time.perf_counter()
     trainer.train()
     log = [l for l in trainer.state.log_history if "loss" in l]
-    return {"reference_seconds": ready - began, "step_seconds": [b - a for a, b in zip(marks[::2], marks[1::2])], "peak_gb": peak_memory_gb(device),
-            "losses": [l["loss"] for l in log], "grad_norms": [float(l["grad_norm"]) for l in log], "tokens": token_counts(triples_of(pairs, tok))}
+    return {"reference_seconds": ready - began,
+            "step_seconds": [b - a for a, b in zip(marks[::2], marks[1::2])],
+            "peak_gb": peak_memory_gb(device), "losses": [l["loss"] for l in log],
+            "grad_norms": [float(l["grad_norm"]) for l in log],
+            "tokens": token_counts(triples_of(pairs, tok))}
 
 def run_contender(side: str, model: str = "embedded", pairs: int = 4, steps: int = 1, seed: int = 0) -> dict:
-    "`contender` in a fresh process; `pairs_per_second` leaves out the first step (it allocates the optimizer) where there are more."
+    """`contender` in a fresh process; `pairs_per_second` leaves out the first step (it allocates the
+    optimizer) where there are more."""
     with tempfile.TemporaryDirectory() as folder:
         spec = dict(side=side, model=model, pairs=pairs, steps=steps, seed=seed, folder=folder)
-        code = "import sys, json; from spot_nb.bench.train import contender; print(json.dumps(contender(json.loads(sys.argv[1]))))"
-        p = subprocess.run([sys.executable, "-c", code, json.dumps(spec)], capture_output=True, text=True, env={**os.environ, "SPOT_PROGRESS": "0", "TQDM_DISABLE": "1"})
-    if p.returncode: raise SpotError(f"the {side} run failed: {p.stderr.strip().splitlines()[-1] if p.stderr.strip() else p.returncode}")
+        code = ("import sys, json; from spot_nb.bench.train import contender; "
+                "print(json.dumps(contender(json.loads(sys.argv[1]))))")
+        p = subprocess.run([sys.executable, "-c", code, json.dumps(spec)], capture_output=True, text=True,
+                           env={**os.environ, "SPOT_PROGRESS": "0", "TQDM_DISABLE": "1"})
+    if p.returncode:
+        raise SpotError(f"the {side} run failed: "
+                        f"{p.stderr.strip().splitlines()[-1] if p.stderr.strip() else p.returncode}")
     row = json.loads(p.stdout.strip().splitlines()[-1])
     times = row["step_seconds"][1:] or row["step_seconds"]
-    return {"side": side, "pairs": pairs, "steps": steps, "pairs_per_second": pairs * len(times) / sum(times)} | row
+    return {"side": side, "pairs": pairs, "steps": steps,
+            "pairs_per_second": pairs * len(times) / sum(times)} | row
 
 # %% ../../nbs/bench/train.ipynb #b8348110
-def sweep(model: str = "embedded", shares=(0, .25, .5, .75, .9), size: int = 400, pairs: int = 1, seed: int = 0) -> "list[dict]":
+def sweep(model: str = "embedded", shares=(0, .25, .5, .75, .9), size: int = 400, pairs: int = 1,
+          seed: int = 0) -> "list[dict]":
     "Forward and backward time, packed and plain, with a given share of the response before the first edit."
     import torch
     from spot_nb.logps import pair_logps, register_tree_attention
@@ -119,39 +148,51 @@ def sweep(model: str = "embedded", shares=(0, .25, .5, .75, .9), size: int = 400
 def table(results: "list[dict]") -> str:
     "The measured rows as text, with the ratio to TRL and the bound."
     by = {r["side"]: r for r in results}
-    peer, lines = by.get("trl"), [f"{'':8} {'pairs/s':>8} {'x TRL':>6} {'peak GB':>8} {'reference s':>12} {'tokens a step':>14}"]
+    peer, lines = by.get("trl"), [f"{'':8} {'pairs/s':>8} {'x TRL':>6} {'peak GB':>8} {'reference s':>12} "
+                                  f"{'tokens a step':>14}"]
     for r in results:
         t = r["tokens"]
         used = {"packed": t["distinct"], "plain": t["unpacked"], "trl": t["padded"]}[r["side"]]
         speed = f"{r['pairs_per_second'] / peer['pairs_per_second']:.2f}" if peer else "-"
-        lines.append(f"{r['side']:8} {r['pairs_per_second']:8.4f} {speed:>6} {r['peak_gb']:8.2f} {r['reference_seconds']:12.1f} {used:14d}")
-    if peer: lines.append(f"bound on the gain from tokens alone: {peer['tokens']['padded'] / peer['tokens']['distinct']:.2f} x")
+        lines.append(f"{r['side']:8} {r['pairs_per_second']:8.4f} {speed:>6} {r['peak_gb']:8.2f} "
+                     f"{r['reference_seconds']:12.1f} {used:14d}")
+    if peer:
+        lines.append("bound on the gain from tokens alone: "
+                     f"{peer['tokens']['padded'] / peer['tokens']['distinct']:.2f} x")
     return "\n".join(lines)
 
 def show(figures: dict) -> None:
     "Print the figures of a run."
     if figures["results"]: print(table(figures["results"]))
     for r in figures["sweep"]:
-        print(f"shared {r['shared']:4.0%}: packed {r['packed']:6.2f} s, plain {r['plain']:6.2f} s, {r['plain'] / r['packed']:.2f} x, tokens {r['unpacked'] / r['distinct']:.2f} x")
+        print(f"shared {r['shared']:4.0%}: packed {r['packed']:6.2f} s, plain {r['plain']:6.2f} s, "
+              f"{r['plain'] / r['packed']:.2f} x, tokens {r['unpacked'] / r['distinct']:.2f} x")
 
 def cli(argv: "list[str]") -> int:
     "`spot bench train`."
     from spot_nb.options import strict
-    p = strict(argparse.ArgumentParser)(prog="spot bench train", description="Pairs per second and peak memory: packed, plain and TRL's DPOTrainer.",
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = strict(argparse.ArgumentParser)(prog="spot bench train",
+                                        description="Pairs per second and peak memory: packed, plain and "
+                                        "TRL's DPOTrainer.",
+                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", default="embedded", help="student")
     p.add_argument("--sides", default="packed,plain,trl", help="contenders, in order")
     p.add_argument("--pairs", type=int, default=4, help="pairs a step")
-    p.add_argument("--steps", type=int, default=1, help="optimizer steps; with more than one, the first is left out of the figure")
+    p.add_argument("--steps", type=int, default=1,
+                   help="optimizer steps; with more than one, the first is left out of the figure")
     p.add_argument("--seed", type=int, default=0, help="of the pairs")
-    p.add_argument("--sweep", action="store_true", help="also time forward and backward at 0 to 90%% shared prefix")
+    p.add_argument("--sweep", action="store_true",
+                   help="also time forward and backward at 0 to 90%% shared prefix")
     p.add_argument("--output", help="JSON file; rows of other contenders that it holds are kept")
     a = p.parse_args(argv)
     sides = [s for s in a.sides.split(",") if s]
-    if set(sides) - {"packed", "plain", "trl"}: raise SpotError(f"--sides takes packed, plain and trl, not {a.sides!r}")
-    old = json.loads(Path(a.output).read_text()) if a.output and Path(a.output).is_file() else {"results": [], "sweep": []}
+    if set(sides) - {"packed", "plain", "trl"}:
+        raise SpotError(f"--sides takes packed, plain and trl, not {a.sides!r}")
+    old = json.loads(Path(a.output).read_text()) if a.output and Path(a.output).is_file() else {"results": [],
+                                                                                                "sweep": []}
     new = [run_contender(s, a.model, a.pairs, a.steps, a.seed) for s in sides]
-    done = {"results": sorted([r for r in old["results"] if r["side"] not in sides] + new, key=lambda r: ["packed", "plain", "trl"].index(r["side"])),
+    done = {"results": sorted([r for r in old["results"] if r["side"] not in sides] + new,
+                              key=lambda r: ["packed", "plain", "trl"].index(r["side"])),
             "sweep": sweep(a.model) if a.sweep else old["sweep"]}
     show(done)
     if a.output: write_json(a.output, {"machine": machine(), **done})
