@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- plan (.*?) -->\n(.*?)<!-- end -->", re.S)
 
 def figures(flags):
-    from spot_nb.plan import Hardware, parse_flags, plan
+    from spot_nb.plan import parse_flags, plan
     config, hardware, sharding = parse_flags([str(ROOT/f) if f.startswith("recipes/") else f
                                               for f in flags.split()])
     p = plan(config, None, hardware, sharding)

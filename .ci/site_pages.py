@@ -39,7 +39,8 @@ def signature(node: "ast.AST", owner: str = "") -> str:
     if owner: text = re.sub(r"^self(, )?", "", text)
     back = f" -> {ast.unparse(node.returns)}" if node.returns and not owner else ""
     name = owner or node.name
-    line = f"{'' if owner else 'async def ' if isinstance(node, ast.AsyncFunctionDef) else 'def '}{name}({text}){back}"
+    word = "" if owner else "async def " if isinstance(node, ast.AsyncFunctionDef) else "def "
+    line = f"{word}{name}({text}){back}"
     line = re.sub(r"(?<=[:>] )'([^']+)'", r"\1", line)
     if len(line) <= 96 or len(arguments) < 2: return line
     return line.replace(f"({text})", "(\n    " + ",\n    ".join(_split(text)) + ")", 1)
@@ -157,7 +158,8 @@ def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
     if origin: out += [f"Told in the notebook [{Path(origin[1]).stem}](../{origin[1]}).", ""]
     for node in tree.body:
         if not is_public(node) or node.name not in listed: continue
-        link = f"{own['repo']}/blob/{own['branch']}/spot_nb/{path.relative_to(own['package']).as_posix()}#L{node.lineno}"
+        file = path.relative_to(own["package"]).as_posix()
+        link = f"{own['repo']}/blob/{own['branch']}/spot_nb/{file}#L{node.lineno}"
         out += [f"## {node.name} {{#{node.name}}}", "", "```python", signature(node), "```", "",
                 docs_of(node), "", f"[source]({link})", ""]
         if isinstance(node, ast.ClassDef):
@@ -274,7 +276,8 @@ def presets(root: Path, site: Path) -> None:
 def write(root: Path, site: Path, own: dict) -> None:
     "All sources of the site, in `site`."
     for path in sorted((root/"nbs").rglob("*")):
-        if ".ipynb_checkpoints" in path.parts or path.is_dir() or "data" in path.relative_to(root/"nbs").parts:
+        parts = path.relative_to(root/"nbs").parts
+        if ".ipynb_checkpoints" in parts or path.is_dir() or "data" in parts:
             continue
         target = site/path.relative_to(root/"nbs")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,9 @@ __all__ = ['THINKING', 'MATH', 'NUMBER', 'UNSURE', 'SCALING', 'MAX_ANSWER', 'GOL
            'plain_sentence', 'extract_candidates', 'is_rationale', 'gold_answer', 'gold_of']
 
 # %% ../nbs/01_answers.ipynb #3e9930f6
-import re, unicodedata
+import re
 from typing import Any
 
-from .records import SpotError
 
 # %% ../nbs/01_answers.ipynb #2e4f930f
 THINKING = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), (

@@ -8,7 +8,6 @@ __all__ = ['EXAMPLES', 'steps_of', 'solution', 'question', 'few_shot', 'make_pro
 
 # %% ../nbs/03_arithmetic.ipynb #46528aae
 import random, re
-from collections import Counter
 from typing import Iterable
 
 from .records import SpotError, as_messages

@@ -15,7 +15,7 @@ COMMANDS = {
     "elicit": ("spot_nb.elicit", "sample the policy once per problem and keep what it gets wrong"),
     "rectify": ("spot_nb.rectify", "let an Oracle correct the errors, with minimal edits"),
     "filter": ("spot_nb.pairs", "keep verified pairs with a small change ratio"),
-    "inspect": ("spot_nb.diff", "see the edits: a page of pairs, side by side"),
+    "inspect": ("spot_nb.inspection", "see the edits: a page of pairs, side by side"),
     "train": ("spot_nb.train", "SPoT-BCO and its baselines, with shared-prefix packing"),
     "grpo": ("spot_nb.grpo", "GRPO through TRL, with our verifier as the reward"),
     "evaluate": ("spot_nb.evaluate", "benchmarks with several trials and error bars"),

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Number', 'ROUNDING', 'Piece', 'RULES', 'clean', 'split_top', 'number', 'Rounding', 'same_number', 'split_unit',
            'unit_factor', 'choice', 'by_choice', 'by_colon', 'words_of', 'by_words', 'by_base', 'as_set', 'by_set',
-           'pairs_off', 'sides', 'by_equation', 'elements', 'by_list', 'by_approximation', 'by_remark', 'by_quantity',
-           'equivalent', 'decide']
+           'pairs_off', 'sides', 'by_equation', 'elements', 'by_list', 'answer_type', 'by_approximation', 'by_remark',
+           'by_quantity', 'equivalent', 'decide']
 
 # %% ../nbs/01_compare.ipynb #46b0b4f1
 import re, unicodedata
@@ -27,7 +27,7 @@ _SIGNS = {"−": "-", "–": "-", "—": "-", "‐": "-", "π": r"\pi ", "×": r
           "“": '"', "”": '"', "→": r"\to ", "⇒": r"\Rightarrow ", "∖": r"\setminus ", "✓": "", "✔": "",
           "✅": "", "☑": "", "∴": "", "，": ", ", "、": ", ", "；": "; ", "：": ":", "。": "", "⟨": "(",
           "⟩": ")", "〈": "(", "〉": ")", "…": r"\ldots ", "⋯": r"\cdots ", "℃": "°C", "º": "°", "∣": "|",
-          "µ": r"\mu ", "Ω": r"\Omega ", "Ω": r"\Omega ", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
+          "µ": r"\mu ", "Ω": r"\Omega ", "\u2126": r"\Omega ", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
           "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ",
           "μ": r"\mu ", "σ": r"\sigma ", "ω": r"\omega ", "φ": r"\phi ", "ρ": r"\rho ", "Δ": r"\Delta ",
           "δ": r"\delta ", "ε": r"\epsilon ", "τ": r"\tau "}
@@ -836,6 +836,23 @@ def _unnamed(named, other: str, kind: str) -> "tuple[str, list[str]]":
     if other == "()" and len(set(names)) == len(names):
         return "()", [v for _, v in (sorted(named) if all(len(n) == 1 for n in names) else named)]
     return kind, [v for _, v in named]
+
+# %% ../nbs/01_compare.ipynb #8c480805
+def answer_type(answer: str) -> str:
+    """A coarse class of a reference answer: integer, decimal, fraction, interval or tuple, list, words,
+    equation, expression."""
+    s = clean(str(answer))
+    s = s if words_of(s) else split_unit(s)[0]
+    x = number(s)
+    if x is not None:
+        if "/" in s or "frac" in s: return "fraction"
+        return "integer" if x.value.denominator == 1 and "." not in s else "decimal"
+    if not s: return "none"
+    if choice(s) or words_of(s): return "words"
+    kind, items = elements(s)
+    if kind in ("()", "[]", "(]", "[)"): return "interval or tuple"
+    if len(items) > 1: return "list"
+    return "equation" if "=" in s else "expression"
 
 # %% ../nbs/01_compare.ipynb #4a2306e5
 _APPROX = re.compile(r"\\approx(?![A-Za-z])")

@@ -4,19 +4,17 @@
 
 # %% auto #0
 __all__ = ['Span', 'lcs_length', 'change_ratio', 'Diff', 'compare', 'edit_spans', 'split_units', 'text_spans', 'to_html',
-           'text_nodes', 'find_formulas', 'formula', 'Pair', 'as_pairs', 'pairs_html', 'pair_css', 'report_html', 'cli']
+           'text_nodes', 'find_formulas', 'formula', 'Pair', 'as_pairs', 'pairs_html', 'pair_css', 'report_html']
 
 # %% ../nbs/08_diff.ipynb #08eb52a7
 import html, json, re, sys
 from array import array
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
 from .conversations import clean_text as _no_surrogates
-from .records import SpotError, as_messages, progress, write_text
-from .options import Parser, last_line, quoted
+from .records import SpotError, as_messages, progress
 
 # %% ../nbs/08_diff.ipynb #64a2e671
 Span = tuple[str, int, int, int, int]      # (op, i1, i2, j1, j2): rejected[i1:i2] against chosen[j1:j2]
@@ -89,7 +87,7 @@ class Diff:
 
 def _fill(blocks: "Iterable[tuple[int, int, int]]", n: int, m: int) -> "list[Span]":
     "Spans covering [0, n) and [0, m) from matching blocks (i, j, size) in order."
-    spans, i, j, lcs = [], 0, 0, 0
+    spans, i, j = [], 0, 0
     for a, b, size in blocks:
         if i < a: spans.append(("replace" if j < b else "delete", i, a, j, b))
         elif j < b: spans.append(("insert", i, a, j, b))
@@ -553,37 +551,3 @@ id="view"></div>
 {_json_block("index", dict(index=index, kinds=kinds, unit=pairs[0].unit, gamma=gamma))}\
 {"".join(blocks)}<script>{script}</script></body></html>
 """
-
-# %% ../nbs/08_diff.ipynb #3e9f99fc
-def _parser() -> Parser:
-    p = Parser("spot inspect", "Write a self-contained page that shows every edit of a file of pairs.")
-    p.add(".pairs", nargs="?", help="the same as --data")
-    p.add("data",
-          help="file of pairs (jsonl, json, parquet, csv; our keys, the paper's or TRL's), or a hub data set")
-    p.add("output", default="report.html", help="page to write")
-    p.add("model", "tokenizer",
-          help="student whose tokenizer counts (folder, hub id or `embedded`); words without one")
-    p.add("gamma", type=float, default=0.6, help="change ratio to mark")
-    p.add("title", help="title of the page; the file's name without one")
-    p.add("max_pairs", type=int, help="show only the first so many")
-    p.add("workers", type=int, default=1, help="processes that draw pairs")
-    return p
-
-def cli(argv: "list[str]") -> int:
-    "`spot inspect`: write the page for a file of pairs."
-    args = _parser().parse(argv)
-    args.pairs = args.data or args.pairs
-    if not args.pairs: raise SpotError("--data is missing: name a file of pairs")
-    from spot_nb.pairs import load_pairs  # imported late: pairs builds on this module
-    rows = load_pairs(args.pairs)
-    pairs = [row for row in rows if row["chosen"]][:args.max_pairs]
-    if not pairs: raise SpotError(f"{args.pairs} holds no pair with a correction: run `spot rectify` first")
-    tokenizer = None
-    if args.model:
-        from spot_nb.models import load_tokenizer
-        tokenizer = load_tokenizer(args.model)
-    write_text(args.output, report_html(pairs, tokenizer, args.title or Path(args.pairs).name, args.gamma,
-                                        args.workers))
-    print(f"{len(pairs)} pairs in {args.output} ({Path(args.output).stat().st_size/1e6:.1f} MB)")
-    last_line(args.output, f"open {quoted(args.output)} in a browser")
-    return 0

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INSTRUCTION', 'GOLD_LOST', 'GOLD_PATIENCE', 'NOT_AN_ERROR', 'GROUPS', 'INK', 'BLUE', 'ORANGE', 'unwrap', 'is_english',
            'as_problem', 'load_problems', 'unreadable_gold', 'gold_shown', 'check_gold', 'GoldWatch', 'is_error',
-           'elicit', 'answer_type', 'answer_class', 'error_table', 'first_edit', 'plot_errors', 'Browse', 'browse',
-           'pass_at_k', 'pass_table', 'rft_samples', 'cli']
+           'elicit', 'answer_class', 'error_table', 'first_edit', 'plot_errors', 'Browse', 'browse', 'pass_at_k',
+           'pass_table', 'rft_samples', 'cli']
 
 # %% ../nbs/05_elicit.ipynb #2646e72b
 import hashlib, json, math, re, sys, time, unicodedata
@@ -22,7 +22,8 @@ from .outputs import wilson
 from .tasks import MATH, Task, find_task, is_math, judge_task, make_problem, stamp, try_check
 from .generate import Generator, Sampling, make_generator
 from .answers import GOLD, gold_of, is_rationale
-from .verify import judge, judge_many, number
+from .compare import answer_type
+from .verify import judge, judge_many
 
 # %% ../nbs/05_elicit.ipynb #bc16f4ce
 INSTRUCTION = "Reason step by step, and put the final answer in \\boxed{}."
@@ -356,23 +357,6 @@ def _finish(out: Path, facts: dict) -> dict:
     return Facts(summary)
 
 # %% ../nbs/05_elicit.ipynb #537ef10b
-def answer_type(answer: str) -> str:
-    """A coarse class of a reference answer: integer, decimal, fraction, interval or tuple, list, words,
-    equation, expression."""
-    from spot_nb.compare import choice, clean, elements, split_unit, words_of
-    s = clean(str(answer))
-    s = s if words_of(s) else split_unit(s)[0]
-    x = number(s)
-    if x is not None:
-        if "/" in s or "frac" in s: return "fraction"
-        return "integer" if x.value.denominator == 1 and "." not in s else "decimal"
-    if not s: return "none"
-    if choice(s) or words_of(s): return "words"
-    kind, items = elements(s)
-    if kind in ("()", "[]", "(]", "[)"): return "interval or tuple"
-    if len(items) > 1: return "list"
-    return "equation" if "=" in s else "expression"
-
 def _length_bin(r: dict) -> str:
     n = max(1, r.get("n_tokens") or len(r["response"].split()))
     low = 2**int(math.log2(n))

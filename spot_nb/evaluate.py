@@ -17,7 +17,6 @@ from typing import Any, Callable, Iterable, Iterator
 
 from .records import (SpotError, Store, prompt_id, read_json, read_jsonl, read_rows, write_json,
                              write_jsonl)
-from .connect4 import strip_thinking
 from .tasks import chosen_letter, find_task, is_math, judge_tasks, make_problem, stamp
 from .options import (Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted,
                              sampling_of)

@@ -545,7 +545,7 @@ class OpenAIGenerator(Generator):
     def _masked(self, text: str) -> str:
         """`text` without the key and the secret parts of the address, in case the server or the client
         repeats them."""
-        from spot_nb.oracle import scrub
+        from spot_nb.outputs import scrub
         for secret in self._secrets: text = scrub(text, secret)
         return text
 
@@ -576,12 +576,12 @@ class OpenAIGenerator(Generator):
         return self._stream(prompts, sampling)
 
     def _stream(self, prompts, sampling=None):
-        import queue, threading, time
+        import queue, threading
         from concurrent.futures import ThreadPoolExecutor
         import httpx
         from spot_nb.records import as_messages
         s, results, stop, dead = sampling or Sampling(), queue.Queue(), threading.Event(), []
-        seed, failures, order, seen = _fresh_seed() if s.seed is None else s.seed, itertools.count(), [], {}
+        seed, order, seen = _fresh_seed() if s.seed is None else s.seed, [], {}
         for p in prompts:
             key = repr(as_messages(p)); seen[key] = seen.get(key, -1) + 1
             order.append(seen[key])

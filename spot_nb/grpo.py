@@ -7,10 +7,10 @@ __all__ = ['PAPER', 'verifier_reward', 'rollout_rows', 'privileged_rows', 'Rollo
            'grpo_config', 'grpo', 'cli']
 
 # %% ../nbs/12c_grpo.ipynb #1f719220
-import json, math
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Callable, Sequence
 
 from .records import SpotError, as_messages, read_json, write_json
 

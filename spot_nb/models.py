@@ -9,7 +9,7 @@ __all__ = ['EMBEDDED', 'TEMPLATE_DATE', 'spot_home', 'embedded_student', 'resolv
            'response_body', 'encode_response']
 
 # %% ../nbs/02_models.ipynb #1622c375
-import importlib.util, json, os, re, shutil, tempfile, warnings
+import importlib.util, json, os, shutil, tempfile, warnings
 from datetime import date
 from functools import lru_cache
 from pathlib import Path

@@ -8,7 +8,7 @@ __all__ = ['VOCABULARY', 'ELSEWHERE', 'spellings', 'nearest', 'Parser', 'read_ya
            'strict', 'last_line', 'quoted', 'Facts']
 
 # %% ../nbs/00a_options.ipynb #034429ec
-import argparse, difflib, re, sys
+import argparse, difflib, re
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 

@@ -6,9 +6,9 @@
 __all__ = ['START', 'END', 'MODES', 'TEMPLATES', 'PRICES', 'BATCH_DISCOUNT', 'PROGRAM', 'ORACLES', 'oracle_prompts', 'check_mode',
            'prompt_hash', 'with_prompt', 'question_text', 'build_messages', 'Reply', 'Parsed', 'parse_reply',
            'load_prices', 'price_for', 'price_of', 'cost_usd', 'TryAgain', 'BadCall', 'Job', 'Oracle', 'ProgramOracle',
-           'scrub', 'retry_after', 'sort_error', 'need_key', 'gemini_config', 'gemini_contents', 'gemini_reply',
-           'GeminiOracle', 'OpenAIOracle', 'GeneratorOracle', 'export_sheet', 'read_sheet', 'HumanOracle',
-           'GeminiBatchOracle', 'load_program', 'make_oracle']
+           'retry_after', 'sort_error', 'need_key', 'gemini_config', 'gemini_contents', 'gemini_reply', 'GeminiOracle',
+           'OpenAIOracle', 'GeneratorOracle', 'export_sheet', 'read_sheet', 'HumanOracle', 'GeminiBatchOracle',
+           'load_program', 'make_oracle']
 
 # %% ../nbs/06_oracle.ipynb #246bc706
 import asyncio, csv, hashlib, importlib.util, inspect, io, json, os, re, time
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 from .answers import THINKING
-from .outputs import need
-from .records import SpotError, as_messages, dump_line, iter_jsonl, read_rows, write_text
+from .outputs import need, scrub
+from .records import SpotError, as_messages, dump_line, iter_jsonl, write_text
 from .tasks import Task, find_task, load_module
 
 # %% ../nbs/06_oracle.ipynb #b09f0b85
@@ -410,13 +410,6 @@ class ProgramOracle(Oracle):
         if self._pool: self._pool.shutdown(wait=False); self._pool = None
 
 # %% ../nbs/06_oracle.ipynb #17bade0a
-def scrub(text: Any, key: "str | None") -> str:
-    "`text` with the API key masked, in its plain and its URL-encoded form."
-    from urllib.parse import quote
-    text = str(text)
-    for secret in ({key, quote(key, safe="")} if key else ()): text = text.replace(secret, "[key]")
-    return re.sub(r"(?i)([?&]key=)[^&\s'\"]+", r"\1[key]", text)
-
 def retry_after(headers: Any, body: Any = None) -> "float | None":
     "Seconds that the server asked to wait, from the headers or Gemini's `RetryInfo`; None if it did not say."
     get = lambda k: headers.get(k) if headers is not None and hasattr(headers, "get") else None

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEDGER', 'note_output', 'check_output', 'has_keys', 'Claim', 'locked', 'release', 'differences', 'install_hint',
-           'need', 'wilson']
+           'need', 'wilson', 'scrub']
 
 # %% ../nbs/00b_outputs.ipynb #b924e5ce
-import fnmatch, hashlib, importlib, json, os, shutil, sys
+import fnmatch, hashlib, importlib, json, os, re, shutil, sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
@@ -231,3 +231,11 @@ def wilson(hits: float, n: int, z: float = 1.959964) -> "tuple[float, float]":
     p, d = hits/n, 1 + z*z/n
     mid, half = (p + z*z/(2*n))/d, z*(max(0.0, p*(1 - p))/n + z*z/(4*n*n))**0.5/d
     return max(0.0, mid - half) if hits else 0.0, min(1.0, mid + half) if hits < n else 1.0
+
+# %% ../nbs/00b_outputs.ipynb #05760e6f
+def scrub(text: Any, key: "str | None") -> str:
+    "`text` with the API key masked, in its plain and its URL-encoded form."
+    from urllib.parse import quote
+    text = str(text)
+    for secret in ({key, quote(key, safe="")} if key else ()): text = text.replace(secret, "[key]")
+    return re.sub(r"(?i)([?&]key=)[^&\s'\"]+", r"\1[key]", text)

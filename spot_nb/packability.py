@@ -11,7 +11,6 @@ __all__ = ['MARKS', 'VOCAB', 'TOLERANCE', 'layers_of', 'kind_of', 'depth_that_sh
 # %% ../nbs/11a_packability.ipynb #15262b64
 import copy
 import hashlib
-import inspect
 import json
 import re
 import warnings

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
-from .records import (SpotError, as_messages, atomic_path, progress, prompt_id, read_rows, write_json,
+from .records import (SpotError, atomic_path, progress, prompt_id, read_rows, write_json,
                              write_jsonl)
 from .conversations import (NAMES, clean_messages, clean_text, csv_row, parse_pair, parse_sample,
                                    template_options, was_finished)

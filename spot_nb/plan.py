@@ -8,12 +8,12 @@ __all__ = ['KNOWN', 'CARDS', 'SHARDINGS', 'GB', 'FOUR_BIT', 'model_config', 'Cou
            'Plan', 'plan', 'show', 'parse_flags', 'cli', 'plan_of', 'announce', 'accelerate_configs']
 
 # %% ../nbs/12a_plan.ipynb #d2b7e148
-import argparse, copy, json, math, random, weakref
+import argparse, json, math, random, weakref
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Iterable, Sequence
+from typing import Any, Sequence
 
 from .records import SpotError
 

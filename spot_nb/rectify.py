@@ -7,7 +7,7 @@ __all__ = ['VERDICTS', 'CHARS_PER_TOKEN', 'THOUGHTS_PER_CALL', 'as_sample', 'loa
            'Limiter', 'estimate', 'rectify', 'report', 'print_report', 'say_retry', 'cli']
 
 # %% ../nbs/07_rectify.ipynb #1322381f
-import argparse, asyncio, contextlib, json, random, re, signal, sys, threading, time
+import argparse, asyncio, contextlib, json, random, signal, sys, threading, time
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Callable, Iterable

@@ -9,7 +9,7 @@ __all__ = ['base_tensors', 'tensor_digest', 'weights_digest', 'config_digest', '
 # %% ../nbs/11c_reference.ipynb #ba5e6155
 import hashlib, json, shutil
 from pathlib import Path
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Sequence
 
 from .pipeline import PipelineConfig, Run, measure, say, slug
-from .records import SpotError, prompt_id, read_json, read_jsonl, write_json, write_jsonl
+from .records import SpotError, read_json, read_jsonl, write_json, write_jsonl
 
 # %% ../nbs/17a_rounds.ipynb #8d8ae05c
 def status(folder: "str | Path") -> "dict[str, bool]":

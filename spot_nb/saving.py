@@ -11,7 +11,6 @@ __all__ = ['STATE', 'RUN', 'LOCK', 'mend_generation_config', 'save_sizes', 'chec
 import json, os, shutil, sys, tempfile, warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 

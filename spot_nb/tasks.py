@@ -324,7 +324,7 @@ def is_math(task: Task) -> bool:
 def _check_math(response: str, problem: dict) -> Verdict: return MATH.judge(response, problem)
 
 def _math_class(answer: str) -> str:
-    from spot_nb.elicit import answer_type
+    from spot_nb.compare import answer_type
     return answer_type(answer)
 
 MATH = MathTask("math", _check_math, "{question}\n\n" + REASON_IN_STEPS, steps=True, classes=_math_class,

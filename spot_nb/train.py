@@ -7,7 +7,7 @@ __all__ = ['SPoTConfig', 'Row', 'make_rows', 'peak_memory_gb', 'SPoTTrainer', 'm
            'train', 'presets', 'parse_config', 'cli']
 
 # %% ../nbs/12_train.ipynb #0846bd30
-import contextlib, difflib, json, math, os, re, shutil, sys, time, warnings
+import contextlib, difflib, json, math, os, re, sys, time, warnings
 from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -23,17 +23,17 @@ from .losses import (OBJECTIVES, REWARD_TOKENS, CumulativeShift, RewardShift, To
                             tether, token_masks)
 from .token_statistics import frozen_copy, token_statistics, vocabulary_logps
 from .logps import (TREE, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
-                           register_tree_attention, response_logps, row_multiple, rows_of)
+                           register_tree_attention, row_multiple, rows_of)
 from .plan import announce, cli as plan_cli
 from .packability import choose_attention, packability
-from .models import (encode_prompt, encode_response, has_thinking_switch, load_model, load_tokenizer,
+from .models import (load_model, load_tokenizer,
                             resolve_model, spot_home)
 from .reference import (_digest, drop_parts, keep_part, load_reference, read_parts, reference_key,
                                save_reference, tensor_digest, weights_digest)
-from .records import (SpotError, atomic_path, dump_line, progress, prompt_id, read_json, read_jsonl,
-                             read_rows, write_json, write_text)
-from .saving import (EndsInTime, STATE, begin_run, locked_folder, check_resumable, check_save, convert_weights,
-                            last_checkpoint, mend_generation_config, save_dtype_of)
+from .records import (SpotError, dump_line, progress, read_json, read_jsonl,
+                             write_json, write_text)
+from .saving import (EndsInTime, STATE, begin_run, locked_folder, check_resumable, check_save,
+                            convert_weights, last_checkpoint, mend_generation_config, save_dtype_of)
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
 from .sharding import (end_step, from_main, keep_precision, largest, reshard, row_backward,
                               row_context, share_arrays, sharding_kind, whole_parameters, whole_weights)

@@ -11,9 +11,9 @@ import atexit, importlib.util, json, os, re, select, signal, subprocess, sys, th
 from dataclasses import dataclass
 from typing import Any, Iterable
 
-from .answers import MAX_ANSWER, boxed, extract_candidates, gold_answer, plain_sentence, strip_thinking
-from .compare import ROUNDING, Rounding, choice, clean, decide, elements, equivalent, number
-from .compare import same_number, split_unit, words_of
+from .answers import MAX_ANSWER, extract_candidates, gold_answer, plain_sentence
+from .compare import ROUNDING, Rounding, clean, decide, equivalent, number
+from .compare import split_unit
 from .compare import _FUNCTION, _TEXT, _TRIG, _key
 from .records import SpotError
 

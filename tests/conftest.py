@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("SPOT_PROGRESS", "0")
-if os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):      # torch asks oneDNN whether it can pack bf16
+# torch asks oneDNN whether the processor can pack bf16: both are told the same.
+if os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 SHARED = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[2]/"shared")
 

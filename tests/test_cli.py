@@ -172,7 +172,6 @@ def test_train_help_is_short_fast_and_grouped():
     text = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
     assert text.strip().endswith("HEAVY []") and text.index("--loss") < text.index("--lora_r") < text.index(
         "--learning_rate") and "--help-all" in text and "--hub_token" not in text
-    from spot_nb.options import _class_fields
     import dataclasses, spot_nb.train as t
     shown = set(re.findall(r"(?m)^  (?:-\w, )?--(\w+)", text))
     own = ({f.name for f in dataclasses.fields(t.SPoTConfig)}

@@ -67,7 +67,8 @@ def test_arrays_and_tensors():
     assert diff.change_ratio(np.array([1, 2, 3, 4]), torch.tensor([1, 2, 4, 5])) == 0.25
 
 
-PIECES = ["🙂", "🙃", "🙅", "👩‍👩‍👧", "e\u0301", "é", "日本語", "本", "Ω", "\u202e", "\x00", "a", " ", "\n", "\r\n",
+PIECES = ["🙂", "🙃", "🙅", "👩‍👩‍👧", "e\u0301", "é", "日本語", "本", "Ω", "\u202e", "\x00", "a",
+          " ", "\n", "\r\n",
           "12", "the", "\\frac{1}{2}", "\ud800", "ﬁ", "𝔘"]
 texts = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 

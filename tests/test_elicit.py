@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from spot_nb.elicit import (NOT_AN_ERROR, answer_type, as_problem, browse, cli, elicit, error_table,
+from spot_nb.elicit import (answer_type, as_problem, browse, cli, elicit, error_table,
                             is_english, load_problems, pass_at_k, pass_table, plot_errors, rft_samples,
                             unwrap, wilson)
 from spot_nb.generate import Completion, Generator, Sampling

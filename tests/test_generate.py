@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from spot_nb.generate import Completion, Generator, Sampling, make_generator, pick_tokens
+from spot_nb.generate import Completion, Sampling, make_generator, pick_tokens
 from spot_nb.records import SpotError
 
 

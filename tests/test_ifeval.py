@@ -207,10 +207,11 @@ def test_nothing_is_downloaded_and_lm_eval_stays_unloaded():
             "def no(*a, **k): raise OSError('network')\n"
             "socket.socket.connect = socket.create_connection = no\n"
             "from spot_nb.ifeval import score\n"
-            "row = {'prompt': 'x', 'instruction_id_list': ['length_constraints:number_sentences'], 'kwargs': [{'relation': 'at least', 'num_sentences': 2}]}\n"
+            "row = {'prompt': 'x', 'instruction_id_list': ['length_constraints:number_sentences'], "
+            "'kwargs': [{'relation': 'at least', 'num_sentences': 2}]}\n"
             "assert score('Dr. Smith came. He left.', row)['prompt_strict'] == 1\n"
             "row['kwargs'][0]['num_sentences'] = 3\n"
-            "assert score('Dr. Smith came. He left.', row)['prompt_strict'] == 0\n"       # the abbreviation does not end a sentence
+            "assert score('Dr. Smith came. He left.', row)['prompt_strict'] == 0\n"
             "assert not any(m == 'lm_eval' or m.startswith('lm_eval.') for m in sys.modules)\n"
             "import nltk; assert callable(nltk.download)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

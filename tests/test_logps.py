@@ -1,6 +1,6 @@
 """Packed log-probabilities and gradients equal the plain ones, on every architecture and every kind
 of pair."""
-import random, warnings
+import random
 
 import pytest
 import torch

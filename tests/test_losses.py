@@ -130,9 +130,9 @@ def test_apo_equals_float64_formulas():
 
 @pytest.mark.parametrize("chosen, rejected, after, edited", [
     ([1, 2, 9, 4], [1, 2, 3, 4], ([0, 0, 1, 1], [0, 0, 1, 1]), ([0, 0, 1, 0], [0, 0, 1, 0])),  # a replacement
-    ([1, 2, 3], [1, 3], ([0, 1, 1], [0, 1]), ([0, 1, 0], [0, 1])),  # an insertion: the next token of the other
+    ([1, 2, 3], [1, 3], ([0, 1, 1], [0, 1]), ([0, 1, 0], [0, 1])),  # inserted: the next token
     ([1, 3], [1, 2, 3], ([0, 1], [0, 1, 1]), ([0, 1], [0, 1, 0])),  # a deletion
-    ([1, 2, 3], [1, 2], ([0, 0, 1], [0, 1]), ([0, 0, 1], [0, 1])),  # the end is new: the last token of the other
+    ([1, 2, 3], [1, 2], ([0, 0, 1], [0, 1]), ([0, 0, 1], [0, 1])),  # a new end: the last token
     ([5, 2], [6, 2], ([1, 1], [1, 1]), ([1, 0], [1, 0]))])
 def test_token_masks(chosen, rejected, after, edited):
     from spot_nb.losses import token_masks

@@ -86,7 +86,7 @@ def test_a_dead_oracle_stops_the_sampler(tmp_path):
 
 @pytest.mark.slow
 def test_two_stages_take_little_more_than_the_longer(tmp_path):
-    "The paper's 43 and 40 minutes, as 8.6 and 8.0 seconds; the longer one is timed alone, with its own overhead."
+    "The paper's 43 and 40 minutes, as 8.6 and 8.0 seconds: the longer is timed alone."
     from spot_nb.elicit import elicit
     def fix(record):
         time.sleep(0.3)

@@ -1,6 +1,6 @@
 """What is shipped: a wheel and a source distribution that install outside the checkout and hold every file;
 the release check."""
-import os, re, subprocess, sys, tarfile, zipfile
+import os, re, subprocess, sys, tarfile
 from configparser import ConfigParser
 from pathlib import Path
 

@@ -1,10 +1,10 @@
 """The whole loop on a two-layer random model with the embedded student's tokenizer: seconds instead of
 minutes, every stage real."""
-import json, os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
-from spot_nb.pipeline import PipelineConfig, Stages, parse_config, run_pipeline, slug
+from spot_nb.pipeline import PipelineConfig, parse_config, run_pipeline, slug
 from spot_nb.records import SpotError, read_json, read_jsonl, write_jsonl
 
 METHODS = [dict(name="SFT+", loss="sft_plus", learning_rate=1e-3),

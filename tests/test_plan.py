@@ -6,7 +6,7 @@ import pytest, torch, yaml
 
 from spot_nb.bench.memory import allocator_peak
 from spot_nb.logps import pack, packed_logps, register_tree_attention
-from spot_nb.plan import (KNOWN, Data, Hardware, Setup, Shape, accelerate_configs, cli, count, measure_data,
+from spot_nb.plan import (KNOWN, Hardware, Setup, Shape, accelerate_configs, cli, count, measure_data,
                           memory_parts, model_config, parse_flags, plan, row_memory, typical_pairs)
 from spot_nb.records import SpotError
 from spot_nb.train import SPoTConfig, build, parse_config, presets
@@ -181,7 +181,7 @@ def test_the_papers_run():
 
 
 def test_what_changes_the_plan_and_how():
-    config, data = model_config("Qwen/Qwen3-8B"), Data(100, 4096, 4000, 1, 2, 1.)
+    config = model_config("Qwen/Qwen3-8B")
     shape = Shape(compute="bfloat16", checkpointing=True)
     total = lambda s, n=4096: sum(memory_parts(config, s, n, n - 96).values())
     full, off = total(Setup("none", 1, shape)), total(Setup("none", 1, Shape(compute="bfloat16")))

@@ -2,7 +2,6 @@
 kills."""
 import asyncio
 import collections
-import json
 import os
 import random
 import signal

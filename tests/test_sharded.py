@@ -1,14 +1,13 @@
 """Sharded training on gloo processes against one process: losses, δ, evaluation and final weights; save,
 resume; deaths."""
-import json, os, random, signal, socket, subprocess, sys, time, warnings
+import json, os, random, signal, socket, subprocess, sys, time
 from pathlib import Path
 
 import pytest
 import torch
 
 from spot_nb.models import load_tokenizer
-from spot_nb.records import SpotError, read_jsonl, write_jsonl
-from spot_nb.saving import last_checkpoint
+from spot_nb.records import read_jsonl, write_jsonl
 
 HERE = Path(__file__).parent
 WORDS = "one two three four five six seven eight nine ten plus minus is answer so then".split()
@@ -138,7 +137,7 @@ def extra(students, data, root, world):
     "Trainings beside CASES, by name: saving and going on, a NaN on one process, caches of their own, bf16."
     one = lambda name, **kw: spec(students, data, root/name,
                                   **(dict(save_strategy="steps", save_steps=4, max_steps=10) | kw))
-    found, first = {}, {}
+    found = {}
     if world == 2:
         for kind, kw in (("ddp", {}), ("fsdp", dict(fsdp=SHARDED)), ("fsdp full", dict(fsdp=FULL)),
                          ("lora", dict(fsdp=SHARDED, use_peft=True, lora_r=4))):

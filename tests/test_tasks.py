@@ -1,6 +1,6 @@
 """Tasks: reading, checking, finding; each kind with several inputs, and the ways in which a check
 goes wrong."""
-import json, os, subprocess, sys, time
+import json, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,10 @@ from spot_nb.oracle import END, START, Reply, build_messages, oracle_prompts, pr
 from spot_nb.pairs import filter_pairs
 from spot_nb.records import SpotError, read_json, read_jsonl, write_jsonl
 from spot_nb.rectify import assess, rectify
-from spot_nb.tasks import (BUILT_IN, MATH, Task, answer_text, as_verdict, calls_in, check_choice, check_code,
-                           check_exact, check_json, check_tool, choice_task, code_in, exact_task, fill,
-                           find_task, json_task, json_values, judge_task, make_problem, run_tests, same_json,
-                           task_for, task_hash, tool_task, try_check)
+from spot_nb.tasks import (BUILT_IN, MATH, Task, answer_text, as_verdict, calls_in, check_code, check_json,
+                           check_tool, choice_task, code_in, exact_task, find_task, json_task, json_values,
+                           judge_task, make_problem, run_tests, same_json, task_for, task_hash, tool_task,
+                           try_check)
 
 
 class Says(Generator):

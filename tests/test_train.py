@@ -76,7 +76,7 @@ PAPER = ["dft", "dpo", "dpo_sft", "reward_sft", "rft", "sft", "sft_plus", "spot_
 
 @pytest.mark.parametrize("loss", PAPER)
 def test_every_objective_trains(student, pairs, tmp_path, loss):
-    trainer = run(student, tmp_path, pairs[:8], loss=loss, per_device_train_batch_size=8, num_train_epochs=4)
+    run(student, tmp_path, pairs[:8], loss=loss, per_device_train_batch_size=8, num_train_epochs=4)
     log = steps(tmp_path)
     # -p log p rises with p while p < 1/e
     assert len(log) == 4 and (loss == "dft" or log[-1]["loss"] < log[0]["loss"])

@@ -247,7 +247,7 @@ def moved(gold):
     units = {"cm": "km", "m": "cm", "kg": "g", "seconds": "hours"}
     for i, g in enumerate(gold):
         c = clean(g)
-        x, (kind, items) = number(c), _elements(c)
+        x, (_, items) = number(c), _elements(c)
         if x is not None and x.value and x.value.denominator == 1 and "." not in c and not x.percent:
             yield "point in front", g, f".{abs(x.value.numerator)}"
         if re.fullmatch(r"-?\d+\.\d+", c):

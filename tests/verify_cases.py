@@ -154,7 +154,8 @@ WRONG = {"point": box((".75", "75"), ("75", ".75"), (".5", "5"), ("0.05", ".5"),
                       ("<think>\\boxed{8}</think>\\boxed{9}", "8"),
                       ("<|channel|>analysis<|message|>\\boxed{8}<|end|>", "8"),
                       (
-                          "<|channel|>analysis<|message|>\\boxed{8}<|end|><|start|>assistant<|channel|>final<|message|>No idea.",
+                          "<|channel|>analysis<|message|>\\boxed{8}<|end|>"
+                          "<|start|>assistant<|channel|>final<|message|>No idea.",
                           "8"), ("\\boxed{8}</thinking> No idea.", "8")],
          "types": [(None, "8"), (8, "9"), (8.5, "8"), ("", 8), (True, "1"), ("\\boxed{2}", [2, 3])],
          "words": box(("\\text{odd}", "\\text{even}"), ("\\text{not convergent}", "\\text{convergent}"),

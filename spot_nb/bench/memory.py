@@ -98,7 +98,7 @@ def _storages(model) -> "dict[int, int]":
 def contender(spec: dict) -> dict:
     "Train two steps; planned and measured bytes. `spec['how']` is allocator or resident."
     import resource, torch, warnings
-    import peft, spot_nb.plan, spot_nb.train, transformers
+    import peft, spot_nb.plan, spot_nb.train, transformers  # noqa: F401, loaded before anything is counted
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     before = resident()

@@ -8,7 +8,6 @@ __all__ = ['FAULTS', 'problem', 'corrected', 'Server', 'serving', 'measure', 'sh
 # %% ../../nbs/bench/oracle.ipynb #f4e18e51
 import argparse, asyncio, hashlib, json, os, re, subprocess, sys, tempfile, time
 from collections import Counter
-from pathlib import Path
 
 from ..models import machine
 from ..records import SpotError, write_json

@@ -125,7 +125,6 @@ def run_contender(side: str, model: str = "embedded", pairs: int = 4, steps: int
 def sweep(model: str = "embedded", shares=(0, .25, .5, .75, .9), size: int = 400, pairs: int = 1,
           seed: int = 0) -> "list[dict]":
     "Forward and backward time, packed and plain, with a given share of the response before the first edit."
-    import torch
     from spot_nb.logps import pair_logps, register_tree_attention
     from spot_nb.models import load_model, load_tokenizer
     tok, rows = load_tokenizer(model), []
