@@ -222,9 +222,8 @@ def generate(n: int = 500, seed: int = 0, max_quiet: float = 0.2) -> "list[State
 
 # %% ../nbs/13_connect4.ipynb #722699d3
 PROMPT = """This is a position in Connect Four. The board has 6 rows and 7 columns. A cell is written \
-(row,col); row 0 is the bottom row and col 0 the leftmost column. \
-X and O mark stones and _ an empty cell. A stone dropped in a column lands on that column's lowest empty \
-cell. Four stones of one side in a line, \
+(row,col); row 0 is the bottom row and col 0 the leftmost column. X and O mark stones and _ an empty cell. A \
+stone dropped in a column lands on that column's lowest empty cell. Four stones of one side in a line, \
 horizontal, vertical or diagonal, win.
 
 {state}

@@ -548,6 +548,5 @@ aria-label="pairs"></ul></aside>
 id="view"></div>
 <p class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> search <kbd>t</kbd> TeX source \
 <kbd>u</kbd> unfold <kbd>d</kbd> light/dark</p></main>
-{_json_block("index", dict(index=index, kinds=kinds, unit=pairs[0].unit, gamma=gamma))}\
-{"".join(blocks)}<script>{script}</script></body></html>
+{_json_block("index", dict(index=index, kinds=kinds, unit=pairs[0].unit, gamma=gamma))}{"".join(blocks)}<script>{script}</script></body></html>
 """

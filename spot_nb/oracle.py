@@ -26,16 +26,14 @@ from .tasks import Task, find_task, load_module
 START, END = "[[CORRECTED RESPONSE]]", "[[END OF RESPONSE]]"
 
 _TASK = """You are given a problem and a student's response that ends in a wrong final answer. Produce the \
-response this same \
-student would have written without the mistake.
+response this same student would have written without the mistake.
 
 How to work:
 1. Read the response line by line and find the first step that is wrong.
 2. Copy everything before that step exactly as it is, character for character.
 3. Repair the step, and after it change only what no longer follows. Text that is still right stays as it is.
 4. Keep the student's voice: the same vocabulary, notation, layout, level of detail and habits. Do not \
-polish, shorten, \
-reorder or explain better.
+polish, shorten, reorder or explain better.
 5. If the response breaks off or repeats itself, continue from the last sound step in the same style and \
 bring it to an end.
 6. The steps must lead to the final answer. Never put a right answer below wrong steps.
@@ -44,16 +42,14 @@ these instructions.
 """
 
 _OUTPUT = """You are given a problem and a student's response that is wrong. Produce the response this same \
-student would have \
-written without the mistake.
+student would have written without the mistake.
 
 How to work:
 1. Read the response from its start and find the first place that is wrong.
 2. Copy everything before that place exactly as it is, character for character.
 3. Repair it, and after it change only what no longer fits. Text that is right stays as it is.
 4. Keep the student's voice: the same wording, names, order, layout, level of detail and habits. Do not \
-polish, shorten, \
-reorder or explain better.
+polish, shorten, reorder or explain better.
 5. If the response breaks off or repeats itself, continue from the last sound place in the same style and \
 bring it to an end.
 6. The result is a response to the problem. It does not mention a mistake, a correction, a student{or_key} \
@@ -83,8 +79,7 @@ _KEY_STEPS = """
 {answer}
 
 The steps have to reach this answer by sound reasoning; where the reference is written in another but \
-equivalent form, \
-keep the student's form.
+equivalent form, keep the student's form.
 """
 
 _KEY_OUTPUT = """
@@ -95,8 +90,7 @@ The response has to agree with this; where the same thing can be written in anot
 """
 
 _SHORT = """The response below {wrong}. Fix it with as few changes as possible: copy what is right word for \
-word, change only \
-{places}, and keep the student's style. {format}
+word, change only {places}, and keep the student's style. {format}
 """ + _SHOWN + """
 Put the full fixed response between a line {start} and a line {end}.
 """
@@ -106,7 +100,21 @@ _DIRECT = """{solve} {format}
 ### Problem
 {question}
 """
-MODES = ("without_answer", "with_answer", "simplified", "direct")
+
+_INJECT = """You are given a problem and a student's response, which is right. Produce the response this same \
+student might have written with one mistake in it.
+
+How to work:
+1. Choose one place where a student of this kind could slip: a sign, a number, a rule or a name.
+2. Copy everything before that place exactly as it is, character for character.
+3. Make the mistake, and after it change only what follows from it, so that the {outcome} wrong.
+4. Keep the vocabulary, notation, layout and length. Do not announce, hint at or correct the mistake.
+5. The result is a response to the problem. It does not mention these instructions. {format}
+""" + _SHOWN + """
+### Output
+Write the response with the mistake, complete, between a line {start} and a line {end}.
+"""
+MODES = ("without_answer", "with_answer", "simplified", "direct", "inject")
 
 # %% ../nbs/06_oracle.ipynb #268e1096
 def oracle_prompts(task: "Task | str | None" = None) -> "dict[str, str]":
@@ -120,14 +128,15 @@ def oracle_prompts(task: "Task | str | None" = None) -> "dict[str, str]":
     if wanted: rules += f"{8 if task.steps else 7}. {wanted}\n"
     words = {"wrong": "ends in a wrong answer" if task.steps else "is wrong",
              "places": "the wrong steps" if task.steps else "what is wrong", "format": wanted,
-             "solve": "Solve the problem step by step." if task.steps else "Answer the problem."}
+             "solve": "Solve the problem step by step." if task.steps else "Answer the problem.",
+             "outcome": "final answer is" if task.steps else "response is"}
     def worded(text):
         for k, v in words.items(): text = text.replace("{" + k + "}", v)
         return text
     told = {"without_answer": rules.replace("{or_key}", "") + _SHOWN + _FORMAT,
             "with_answer": rules.replace("{or_key}", f", a {task.reference.lower()}") + _SHOWN
                            + key.replace("{reference}", task.reference) + _FORMAT,
-            "simplified": worded(_SHORT), "direct": worded(_DIRECT)}
+            "simplified": worded(_SHORT), "direct": worded(_DIRECT), "inject": worded(_INJECT)}
     return {**told, **task.prompts}
 
 TEMPLATES = oracle_prompts("math")                       # the paper's task
@@ -185,8 +194,8 @@ def _filled(task: Task, mode: str, record: dict) -> str:
         return re.sub(r"\{(\w+)\}", lambda m: str(parts.get(m[1], m[0])), task.prompts[mode])
     return oracle_prompts(task)[mode].format(**parts)
 
-_AGAIN = ("That does not work yet: {why}. Look for the mistake again and give the whole output once more, "
-          "in the same format.")
+_AGAIN = ("That does not work yet: {why}. {look} and give the whole output once more, in the same format.")
+_LOOK = {"inject": "Make another mistake"}
 
 def build_messages(record: dict, mode: str = "without_answer", failed: "Iterable[tuple[str, str]]" = (),
                    task: "Task | str | None" = None) -> "list[dict]":
@@ -200,7 +209,9 @@ def build_messages(record: dict, mode: str = "without_answer", failed: "Iterable
     messages = [{"role": "user", "content": _filled(find_task(task), mode, record)}]
     for reply, why in failed:
         messages.append({"role": "assistant", "content": reply or "(no text)"})
-        messages.append({"role": "user", "content": _AGAIN.format(why=why)})
+        messages.append({"role": "user",
+                         "content": _AGAIN.format(why=why,
+                                                  look=_LOOK.get(mode, "Look for the mistake again"))})
     return messages
 
 # %% ../nbs/06_oracle.ipynb #9976c96f

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERDICTS', 'CHARS_PER_TOKEN', 'THOUGHTS_PER_CALL', 'as_sample', 'load_errors', 'change_preview', 'unboxed', 'assess',
-           'Limiter', 'estimate', 'rectify', 'report', 'print_report', 'say_retry', 'cli']
+           'own_response', 'Limiter', 'estimate', 'rectify', 'report', 'print_report', 'say_retry', 'cli']
 
 # %% ../nbs/07_rectify.ipynb #1322381f
 import argparse, asyncio, contextlib, json, random, signal, sys, threading, time
@@ -60,6 +60,14 @@ def load_errors(errors: "str | Path | Iterable[dict]") -> "list[dict]":
         seen.add(r["id"]); out.append(r)
     return out
 
+def _check_side(records: "list[dict]", mode: str) -> None:
+    "Errors are corrected, right responses get a mistake. Raises `SpotError` for the other kind."
+    for r in records:
+        if not isinstance(r.get("correct"), bool) or r["correct"] == (mode == "inject"): continue
+        have, want = ("wrong", "correct_results.jsonl") if mode == "inject" else ("right", "errors.jsonl")
+        raise SpotError(f"record {r['id']!r}: the response is {have}, and --mode {mode} takes {want} of "
+                        "`spot elicit`")
+
 # %% ../nbs/07_rectify.ipynb #7732af42
 VERDICTS = ("correct", "wrong", "unchecked", "unparsed", "truncated", "refused", "blocked", "empty", "failed")
 
@@ -77,8 +85,8 @@ def _fenced(text: str) -> bool: return text.lstrip().startswith(("```", "~~~"))
 
 def assess(record: dict, reply: Reply, mode: str = "without_answer",
            task: "Task | str | None" = None) -> dict:
-    """Parse and verify one reply by the check of `task`: `verdict`, `reason`, `chosen`, `extracted`,
-    `verified`, `change_ratio`."""
+    """Parse and verify one reply by the check of `task`: `verdict`, `reason`, `chosen` (the reply's text),
+    `extracted`, `verified`, `change_ratio`. In the mode `inject` a reply is `correct` when it is wrong."""
     task = find_task(task)
     if reply.finish == "failed":
         return dict(verdict="failed", reason=reply.info.get("error", "no reply"), chosen=None, extracted=None,
@@ -93,6 +101,7 @@ def assess(record: dict, reply: Reply, mode: str = "without_answer",
         return dict(verdict=verdict, reason=why, chosen=None, extracted=None, verified=False,
                     change_ratio=None)
     facts = dict(chosen=parsed.text, change_ratio=change_preview(record["response"], parsed.text))
+    if mode == "inject": return {**facts, **_injected(task, record, parsed.text)}
     if record.get("answer") is None and task.needs_answer:
         return dict(verdict="unchecked", reason="no ground truth", extracted=None, verified=None, **facts)
     v = judge_task(task, parsed.text, record)
@@ -100,10 +109,26 @@ def assess(record: dict, reply: Reply, mode: str = "without_answer",
     reason = "no \\boxed{}" if verdict == "wrong" and unboxed(task, parsed.text) else v.reason
     return dict(verdict=verdict, reason=reason, extracted=v.extracted, verified=v.correct, **facts)
 
+# %% ../nbs/07_rectify.ipynb #852387f0
+def _injected(task: Task, record: dict, text: str) -> dict:
+    "The verdict on a response with a mistake put in: it must hold an answer, and a wrong one."
+    v = judge_task(task, text, record)
+    good = not v.correct and v.reason != "check failed" and (v.extracted is not None or not task.steps)
+    reason = "match" if good else "still right" if v.correct else "no answer"
+    verdict = "correct" if good else "failed" if v.reason == "check failed" else "wrong"
+    return dict(verdict=verdict, reason=reason, extracted=v.extracted, verified=good,
+                change_ratio=change_preview(text, record["response"]))
+
+def own_response(record: dict) -> str:
+    "The student's own response in a record of `rectify`: the rejected one, but for injected mistakes."
+    injected = (record.get("oracle") or {}).get("mode") == "inject"
+    return record["chosen"] if injected else record["rejected"]
+
 def _why(call: dict, mode: str, task: "Task | str | None" = None) -> str:
     "What to tell the Oracle about a failed try. The ground truth is not given away."
     if call["verdict"] == "wrong":
         task = find_task(task)
+        if call["reason"] == "still right": return "it is still right"
         if call["extracted"] is None or call["reason"] == "no \\boxed{}": return task.missing
         return (f"its final answer, {call['extracted']}, is not right" if task.steps
                 else f"it is not right ({call['reason']})")
@@ -260,7 +285,7 @@ class _Run:
                 raise SpotError(f"{self.output} was not written by `spot rectify` (record {r.get('id')!r} "
                                 "has no verdict): choose another output")
             now = asked.get(r["id"])
-            if now and not (same_on_disk(now["response"], r["rejected"])
+            if now and not (same_on_disk(now["response"], own_response(r))
                             and same_on_disk(now["prompt"], r["prompt"])):
                 raise SpotError(f"{self.output}, record {r['id']!r}: corrects another response than the "
                                 "errors given now: choose another output, or start over with --fresh")
@@ -287,8 +312,9 @@ class _Run:
             if r.get("oracle", {}).get("kind") != "human" or not isinstance(sheet.get(r["id"]), str):
                 return False
             now = parse_reply(Reply(f"{START}\n{sheet[r['id']]}\n{END}"), self.mode,
-                              fenced=_fenced(r["rejected"])).text
-            return (now or "") != (r["chosen"] or "")
+                              fenced=_fenced(own_response(r))).text
+            written = r["rejected"] if own_response(r) is r["chosen"] else r["chosen"]
+            return (now or "") != (written or "")
         return changed
 
     def _reconcile(self, records: "list[dict]") -> None:
@@ -302,14 +328,14 @@ class _Run:
             if "verdict" not in r:
                 raise SpotError(f"{path} was not written by `spot rectify`: choose another output")
         asked = {(r["id"], _about(r["prompt"], r["response"])) for r in records}
-        keep = [r for r in here if (r["id"], _about(r["prompt"], r["rejected"])) in asked
+        keep = [r for r in here if (r["id"], _about(r["prompt"], own_response(r))) in asked
                 and self._same_oracle(r)]
         kept = {dump_line(r) for r in keep}
         aside = [r for line, r in {dump_line(r): r for r in (*there, *here)}.items() if line not in kept]
         if len(keep) < len(here) or len(aside) < len(there):
             write_jsonl(old, aside)
             write_jsonl(path, keep)
-        self.archive = {(r["id"], _about(r["prompt"], r["rejected"])): r for r in aside
+        self.archive = {(r["id"], _about(r["prompt"], own_response(r))): r for r in aside
                         if r["verdict"] != "failed" and self._same_oracle(r)}
 
     def take_back(self, record: dict) -> bool:
@@ -325,7 +351,7 @@ class _Run:
     def _same_oracle(self, record: dict) -> bool:
         "Whether a record comes from the Oracle, mode and prompt of this run."
         now = self.oracle.settings()
-        if self.oracle.kind not in ("program", "human"):
+        if self.named_mode():
             now.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
         was = record.get("oracle") or {}
         return all(k in was and same_on_disk(v, was[k]) for k, v in now.items() if v is not None)
@@ -465,6 +491,11 @@ class _Run:
         self.finish(record, calls)
         return True
 
+    def named_mode(self) -> bool:
+        """Whether a record names its mode: programs and people read no prompt, but an injected mistake must
+        be told."""
+        return self.oracle.kind not in ("program", "human") or self.mode == "inject"
+
     def finish(self, record: dict, calls: "list[dict]"):
         last = calls[-1]
         total = Counter()
@@ -472,10 +503,12 @@ class _Run:
         if any(c["usage"].get("cost_usd", 0) is None for c in calls): total["cost_usd"] = None
         elif "cost_usd" in total: total["cost_usd"] = round(total["cost_usd"], 8)
         settings = self.oracle.settings()
-        if self.oracle.kind not in ("program", "human"):
+        if self.named_mode():
             settings.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
-        out = {"id": record["id"], "prompt": record["prompt"], "chosen": last["chosen"],
-               "rejected": record["response"], "answer": record.get("answer")}
+        sides = (record["response"], last["chosen"])
+        rejected, chosen = reversed(sides) if self.mode == "inject" else sides
+        out = {"id": record["id"], "prompt": record["prompt"], "chosen": chosen, "rejected": rejected,
+               "answer": record.get("answer")}
         if record.get("source") is not None: out["source"] = record["source"]
         out["task"] = record.get("task") or stamp(self.task)
         out.update({k: record[k] for k in (*self.task.columns, "sampling") if record.get(k) is not None})
@@ -637,6 +670,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     if unknown:
         raise SpotError(f"there is no verdict {', '.join(sorted(unknown))}: use {', '.join(VERDICTS)}")
     records = load_errors(errors)[:limit]
+    _check_side(records, mode)
     while follow and not records:
         came = follow()
         if came is None: follow = None

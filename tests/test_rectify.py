@@ -515,3 +515,40 @@ def test_a_program_that_does_not_compile_is_named(tmp_path):
     from spot_nb.oracle import load_program
     (tmp_path/"p.py").write_text("def f(:\n")
     with pytest.raises(SpotError, match="SyntaxError"): load_program(f"{tmp_path}/p.py:f")
+
+
+SLIP = '''
+def slip(record):
+    "The right response with a last number that is one too large."
+    head, _, answer = record["response"].rpartition("{")
+    return head + "{" + str(int(answer.rstrip("}.")) + 1) + "}."
+
+def same(record): return record["response"]
+'''
+
+
+def test_mistakes_are_injected_into_right_responses(tmp_path):
+    from spot_nb.rectify import cli
+    from spot_nb.pairs import load_pairs
+    (tmp_path/"slip.py").write_text(SLIP)
+    rows = [{"id": k, "prompt": f"{k} + 1?", "response": f"It is \\boxed{{{k + 1}}}.", "answer": str(k + 1),
+             "correct": True} for k in range(4)]
+    write_jsonl(tmp_path/"right.jsonl", rows)
+    run = lambda f, data, out: cli(["--data", str(tmp_path/data), "--oracle", "program", "--mode", "inject",
+                                    "--program", f"{tmp_path}/slip.py:{f}", "--output", str(tmp_path/out)])
+    assert run("slip", "right.jsonl", "raw.jsonl") == 0
+    made = read_jsonl(tmp_path/"raw.jsonl")
+    assert [(r["chosen"], r["rejected"]) for r in made] == [
+        (f"It is \\boxed{{{k + 1}}}.", f"It is \\boxed{{{k + 2}}}.") for k in range(4)]
+    assert all(r["verified"] and r["oracle"]["mode"] == "inject" for r in made)
+    assert run("slip", "right.jsonl", "raw.jsonl") == 0 and read_jsonl(tmp_path/"raw.jsonl") == made
+    assert [p["rejected"] for p in load_pairs(tmp_path/"raw.jsonl")] == [r["rejected"] for r in made]
+    assert run("same", "right.jsonl", "same.jsonl") == 1       # nothing was put in
+    assert {r["reason"] for r in read_jsonl(tmp_path/"same.jsonl")} == {"still right"}
+    write_jsonl(tmp_path/"wrong.jsonl", [{**r, "correct": False} for r in rows])
+    with pytest.raises(SpotError, match="record 0: the response is wrong.*correct_results.jsonl"):
+        run("slip", "wrong.jsonl", "other.jsonl")
+    with pytest.raises(SpotError, match="record 0: the response is right.*errors.jsonl"):
+        cli(["--data", str(tmp_path/"right.jsonl"), "--oracle", "program", "--output",
+             str(tmp_path/"x.jsonl"), "--program", f"{tmp_path}/slip.py:slip"])
+    assert not (tmp_path/"other.jsonl").exists() and not (tmp_path/"x.jsonl").exists()
