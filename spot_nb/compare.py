@@ -898,8 +898,8 @@ def by_quantity(g: str, p: str, same, algebra, rounding: Rounding) -> "bool | No
     return same(gv, pv) if gu or pu else None
 
 # %% ../nbs/01_compare.ipynb #11d1304c
-def equivalent(gold: str, pred: str, algebra: "Callable[[str, str], bool]", rounding: Rounding = ROUNDING[
-                  "strict"], depth: int = 0) -> bool:
+def equivalent(gold: str, pred: str, algebra: "Callable[[str, str], bool]",
+               rounding: Rounding = ROUNDING["strict"], depth: int = 0) -> bool:
     "Whether two answers are the same; `algebra(gold, pred)` settles what only algebra can."
     return decide(gold, pred, algebra, rounding, depth)[0]
 

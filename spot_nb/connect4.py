@@ -217,8 +217,8 @@ def generate_bits(n: int, seed: int = 0, max_quiet: float = 0.2) -> "tuple":
 
 def generate(n: int = 500, seed: int = 0, max_quiet: float = 0.2) -> "list[State]":
     "`n` distinct unfinished states of random play; see `generate_bits`."
-    return [State(int(a), int(b), "X") if t % 2 == 0 else State(int(b), int(a), "O") for a, b,
-            t in zip(*generate_bits(n, seed, max_quiet))]
+    return [State(int(a), int(b), "X") if t % 2 == 0 else State(int(b), int(a), "O")
+            for a, b, t in zip(*generate_bits(n, seed, max_quiet))]
 
 # %% ../nbs/13_connect4.ipynb #722699d3
 PROMPT = """This is a position in Connect Four. The board has 6 rows and 7 columns. A cell is written \

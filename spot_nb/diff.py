@@ -208,7 +208,8 @@ def text_nodes(text: str) -> "list[str | list]":
 
 # %% ../nbs/08_diff.ipynb #1ec55064
 _MATH = re.compile(r"\$\$(?P<a>[^$]{1,2000}?)\$\$|\\\[(?P<b>.{1,2000}?)\\\]|\\\((?P<c>.{1,2000}?)\\\)"
-                   r"|(?P<d>\\begin\{(?P<env>align|aligned|equation|gather|cases|array|[pbvB]?matrix)(?P<star>\*?)\}.{1,2000}?"
+                   r"|(?P<d>\\begin\{(?P<env>align|aligned|equation|gather|cases|array|[pbvB]?matrix)"
+                   r"(?P<star>\*?)\}.{1,2000}?"
                    r"\\end\{(?P=env)(?P=star)\})"
                    r"|(?<![\\$\w])\$(?P<e>(?![\s$])(?:[^$\\\n]|\\.){1,500}?)(?<!\s)\$(?![\d$])"
                    r"|(?P<f>\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})", re.S)
@@ -284,8 +285,8 @@ def _cell(text: str, lo: int, hi: int, pieces: "list[tuple[int, int, str]]",
     """Tree children for text[lo:hi]; `pieces` are (start, end, mark) covering the text, formulas as
     `find_formulas` gives them."""
     def stretch(a, b):
-        return [n for s, e,
-                mark in pieces if s < b and e > a for n in _marked(text[max(a, s):min(b, e)], mark)]
+        return [n for s, e, mark in pieces if s < b and e > a
+                for n in _marked(text[max(a, s):min(b, e)], mark)]
     nodes, at = [], lo
     for s, e, tex, display in formulas:
         if s < at or e > hi: continue
@@ -428,8 +429,8 @@ class Pair:
         if len(turns) > 1:
             turns = [["details", {"class": "fold"}, ["summary", {}, f"{len(turns) - 1} earlier messages"],
                       *turns[:-1]], turns[-1]]
-        facts = [["div", {"class": "fact"}, ["span", {}, k], ["b", {"dir": "auto"}, *text_nodes(v)]] for k,
-                 v in self.facts()]
+        facts = [["div", {"class": "fact"}, ["span", {}, k], ["b", {"dir": "auto"}, *text_nodes(v)]]
+                 for k, v in self.facts()]
         heads = _row([["span", {"class": "del"}, "rejected"], " y⁻"],
                      [["span", {"class": "ins"}, "chosen"], " y⁺"])
         heads[1]["class"] = "row heads"
@@ -483,8 +484,8 @@ def _histogram(ratios: "list[float]", gamma: float) -> str:
     top = max(bins)
     bars = [["rect",
              {"x": str(10*k + 1), "y": f"{60 - 54*n/top:.1f}", "width": "8", "height": f"{54*n/top:.1f}"},
-             ["title", {}, f"{n} pairs from {k/40:.3f} to {(k + 1)/40:.3f}"]] for k,
-            n in enumerate(bins) if n]
+             ["title", {}, f"{n} pairs from {k/40:.3f} to {(k + 1)/40:.3f}"]]
+            for k, n in enumerate(bins) if n]
     line = ["rect", {"class": "gamma", "x": f"{400*gamma - 1:.1f}", "y": "2", "width": "2", "height": "58"},
             ["title", {}, f"gamma = {gamma}"]]
     return to_html(["svg",
@@ -548,5 +549,6 @@ aria-label="pairs"></ul></aside>
 id="view"></div>
 <p class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> search <kbd>t</kbd> TeX source \
 <kbd>u</kbd> unfold <kbd>d</kbd> light/dark</p></main>
-{_json_block("index", dict(index=index, kinds=kinds, unit=pairs[0].unit, gamma=gamma))}{"".join(blocks)}<script>{script}</script></body></html>
+{_json_block("index", dict(index=index, kinds=kinds, unit=pairs[0].unit, gamma=gamma))}\
+{"".join(blocks)}<script>{script}</script></body></html>
 """

@@ -363,13 +363,13 @@ def _score_math(items, workers):
                           workers)
     return [{"score": float(v.correct or _within(v.extracted, p["answer"], p.get("error"))),
              "extracted": v.extracted, "format_error": int(v.reason == "no answer"),
-             **({"bad_gold": 1} if v.reason == "bad ground truth" else {})} for v,
-             (p, s) in zip(verdicts, items)]
+             **({"bad_gold": 1} if v.reason == "bad ground truth" else {})}
+            for v, (p, s) in zip(verdicts, items)]
 
 def _score_choice(items, workers):
     found = [chosen_letter(s["text"], p["letters"]) for p, s in items]
-    return [{"score": float(f == p["answer"]), "extracted": f, "format_error": int(f is None)} for f,
-            (p, _) in zip(found, items)]
+    return [{"score": float(f == p["answer"]), "extracted": f, "format_error": int(f is None)}
+            for f, (p, _) in zip(found, items)]
 
 def _score_connect4(items, workers):
     from spot_nb.connect4 import score
@@ -409,8 +409,8 @@ def score_samples(task: Task, items: "list[tuple[dict, dict]]", workers: "int | 
     if hasattr(task.scorer, "check"): out = _score_task(task.scorer, items, workers)
     elif callable(task.scorer):
         try:
-            out = [{"score": float(task.scorer(s["text"], p)), "extracted": None, "format_error": 0} for p,
-                   s in items]
+            out = [{"score": float(task.scorer(s["text"], p)), "extracted": None, "format_error": 0}
+                   for p, s in items]
         except Exception as e:
             raise SpotError(f"task {task.name}: its scorer raised {type(e).__name__}: {e}; correct the "
                             f"scorer and run again, responses are kept") from e
@@ -572,8 +572,8 @@ class _TaskRun:
         write_jsonl(self.score_path,
                     ({"id": p["id"], "scores": [r["score"] for r in q],
                       "extracted": [r["extracted"] for r in q],
-                      "format_errors": [r["format_error"] for r in q], "answer": p["answer"]} for (p, _),
-                     q in zip(done, scores)))
+                      "format_errors": [r["format_error"] for r in q], "answer": p["answer"]}
+                     for (p, _), q in zip(done, scores)))
         out = summarize(scores, [samples for _, samples in done])
         out |= {"group": self.task.group, "complete": len(done) == len(self.problems),
                 "provenance": {**self.made, "sampling": self.sampling.to_dict(),
@@ -856,8 +856,8 @@ def kl_from_base(base: Any, policy: Any, tokenizer: Any, prompts: "list | None" 
         responses = [(c[0].text, c[0].finish_reason == "stop") for c in done]
     if len(responses) != len(prompts):
         raise SpotError(f"{len(responses)} responses for {len(prompts)} prompts: give one for each")
-    seqs = [(encode_prompt(tokenizer, p, enable_thinking), encode_response(tokenizer, text, finished)) for p,
-            (text, finished) in zip(prompts, responses)]
+    seqs = [(encode_prompt(tokenizer, p, enable_thinking), encode_response(tokenizer, text, finished))
+            for p, (text, finished) in zip(prompts, responses)]
     sums, vocab = [0.0]*len(seqs), base.get_output_embeddings().weight.shape[0]
     if policy.get_output_embeddings().weight.shape[0] != vocab:
         raise SpotError("base and policy have different vocabularies, so their KL is not defined: compare "

@@ -21,8 +21,8 @@ from .records import SpotError, read_json, write_json
 def _merged(a: dict, b: dict) -> dict:
     "`a` with the values of `b` over it; dictionaries are merged one level down."
     return {**a,
-            **{k: {**a[k], **v} if isinstance(v, dict) and isinstance(a.get(k), dict) else v for k,
-               v in b.items()}}
+            **{k: {**a[k], **v} if isinstance(v, dict) and isinstance(a.get(k), dict) else v
+               for k, v in b.items()}}
 
 def load_protocol(path: "str | Path" = "recipes/study/claims.yaml", quick: bool = False) -> dict:
     """The protocol in `path`; with `quick`, its `quick` part laid over the rest.

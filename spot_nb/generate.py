@@ -515,6 +515,23 @@ class ReplicatedGenerator(Generator):
             if job.is_alive(): job.terminate(); job.join(10)
         self.boxes, self.jobs = [], []
 
+# %% ../nbs/04_generate.ipynb #f98ba44d
+def _number(messages: "list[dict]") -> int:
+    "A number for a conversation, for the seed of its request."
+    digest = hashlib.blake2b(repr(messages).encode("utf-8", "replace"), digest_size=6).digest()
+    return int.from_bytes(digest, "big")
+
+def _says_too_long(text: str) -> bool:
+    "Whether a server's refusal is about the length of the prompt."
+    return any(w in text.lower() for w in ("context length", "maximum context", "too long", "max_model_len"))
+
+def _completions(data: dict) -> "list[Completion]":
+    "The completions of a server's reply; its count of tokens is shared out evenly."
+    choices, ends = data["choices"], ("stop", "length")
+    each = round((data.get("usage") or {}).get("completion_tokens", 0)/max(1, len(choices)))
+    end = lambda c: c.get("finish_reason") if c.get("finish_reason") in ends else "error"
+    return [Completion(c["message"].get("content") or "", end(c), each) for c in choices]
+
 # %% ../nbs/04_generate.ipynb #b0103639
 class OpenAIGenerator(Generator):
     """Sampling from an OpenAI-compatible chat server at `base_url`; the key is read from `$OPENAI_API_KEY`
@@ -590,9 +607,7 @@ class OpenAIGenerator(Generator):
         def ask(client, i):
             body = {"model": self.name, "messages": as_messages(prompts[i]), "temperature": s.temperature,
                     "top_p": s.top_p, "n": s.n, "max_tokens": s.max_tokens,
-                    "seed": _seed_of(seed,
-                                     [int.from_bytes(hashlib.blake2b(repr(as_messages(prompts[i])).encode(
-                                         "utf-8", "replace"), digest_size=6).digest(), "big")], order[i])}
+                    "seed": _seed_of(seed, [_number(as_messages(prompts[i]))], order[i])}
             if s.top_k: body["top_k"] = s.top_k
             if s.repetition_penalty != 1: body["repetition_penalty"] = s.repetition_penalty
             if s.enable_thinking is not None:
@@ -607,14 +622,7 @@ class OpenAIGenerator(Generator):
                                   reply.status_code in (408, 409, 429) or reply.status_code >= 500)
                     if reply.status_code == 200:
                         try:
-                            data = reply.json()
-                            got += [Completion(c["message"].get("content") or "",
-                                               {"stop": "stop",
-                                                "length": "length"}.get(c.get("finish_reason"), "error"),
-                                               round((data.get("usage") or {}).get("completion_tokens",
-                                                                                   0)/max(1, len(data[
-                                                                                       "choices"]))))
-                                    for c in data["choices"]]
+                            got += _completions(reply.json())
                         except (ValueError, KeyError, TypeError) as e:
                             why, again = (self._masked(f"not a chat completion ({type(e).__name__}: {e})"),
                                           True)
@@ -625,9 +633,7 @@ class OpenAIGenerator(Generator):
                             body["n"] = s.n - len(got)
                             body["seed"] = _seed_of(body["seed"], [len(got)], attempt)
                             continue
-                    elif reply.status_code == 400 and any(w in reply.text.lower()
-                                                          for w in ("context length", "maximum context",
-                                                                    "too long", "max_model_len")) and not got:
+                    elif reply.status_code == 400 and not got and _says_too_long(reply.text):
                         room = _room(reply.text)
                         if room and room < body["max_tokens"]: body["max_tokens"] = room; continue
                         results.put((i, [Completion("", "prompt_too_long")]*s.n)); return

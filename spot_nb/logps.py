@@ -192,8 +192,7 @@ deterministic
 
 def _check_keywords(module, kwargs: dict, honoured: "tuple[str, ...]") -> None:
     "Refuse keywords that may change the result and are not honoured."
-    odd = [k for k,
-           v in kwargs.items() if v is not None and v is not False and k not in HARMLESS
+    odd = [k for k, v in kwargs.items() if v is not None and v is not False and k not in HARMLESS
            and k not in honoured]
     if odd:
         raise SpotError(f"{type(module).__name__} hands {', '.join(sorted(odd))} to its attention, which "

@@ -178,8 +178,8 @@ def token_masks(chosen: "list[int]", rejected: "list[int]",
     spans = [s for s in edit_spans(rejected, chosen) if s[0] != "equal"]
     def mask(n, bounds):
         first = min(b[0] for b in bounds)
-        inside = lambda i: i >= first if which == "after_edit" else any(a <= i < max(b, a + 1) for a,
-                                                                        b in bounds)
+        inside = lambda i: i >= first if which == "after_edit" else any(a <= i < max(b, a + 1)
+                                                                        for a, b in bounds)
         marked = [inside(i) for i in range(n)]
         return marked if any(marked) else [i == n - 1 for i in range(n)]
     if not spans: return [False] * len(chosen), [False] * len(rejected)

@@ -101,8 +101,8 @@ _DIRECT = """{solve} {format}
 {question}
 """
 
-_INJECT = """You are given a problem and a student's response, which is right. Produce the response this same \
-student might have written with one mistake in it.
+_INJECT = """You are given a problem and a student's response, which is right. Produce the response this \
+same student might have written with one mistake in it.
 
 How to work:
 1. Choose one place where a student of this kind could slip: a sign, a number, a rule or a name.
@@ -587,8 +587,8 @@ class OpenAIOracle(Oracle):
         limit = {} if max_tokens is None else {"max_completion_tokens" if host.endswith("openai.com")
                                                else "max_tokens": max_tokens}
         self._options = {**limit,
-                         **{k: v for k,
-                            v in dict(temperature=temperature, top_p=top_p).items() if v is not None},
+                         **{k: v
+                            for k, v in dict(temperature=temperature, top_p=top_p).items() if v is not None},
                          **({"extra_body": extra} if extra else {})}
 
     def check(self) -> None:
@@ -920,8 +920,8 @@ def make_oracle(kind: str, model: "str | None" = None, *, base_url: "str | None"
     """An Oracle by name (`ORACLES`). Options that its class does not know are ignored; `engine_options` go to
     the local engine."""
     if kind not in ORACLES: raise SpotError(f"there is no Oracle {kind!r}: use {', '.join(ORACLES)}")
-    common = {k: v for k,
-              v in dict(max_tokens=max_tokens, temperature=temperature, timeout=timeout).items()
+    common = {k: v
+              for k, v in dict(max_tokens=max_tokens, temperature=temperature, timeout=timeout).items()
               if v is not None}
     if kind in ("gemini", "gemini_batch"):
         cls = GeminiOracle if kind == "gemini" else GeminiBatchOracle
@@ -930,8 +930,8 @@ def make_oracle(kind: str, model: "str | None" = None, *, base_url: "str | None"
     if kind == "local":
         from spot_nb.generate import Sampling, make_generator
         if not model: raise SpotError("a local Oracle needs --model (a folder, a hub id, or `embedded`)")
-        chosen = {k: v for k,
-                  v in dict(max_tokens=max_tokens, temperature=temperature).items() if v is not None}
+        chosen = {k: v
+                  for k, v in dict(max_tokens=max_tokens, temperature=temperature).items() if v is not None}
         return GeneratorOracle(make_generator(model, engine, **engine_options), Sampling(**chosen))
     if kind == "human":
         if not sheet: raise SpotError("a human Oracle needs --sheet FILE (and --export once, to write it)")

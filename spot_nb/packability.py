@@ -284,8 +284,8 @@ def stateful_parts(model: nn.Module) -> "list[str]":
     body = {type(model), type(getattr(model, "model", None)), type(model.get_decoder())}
     kinds = {type(m): m for m in _parts_used(model) if type(m) not in body}
     odd = lambda m: isinstance(m, (nn.Conv1d, nn.RNNBase)) or _STATEFUL.search(type(m).__name__.lower())
-    return sorted(c.__name__ for c,
-                  m in kinds.items() if odd(m) and not re.search("Norm|Embedding", c.__name__))
+    return sorted(c.__name__
+                  for c, m in kinds.items() if odd(m) and not re.search("Norm|Embedding", c.__name__))
 
 def layer_types(config) -> "set[str]":
     "The kinds of layers that a config names."

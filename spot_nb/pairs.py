@@ -38,8 +38,8 @@ def _rows(path: "str | Path", split: str) -> "list[tuple[str, dict]]":
     rows = read_rows(path, split=split)
     if not rows: raise SpotError(f"{path} holds no pairs: it is empty")
     named = [(f"{path}, record {n}", row) for n, row in enumerate(rows, 1)]
-    return [(where, csv_row(row, where)) for where,
-            row in named] if Path(path).suffix.lower() == ".csv" else named
+    return [(where, csv_row(row, where))
+            for where, row in named] if Path(path).suffix.lower() == ".csv" else named
 
 def load_pairs(path: "str | Path", split: str = "train") -> "list[dict]":
     """Pairs of a file (`.jsonl`, `.json`, `.parquet`, `.csv`) or hub data set, under our keys; see `as_pair`.

@@ -438,8 +438,8 @@ class Run:
         path, asked = self.out/"pairs_raw.jsonl", {e["id"]: e for e in errors}
         if not path.is_file(): return
         old = read_jsonl(path)
-        same = lambda r: (e := asked.get(r["id"])) and e["prompt"] == r["prompt"] and e["response"] == r[
-            "rejected"]
+        same = (lambda r: (e := asked.get(r["id"])) and e["prompt"] == r["prompt"]
+                and e["response"] == r["rejected"])
         stay, aside = [r for r in old if same(r)], [r for r in old if not same(r)]
         kept = self.out/"pairs_raw.superseded.jsonl"
         earlier = read_jsonl(kept) if kept.is_file() else []
@@ -485,8 +485,9 @@ class Run:
         from spot_nb.train import SPoTConfig, last_checkpoint, train
         folder = self.out/slug(method["name"])
         if fresh: set_aside(folder, "config.json")
-        settings = {k: v for k,
-                    v in {**self.quick_settings(), **self.config.train, **method}.items() if k != "name"}
+        settings = {k: v
+                    for k, v in {**self.quick_settings(), **self.config.train, **method}.items()
+                    if k != "name"}
         config = SPoTConfig(model_name_or_path=base, output_dir=str(folder),
                             data_path=str(self.out/"pairs.jsonl"), report_to="none", seed=self.config.seed,
                             enable_thinking=self.config.enable_thinking,
@@ -535,8 +536,8 @@ class Run:
         found = compare(first, last).tasks["held_out"]
         out = {"of": models[-1]["name"], "from": models[1]["name"],
                "held_out": {k: found[k] for k in ("difference", "interval")}}
-        return out | {k: _paired(models[-1][k][each], models[1][k][each], unit) for k, each,
-                      unit in (("knowledge", "per_question", 100), ("kl", "per_prompt", 1))
+        return out | {k: _paired(models[-1][k][each], models[1][k][each], unit)
+                      for k, each, unit in (("knowledge", "per_question", 100), ("kl", "per_prompt", 1))
                       if all(each in m.get(k, {}) for m in (models[1], models[-1]))}
 
     def report(self) -> dict:
@@ -693,9 +694,10 @@ def difference_text(results: dict) -> str:
     said = (lambda k, digits,
             unit: f"{d[k]['difference']:+.{digits}f} {unit} " f"[{d[k]['interval'][0]:+.{digits}f}, "
             f"{d[k]['interval'][1]:+.{digits}f}]")
-    parts = [said(k, digits, unit) for k, digits,
-             unit in (("held_out", 1, "points held-out"), ("knowledge", 1, "points of knowledge"),
-                      ("kl", 4, "nats of KL")) if k in d]
+    parts = [said(k, digits, unit)
+             for k, digits, unit in (("held_out", 1, "points held-out"),
+                                     ("knowledge", 1, "points of knowledge"), ("kl", 4, "nats of KL"))
+             if k in d]
     return f"{d['of']} minus {d['from']}, question by question: {', '.join(parts)}."
 
 def made_text(results: dict) -> str:
@@ -719,8 +721,8 @@ def results_table(results: dict) -> str:
     rows = [head] + [[m["name"], *[spread(m[k]) for k in ("held_out", *kept)], kl(m)]
                      for m in results["models"]]
     width = [max(len(r[k]) for r in rows) for k in range(len(head))]
-    line = lambda r: "| " + " | ".join(x.ljust(w) if k == 0 else x.rjust(w) for k,
-                                       (x, w) in enumerate(zip(r, width))) + " |"
+    line = lambda r: "| " + " | ".join(x.ljust(w) if k == 0 else x.rjust(w)
+                                       for k, (x, w) in enumerate(zip(r, width))) + " |"
     rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(width)) + "|"
     how = ", ".join(f"{v} {k}" for k, v in results["oracle_how"].items())
     foot = (f"{results['errors']} errors in {results['problems']} responses; {results['corrections']} "
@@ -768,8 +770,8 @@ def report_page(results: dict, folder: "str | Path", config: PipelineConfig) -> 
     shown = [kept[round(k * (len(kept) - 1) / 4)] for k in range(5)] if len(kept) >= 5 else kept
     verified = kept + [p for p in read_jsonl(folder/"dropped.jsonl") if p["reason"] == "over_gamma"]
     settings = "; ".join(f"{html.escape(m['name'])}: "
-                         + ", ".join(f"{html.escape(k)} {html.escape(str(v))}" for k,
-                                     v in m.items() if k != "name") for m in config.methods)
+                         + ", ".join(f"{html.escape(k)} {html.escape(str(v))}"
+                                     for k, v in m.items() if k != "name") for m in config.methods)
     body = f"""<h1>Surgical Post-Training of {html.escape(results['model'])}</h1>
 <p>{results['errors']} errors in {results['problems']} responses, {results['corrections']} corrections, \
 {results['pairs']} pairs trained on. Seed {results['seed']}.</p>

@@ -30,8 +30,8 @@ def as_sample(row: dict, where: str = "record") -> dict:
     names = {"prompt": ("prompt", "question"),
              "response": ("response", "model_output", "original_answer", "rejected"),
              "answer": ("answer", "solution", "ground_truth")}
-    found = {ours: next((row[n] for n in theirs if row.get(n) is not None), None) for ours,
-             theirs in names.items()}
+    found = {ours: next((row[n] for n in theirs if row.get(n) is not None), None)
+             for ours, theirs in names.items()}
     for key in ("prompt", "response"):
         if found[key] is None:
             raise SpotError(f"{where}: no {' or '.join(map(repr, names[key]))}: this is no file of errors; "
@@ -755,8 +755,8 @@ def report(path: "str | Path", show: int = 3) -> dict:
 def _bars(ratios: "list[float]", width: int = 40) -> "list[str]":
     bins = [sum(lo/10 <= x < (lo + 1)/10 or (lo == 9 and x == 1) for x in ratios) for lo in range(10)]
     top = max(bins)
-    return [f"  {lo/10:.1f}-{(lo + 1)/10:.1f} {n:6d} {'#'*round(width*n/top) if top else ''}" for lo,
-            n in enumerate(bins) if n]
+    return [f"  {lo/10:.1f}-{(lo + 1)/10:.1f} {n:6d} {'#'*round(width*n/top) if top else ''}"
+            for lo, n in enumerate(bins) if n]
 
 def print_report(path: "str | Path", show: int = 3) -> None:
     "Print `report` for reading."

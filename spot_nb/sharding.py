@@ -109,8 +109,8 @@ def whole_weights(trainer, kind: str, trainable_only: bool = False) -> "dict[str
         whole = trainer.deepspeed._zero3_consolidated_16bit_state_dict
         found = whole(exclude_frozen_parameters=trainable_only)
     else:
-        found = {k: v.detach().cpu().clone() for k,
-                 v in trainer.accelerator.unwrap_model(trainer.model).state_dict().items()}
+        found = {k: v.detach().cpu().clone()
+                 for k, v in trainer.accelerator.unwrap_model(trainer.model).state_dict().items()}
     tied = getattr(trainer.model, "all_tied_weights_keys", None) or {}
     return {k: v for k, v in (found or {}).items() if tied.get(k) not in found}
 

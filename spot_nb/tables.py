@@ -268,14 +268,14 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     notes += [f"{name}: {NAMES.get(k, k)} was evaluated with --limit {n}; its score covers that part of the "
               "questions only." for k, n in limits.items() if n]
     made = {k: t.get("provenance") or {} for k, t in tasks.items()}
-    other = [NAMES.get(k, k) for k,
-             p in made.items() if p.get("prompt") or p.get("system_prompt")
+    other = [NAMES.get(k, k)
+             for k, p in made.items() if p.get("prompt") or p.get("system_prompt")
              or (p.get("sampling") or {}).get("raw")]
     if other:
         notes.append(f"{name}: {', '.join(other)} asked in other words than the benchmark's own here "
                      "(--prompt, --system_prompt or --raw_prompt).")
-    notes += [f"{name}: {NAMES.get(k, k)} has no score, so averages with it are left out." for k,
-              v in scores.items() if v is None]
+    notes += [f"{name}: {NAMES.get(k, k)} has no score, so averages with it are left out."
+              for k, v in scores.items() if v is None]
     scores = {k: v for k, v in scores.items() if v is not None}
     odd = [k for k, v in scores.items() if not 0 <= v <= 100]
     if odd:
@@ -298,8 +298,8 @@ def table(number: "int | str", ours: "dict | None" = None) -> Table:
     if n not in data["tables"]:
         raise SpotError(f"there is no table {n}: choose from {', '.join(data['tables'])}")
     spec = data["tables"][n]
-    rows = [Row(model, method, dict(scores)) for model, methods in spec["rows"].items() for method,
-            scores in methods.items()]
+    rows = [Row(model, method, dict(scores)) for model, methods in spec["rows"].items()
+            for method, scores in methods.items()]
     main = data["tables"]["1"]["rows"]["Qwen3-8B"]
     if n == "9": rows = [Row(r.model, r.method, dict(main[r.method]), std=r.scores) for r in rows]
     if n == "7":

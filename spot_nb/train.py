@@ -569,8 +569,8 @@ class _Step:
     def floating_point_ops(self, inputs) -> float:
         "6 operations per parameter and distinct token."
         return 6. * sum(getattr(p, "ds_numel", None) or p.numel()
-                        for p in causal_lm(self.model).parameters()) * sum(r.tokens for r,
-                                                                           _ in inputs["rows"])
+                        for p in causal_lm(self.model).parameters()) * sum(r.tokens
+                                                                           for r, _ in inputs["rows"])
 
 # %% ../nbs/12_train.ipynb #aa489126
 _SUMS = ("pairs", "chosen", "rejected", "margin", "accuracy", "tether", "saturated", "kl", "kl_tokens",
@@ -583,8 +583,8 @@ class _Metrics:
         "Add a row to the step's sums, and remember it if its loss is not finite."
         if not torch.isfinite(loss):
             finite = torch.isfinite(rewards).view(len(row.examples), -1).all(1)
-            self._bad += [e.id for e,
-                          ok in zip(row.examples, finite.tolist()) if not ok] or [e.id for e in row.examples]
+            self._bad += ([e.id for e, ok in zip(row.examples, finite.tolist()) if not ok]
+                          or [e.id for e in row.examples])
         lam = tether(chosen, delta)
         x = gap[~on_chosen] if rejected is not None else gap
         s = self._sums
@@ -841,8 +841,8 @@ class SPoTTrainer(_Rows, _Before, _Reference, _Step, _Metrics, _Checkpoints, End
         one by one on all)."""
         lm = causal_lm(self.model)
         if self.sharding != "zero3": return from_main(self.accelerator, lambda: weights_digest(self.model))
-        return _digest([[name, list(p.shape), tensor_digest(p.detach())] for name,
-                        p in whole_parameters(lm) if ".lora_" not in name])
+        return _digest([[name, list(p.shape), tensor_digest(p.detach())]
+                        for name, p in whole_parameters(lm) if ".lora_" not in name])
 
 # %% ../nbs/12_train.ipynb #2113dc5a
 def model_card(trainer: SPoTTrainer) -> str:

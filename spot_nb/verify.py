@@ -200,8 +200,8 @@ def _same_sides(g, p) -> bool:
     return bool(ratio.is_number and ratio.is_positive)
 
 # %% ../nbs/01_verify.ipynb #0beeba0c
-def _judge(response: Any, answer: Any, finish_reason: "str | None", algebra, rounding: Rounding = ROUNDING[
-                  "strict"]) -> Verdict:
+def _judge(response: Any, answer: Any, finish_reason: "str | None", algebra,
+           rounding: Rounding = ROUNDING["strict"]) -> Verdict:
     response = "" if response is None else str(response)
     gold = _gold(answer)
     candidates, why = extract_candidates(response, finish_reason)

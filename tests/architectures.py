@@ -163,8 +163,8 @@ def _with_grads(model, values):
     import torch
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     grads = torch.autograd.grad(weighed(values), [p for _, p in named], allow_unused=True)
-    return values.detach(), torch.cat([(torch.zeros_like(p) if g is None else g).float().flatten() for (_, p),
-                                       g in zip(named, grads)])
+    return values.detach(), torch.cat([(torch.zeros_like(p) if g is None else g).float().flatten()
+                                       for (_, p), g in zip(named, grads)])
 
 
 def gap(a, b) -> float:
@@ -249,8 +249,8 @@ def names() -> "list[str]":
 
 
 def bad(row: dict) -> "list[str]":
-    return [f"{row['config']}, {k}: {v['result']} {v.get('error', '')} {v.get('why', '')}" for k,
-            v in row["checks"].items() if v["result"] in ("WRONG", "RAISED")]
+    return [f"{row['config']}, {k}: {v['result']} {v.get('error', '')} {v.get('why', '')}"
+            for k, v in row["checks"].items() if v["result"] in ("WRONG", "RAISED")]
 
 
 def rows_of(wanted: "list[str]", workers: int):

@@ -106,8 +106,8 @@ def test_cumulative_delta_is_trl_020s(tmp_path):
         trainer._count_in(trainer.model, rows)
         got_d.append(trainer.shift.delta)
         n = torch.tensor([1., 1.], dtype=torch.float64)
-        got_l.append(sum(trainer.compute_loss(trainer.model, row, num_items_in_batch=n).item() for row,
-                         _ in rows))
+        got_l.append(sum(trainer.compute_loss(trainer.model, row, num_items_in_batch=n).item()
+                         for row, _ in rows))
     np.testing.assert_allclose(got_d, deltas, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(got_l, losses, rtol=1e-6 * 10)
 
@@ -132,8 +132,8 @@ def test_the_authors_two_micro_batches_a_step(tmp_path):
         total = 0.
         for half in (step[:3], step[3:]):
             with torch.no_grad(): c, r = pair_logps(policy, [(e.prompt, e.chosen, e.rejected) for e in half])
-            rc, rr = (.5 * (v.double() - torch.tensor([float(e.ref[k].sum()) for e in half]).double()) for k,
-                      v in enumerate((c, r)))
+            rc, rr = (.5 * (v.double() - torch.tensor([float(e.ref[k].sum()) for e in half]).double())
+                      for k, v in enumerate((c, r)))
             count += 1
             mean += (torch.cat([rc, rr]).mean().item() - mean) / count
             total += (-torch.nn.functional.logsigmoid(rc - mean)

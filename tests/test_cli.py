@@ -81,8 +81,8 @@ def test_every_command_shows_the_common_words(name, capsys):
 
 
 def test_every_option_is_explained():
-    from spot_nb import diff, elicit, evaluate, pairs, pipeline, rectify, tables
-    for p in (*(m._parser() for m in (diff, elicit, evaluate, pairs, rectify, tables)),
+    from spot_nb import elicit, evaluate, inspection, pairs, pipeline, rectify, tables
+    for p in (*(m._parser() for m in (elicit, evaluate, inspection, pairs, rectify, tables)),
               pipeline._parser("spot run", "")):
         assert not [a.dest for a in p._actions if not (a.help or "").strip()], p.prog
 

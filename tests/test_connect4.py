@@ -63,8 +63,8 @@ def test_arrays_and_ints_agree(states):
     import numpy as np
     mover, opponent, ply = generate_bits(300, seed=2)
     mine, theirs = solve(mover, opponent)
-    assert [(int(a), int(b)) for a, b in zip(mine, theirs)] == [solve(int(a), int(b)) for a,
-                                                                b in zip(mover, opponent)]
+    assert [(int(a), int(b)) for a, b in zip(mine, theirs)] == [solve(int(a), int(b))
+                                                                for a, b in zip(mover, opponent)]
     assert len(set(zip(mover.tolist(),
                        opponent.tolist()))) == 300 and mover.dtype == np.uint64 and ply.max() < 42
 

@@ -4,7 +4,7 @@ import html, json, random, re, shutil, subprocess
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from spot_nb import diff
+from spot_nb import diff, inspection
 from spot_nb.records import SpotError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -195,8 +195,8 @@ def test_cli_writes_a_page(tmp_path, capsys):
     source = tmp_path/"pairs.jsonl"
     source.write_text(json.dumps(dict(question="q", model_output="a b", gemini_corrected_answer="a c",
                                       solution="1")) + "\n")
-    assert diff.cli([str(source), "-o", str(tmp_path/"r.html")]) == 0
+    assert inspection.cli([str(source), "-o", str(tmp_path/"r.html")]) == 0
     assert ("1 pairs in" in capsys.readouterr().out
             and html.escape("pairs.jsonl") in (tmp_path/"r.html").read_text())
     source.write_text(json.dumps(dict(question="q", model_output="a")) + "\n")
-    with pytest.raises(SpotError, match="record 1"): diff.cli([str(source)])
+    with pytest.raises(SpotError, match="record 1"): inspection.cli([str(source)])

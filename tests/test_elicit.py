@@ -157,8 +157,9 @@ def test_a_full_disk_stops_with_everything_so_far(tmp_path, monkeypatch):
 def test_tables_and_pictures():
     records = [{"id": i, "prompt": "p", "answer": a, "response": "r"*9, "extracted": "1",
                 "correct": i % 3 == 0, "reason": "match" if i % 3 == 0 else "mismatch",
-                "finish_reason": "stop", "n_tokens": i + 1, "source": "s"} for i,
-               a in enumerate(["1", "\\frac{1}{2}", "0.5", "(1,2)", "1,2", "\\text{even}", "x+1", "y=x"]*3)]
+                "finish_reason": "stop", "n_tokens": i + 1, "source": "s"}
+               for i, a
+               in enumerate(["1", "\\frac{1}{2}", "0.5", "(1,2)", "1,2", "\\text{even}", "x+1", "y=x"]*3)]
     t = error_table(records)
     assert set(t.index) == {"integer", "fraction", "decimal", "interval or tuple", "list", "words",
                             "expression", "equation"} and t["samples"].sum() == 24

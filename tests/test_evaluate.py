@@ -88,8 +88,8 @@ def test_all_published_questions_load_render_and_score_their_gold(benchmarks):
         assert [p["answer"] for p, s in zip(problems, scores) if s["score"] != 1] == []
         sample = list(zip(problems, problems[1:] + problems[:1]))[::7]
         wrong = score_samples(task,
-                              [(p, {"text": gold_reply(task, q), "finish_reason": "stop"}) for p,
-                               q in sample if p["answer"] != q["answer"]])
+                              [(p, {"text": gold_reply(task, q), "finish_reason": "stop"})
+                               for p, q in sample if p["answer"] != q["answer"]])
         # another question's answer is wrong, save for coincidences
         assert sum(s["score"] for s in wrong) <= .05*len(wrong) + 1
     assert total == 2088
@@ -170,8 +170,8 @@ def test_figures_follow_from_the_scores(sums):
     assert t["std"] == pytest.approx(math.sqrt(sum((x - mean)**2 for x in by_trial)/3))
     assert (t["pass_at_k"]["4"] == pytest.approx(100*sum(any(r["scores"]) for r in rows)/50)
             and t["pass_at_k"]["1"] == pytest.approx(mean))
-    assert t["interval"][0] <= mean <= t["interval"][1] and t["tokens"] == 1000 and out["tasks"]["more"][
-        "trials"] == 2
+    assert (t["interval"][0] <= mean <= t["interval"][1] and t["tokens"] == 1000
+            and out["tasks"]["more"]["trials"] == 2)
     assert t["provenance"]["engine"] == {"engine": "adder",
                                          "version": "1"} and t["provenance"]["sampling"]["n"] == 4
     assert read_json(sums/"run"/"aggregated_results.json") == out

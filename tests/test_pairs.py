@@ -88,8 +88,8 @@ def test_push_sends_rows_and_card(monkeypatch):
                         repo_type: sent.update(card=str(self)))
     kept, dropped = P.filter_pairs(cases())
     url = P.push_pairs(kept, "me/set", P.dataset_card(P.statistics(kept, dropped), 0.6))
-    assert url.endswith("me/set") and sent["rows"] == len(kept) and sent["private"] and "2603.01683" in sent[
-        "card"] and "config_name: default" in sent["card"]
+    assert (url.endswith("me/set") and sent["rows"] == len(kept) and sent["private"]
+            and "2603.01683" in sent["card"] and "config_name: default" in sent["card"])
 
 
 def test_an_exported_set_trains_a_step_in_dpo(tmp_path):

@@ -90,8 +90,8 @@ def test_32_pairs_a_step(monkeypatch, world):
     names = [str(p) for p in RECIPES] + list(presets())
     lines = ([launched(shlex.split(l))[:2] for _, l in commands() if l.startswith("accelerate")]
              + [("spot_nb.train", shlex.split(l)[2:]) for _, l in commands() if l.startswith("spot train")])
-    flags = [["--config", n] for n in names] + [f for module,
-                                                f in lines if module == "spot_nb.train" and "--plan" not in f]
+    flags = [["--config", n]
+             for n in names] + [f for module, f in lines if module == "spot_nb.train" and "--plan" not in f]
     assert len(flags) >= len(names) + 6
     for f in flags:
         c = settings_of(f)
@@ -114,8 +114,8 @@ def test_accelerate_configs_load():
     kinds = {name: load_config_from_file(str(path)) for name, path in accelerate_configs().items()}
     assert ({k: c.distributed_type.value for k, c in kinds.items()}
             == {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"})
-    assert kinds["fsdp2"].fsdp_config["fsdp_version"] == 2 and [kinds[f"zero{k}"].deepspeed_config[
-        "zero_stage"] for k in (2, 3)] == [2, 3]
+    assert (kinds["fsdp2"].fsdp_config["fsdp_version"] == 2
+            and [kinds[f"zero{k}"].deepspeed_config["zero_stage"] for k in (2, 3)] == [2, 3])
     assert all(c.mixed_precision == "bf16" for c in kinds.values())
     path = subprocess.run([sys.executable, "-m", "spot_nb.plan", "fsdp2"], capture_output=True, text=True)
     assert path.returncode == 0 and Path(path.stdout.strip()).is_file()

@@ -86,10 +86,10 @@ def test_every_kind_of_reply_is_kept_with_its_verdict(tmp_path, wire):
         assert ((r["chosen"] is not None) == (r["verdict"] in ("correct", "wrong"))
                 and r["verified"] == (r["verdict"] == "correct"))
         if r["verdict"] == "correct":
-            assert r["thoughts"] == "The second line is off by one." and r["rejected"] == problem(r["id"])[
-                "response"]
-            assert r["usage"]["thoughts_tokens"] == 320 and r["usage"]["output_tokens"] == 400 and r["usage"][
-                "cached_tokens"] == 100
+            assert (r["thoughts"] == "The second line is off by one."
+                    and r["rejected"] == problem(r["id"])["response"])
+            assert (r["usage"]["thoughts_tokens"] == 320 and r["usage"]["output_tokens"] == 400
+                    and r["usage"]["cached_tokens"] == 100)
         if r["verdict"] == "truncated": assert START in r["reply"]
 
 
@@ -177,8 +177,8 @@ def test_killed_ten_times_nothing_is_lost_or_paid_twice(tmp_path):
     assert killed == kills and repeated == 0
     rows = read_jsonl(out)
     assert [r["id"] for r in rows] == list(range(n))
-    served = collections.Counter(int(k) for k,
-                                 kind in (line.split() for line in log.read_text().splitlines())
+    served = collections.Counter(int(k)
+                                 for k, kind in (line.split() for line in log.read_text().splitlines())
                                  if kind in ("ok", "wrong"))
     paid = {r["id"]: r["usage"]["calls"] for r in rows}
     again = sum(served[k] - paid[k] for k in paid)
@@ -497,8 +497,8 @@ def test_the_budget_holds_when_the_server_tells_no_usage(tmp_path):
     records = [problem(k) for k in range(200)]
     guess = rect.estimate(records, silent)["usd_per_call"]
     s = rectify(records, silent, tmp_path/"out.jsonl", workers=5, max_cost_usd=20*guess)
-    assert s["stopped"] == "budget" and 10 <= s["recorded"] <= 20 and s["cost_usd"] == pytest.approx(s[
-        "recorded"]*guess, rel=1e-3)
+    assert (s["stopped"] == "budget" and 10 <= s["recorded"] <= 20
+            and s["cost_usd"] == pytest.approx(s["recorded"]*guess, rel=1e-3))
     assert read_jsonl(tmp_path/"out.jsonl")[0]["usage"]["estimated_calls"] == 1
 
 

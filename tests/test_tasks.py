@@ -203,8 +203,8 @@ def test_load_problems_by_task_keeps_every_language(tmp_path):
     rows = [{"question": "¿Cuántos años tiene Ada? 三十", "answer": {"age": 30}},
             {"question": "求年龄", "answer": {"age": 3}}, {"question": "求年龄", "answer": {"age": 3}}]
     problems, stats = load_problems(rows, task="json")
-    assert stats["problems"] == 2 and stats["duplicates"] == 1 and stats["other_language"] == 0 and problems[
-        0]["task"] == {"name": "json", "hash": task_hash(find_task("json"))}
+    assert (stats["problems"] == 2 and stats["duplicates"] == 1 and stats["other_language"] == 0
+            and problems[0]["task"] == {"name": "json", "hash": task_hash(find_task("json"))})
     again, _ = load_problems(problems, task="json")
     assert again == problems  # a file that a stage wrote can be read again
     with pytest.raises(SpotError, match="record 2"): load_problems([rows[0], {"answer": 1}], task="json")
@@ -384,8 +384,8 @@ def test_stages_check_by_the_task_and_carry_it(tmp_path):
     r = rectify(tmp_path/"e"/"errors.jsonl", lambda record: record["answer"], tmp_path/"raw.jsonl")
     assert r["verdicts"] == {"correct": 5}
     pair = read_jsonl(tmp_path/"raw.jsonl")[0]
-    assert pair["task"] == errors[0]["task"] and pair["sampling"]["enable_thinking"] is False and pair[
-        "schema"] == {"type": "object"}
+    assert (pair["task"] == errors[0]["task"] and pair["sampling"]["enable_thinking"] is False
+            and pair["schema"] == {"type": "object"})
     kept, dropped = filter_pairs(read_jsonl(tmp_path/"raw.jsonl"), gamma=1.0)
     assert len(kept) == 5 and kept[0]["task"]["name"] == "json"
     broken = [{**pair, "chosen": "{"}]

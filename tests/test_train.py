@@ -269,8 +269,8 @@ def test_lora(student, pairs, tmp_path):
     assert (steps(tmp_path/"a")[-1]["rewards/chosen"] > 0
             and steps(tmp_path/"a")[0]["rewards/chosen"] == pytest.approx(0, abs=1e-4))
     fresh = build(config(student, tmp_path/"c", **kw), pairs=pairs)
-    assert all(abs(x - y).max() < 1e-4 for e, f in zip(again.examples, fresh.examples) for x,
-               y in zip(e.ref, f.ref))
+    assert all(abs(x - y).max() < 1e-4 for e, f in zip(again.examples, fresh.examples)
+               for x, y in zip(e.ref, f.ref))
 
 
 def test_gradient_checkpointing_and_bf16(student, pairs, tmp_path):

@@ -38,8 +38,9 @@ def test_every_reference_answer_is_right(benchmarks, name):
     gold = golds(benchmarks, name)
     for form in ("So the result is $\\boxed{%s}$.", "%s",
                  "First \\boxed{0}, but no. Then\n\\[\\boxed{%s}\\]\nwhich was asked."):
-        wrong = [(a, v) for a,
-                 v in zip(gold, judge_many([(form.replace("%s", a), a) for a in gold])) if not v.correct]
+        wrong = [(a, v)
+                 for a, v in zip(gold, judge_many([(form.replace("%s", a), a) for a in gold]))
+                 if not v.correct]
         assert not wrong, (form, wrong[:3])
 
 
@@ -67,8 +68,9 @@ def test_deliberately_wrong_answers_are_wrong(benchmarks):
     for name in SETS:
         cases = list(made_wrong(golds(benchmarks, name)))
         kinds.update(k for k, *_ in cases)
-        right += [case for case,
-                  v in zip(cases, judge_many([(f"\\boxed{{{w}}}", g) for _, g, w in cases])) if v.correct]
+        right += [case
+                  for case, v in zip(cases, judge_many([(f"\\boxed{{{w}}}", g) for _, g, w in cases]))
+                  if v.correct]
     assert not right, right[:5]
     assert kinds.total() >= 2000 and min(kinds.values()) >= 15, kinds
 
@@ -271,8 +273,9 @@ def test_moved_points_changed_elements_units_and_signs_are_wrong(benchmarks):
     for name in SETS:
         cases = list(moved(golds(benchmarks, name)))
         kinds.update(k for k, *_ in cases)
-        right += [case for case,
-                  v in zip(cases, judge_many([(f"\\boxed{{{w}}}", g) for _, g, w in cases])) if v.correct]
+        right += [case
+                  for case, v in zip(cases, judge_many([(f"\\boxed{{{w}}}", g) for _, g, w in cases]))
+                  if v.correct]
     assert not right, (len(right), right[:8])
     assert kinds.total() >= 3000 and min(kinds.values()) >= 10, kinds
 
@@ -352,8 +355,8 @@ def elicited(folder, rows, replies, *flags):
 
 
 def test_each_kind_through_the_command(tmp_path):
-    cases = [(r, a, right) for right, table in ((True, RIGHT), (False, WRONG)) for kind in table for r,
-             a in table[kind] if isinstance(r, str) and r and isinstance(a, str) and a]
+    cases = [(r, a, right) for right, table in ((True, RIGHT), (False, WRONG)) for kind in table
+             for r, a in table[kind] if isinstance(r, str) and r and isinstance(a, str) and a]
     rows = [{"id": n, "question": f"Question {n}?", "answer": a} for n, (_, a, _) in enumerate(cases)]
     elicited(tmp_path, rows, {f"Question {n}?": r for n, (r, *_) in enumerate(cases)})
     found = {r["id"]: r["correct"]

@@ -75,9 +75,10 @@ RIGHT = {"point": box((".75", "0.75"), ("-.2", "-0.2"), ("\\$.60", "0.60"), (".1
                          ("x=2 \\\\ y=5", "x=2, y=5"), ("g'(x)", "g'(x)"), ("sqrt(8)", "2\\sqrt2"),
                          ("3*x + 1", "3x+1"), ("0.(45)", "\\frac{5}{11}"), ("2\\sin 60^\\circ", "\\sqrt{3}"),
                          ("x^(1/2)", "\\sqrt{x}")) + [("We need 3 1/4 cups", "13/4")],
-         "thinking": [(f"{a}a draft: \\boxed{{3}}{b}It is \\boxed{{8}}.", "8") for a,
-                      b in (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("[THINK]", "[/THINK]"),
-                            ("◁think▷", "◁/think▷"), ("<reasoning>", "</reasoning>"))]
+         "thinking": [(f"{a}a draft: \\boxed{{3}}{b}It is \\boxed{{8}}.", "8")
+                      for a, b in (("<think>", "</think>"), ("<thinking>", "</thinking>"),
+                                   ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"),
+                                   ("<reasoning>", "</reasoning>"))]
          + [(
              "<|channel|>analysis<|message|>\\boxed{3}<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{8}<|return|>",
              "8")],

@@ -58,8 +58,8 @@ def bench(lengths: "tuple[int, ...]" = (500, 2000, 8192), n_pairs: int = 5, many
         pairs = token_pairs(n_pairs, length)
         per = lambda f: statistics.median(seconds(lambda: f(a, b)) for a, b in pairs)*1e3
         row = dict(tokens=length, ratio_ms=per(change_ratio), spans_ms=per(compare))
-        row["difflib_ms"] = statistics.median(seconds(lambda: _difflib(a, b, False), most=1) for a,
-                                              b in pairs[:3])*1e3
+        row["difflib_ms"] = statistics.median(seconds(lambda: _difflib(a, b, False), most=1)
+                                              for a, b in pairs[:3])*1e3
         row["times_faster"] = row["difflib_ms"]/row["ratio_ms"]
         row["ratios"] = dict(exact=statistics.median(change_ratio(a, b) for a, b in pairs),
                              difflib=statistics.median(_difflib(a, b, True) for a, b in pairs))

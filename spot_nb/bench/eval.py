@@ -39,8 +39,8 @@ def bench_connect4(n: int = 100_000, plain: int = 20_000, seed: int = 0) -> dict
     made = time.perf_counter() - start
     if len(set(zip(mover.tolist(), opponent.tolist()))) != n:
         raise SpotError(f"the {n} states are not distinct")
-    states = [State(int(a), int(b), "X") if t % 2 == 0 else State(int(b), int(a), "O") for a, b,
-              t in zip(mover[:plain], opponent[:plain], ply)]
+    states = [State(int(a), int(b), "X") if t % 2 == 0 else State(int(b), int(a), "O")
+              for a, b, t in zip(mover[:plain], opponent[:plain], ply)]
     boards = [{rc: "X" for rc in _cells(s.x)} | {rc: "O" for rc in _cells(s.o)} for s in states]
     start = time.perf_counter()
     slow = [plain_solver(b, s.player) for b, s in zip(boards, states)]
@@ -63,8 +63,8 @@ def bench_ifeval(data_dir: "str | Path | None" = None) -> dict:
     from spot_nb.evaluate import REGISTRY, find_local
     from spot_nb.ifeval import score, small_set
     path = find_local(REGISTRY["ifeval"], data_dir)
-    rows = read_jsonl(path) if path else [{**r, "prompt": f"{r['prompt']} ({i})"} for i,
-                                          r in enumerate((small_set()*14)[:541])]
+    rows = read_jsonl(path) if path else [{**r, "prompt": f"{r['prompt']} ({i})"}
+                                          for i, r in enumerate((small_set()*14)[:541])]
     start = time.perf_counter()
     score("warm", rows[0])
     load, start = time.perf_counter() - start, time.perf_counter()

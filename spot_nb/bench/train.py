@@ -18,9 +18,8 @@ def make_pairs(tokenizer, n: int, seed: int = 0, prompt: int = 150, shortest: in
     """`n` text pairs as described above; `shared` fixes the share of the response before the first edit
     instead of drawing it."""
     rng = random.Random(seed)
-    words = [w for w,
-             i in tokenizer.get_vocab().items() if w[:1] == "Ġ" and w[1:].isascii() and w[1:].isalpha()
-             and len(w) > 3]
+    words = [w for w, i in tokenizer.get_vocab().items() if w[:1] == "Ġ" and w[1:].isascii()
+             and w[1:].isalpha() and len(w) > 3]
     words.sort()
     text = lambda ws: "".join(w.replace("Ġ", " ") for w in ws)
     draw = lambda k: [rng.choice(words) for _ in range(k)]
