@@ -105,6 +105,7 @@ class State:
 
     def _repr_html_(self) -> str: return board_svg(self)
 
+# %% ../nbs/13_connect4.ipynb #8af556c2
 def _show(cells: Iterable) -> str: return ", ".join(f"({r},{c})" for r, c in cells) or "None"
 
 def board_svg(state: State, size: int = 26) -> str:

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Iterable, Iterator, Sequence
 
 from .conversations import clean_text as _no_surrogates
-from .records import SpotError, as_messages, progress
+from .records import SpotError, as_messages, patch, progress
 
 # %% ../nbs/08_diff.ipynb #64a2e671
 Span = tuple[str, int, int, int, int]      # (op, i1, i2, j1, j2): rejected[i1:i2] against chosen[j1:j2]
@@ -405,39 +405,6 @@ class Pair:
         return (self.tokenizer if isinstance(self.tokenizer, str) else "tokens"
                 if getattr(self.tokenizer, "is_fast", False) else "words")
 
-    def facts(self) -> "list[tuple[str, str]]":
-        "(label, value) for what the view's head shows."
-        d = self.diff
-        first = f"{self.unit[:-1]} {d.prefix + 1} of {d.n_chosen}" if d.edits else "none"
-        facts = [("change ratio", f"{d.change_ratio:.3f}"), ("first edit", first), ("edits", str(d.edits)),
-                 (self.unit, f"{d.n_rejected} → {d.n_chosen} (−{d.deleted} +{d.inserted})")]
-        if self.record.get("answer") is not None: facts.append(("answer", str(self.record["answer"])))
-        oracle = self.record.get("oracle")
-        if oracle:
-            facts.append(("Oracle",
-                          str(oracle.get("model") or oracle.get("name") or "") if isinstance(oracle, dict)
-                          else str(oracle)))
-        return facts
-
-    def tree(self) -> list:
-        "The view as a tree for `to_html`."
-        d = self.diff
-        turns = [["div", {"class": "turn"}, ["b", {}, *text_nodes(m["role"])],
-                  ["div", {"class": "text", "dir": "auto"},
-                   *_cell(m["content"], 0, len(m["content"]), [(0, len(m["content"]), "")],
-                          find_formulas(m["content"]))]] for m in self.prompt]
-        if len(turns) > 1:
-            turns = [["details", {"class": "fold"}, ["summary", {}, f"{len(turns) - 1} earlier messages"],
-                      *turns[:-1]], turns[-1]]
-        facts = [["div", {"class": "fact"}, ["span", {}, k], ["b", {"dir": "auto"}, *text_nodes(v)]]
-                 for k, v in self.facts()]
-        heads = _row([["span", {"class": "del"}, "rejected"], " y⁻"],
-                     [["span", {"class": "ins"}, "chosen"], " y⁺"])
-        heads[1]["class"] = "row heads"
-        return ["article", {"class": "spot-pair"}, ["div", {"class": "facts"}, *facts],
-                _map(d.spans, d.n_rejected, d.n_chosen), ["div", {"class": "prompt"}, *turns],
-                ["div", {"class": "sides"}, heads, *_body(self.spans, self.rejected, self.chosen)]]
-
     def to_html(self) -> str:
         "The view as an HTML fragment; put `pair_css()` into the page once."
         return to_html(self.tree())
@@ -447,6 +414,42 @@ class Pair:
         d = self.diff
         return (f"<Pair {self.record.get('id', '')}: R={d.change_ratio:.3f}, {d.edits} edits, "
                 f"{d.n_rejected} → {d.n_chosen} {self.unit}>")
+
+# %% ../nbs/08_diff.ipynb #b897c8ee
+@patch
+def facts(self: Pair) -> "list[tuple[str, str]]":
+    "(label, value) for what the view's head shows."
+    d = self.diff
+    first = f"{self.unit[:-1]} {d.prefix + 1} of {d.n_chosen}" if d.edits else "none"
+    facts = [("change ratio", f"{d.change_ratio:.3f}"), ("first edit", first), ("edits", str(d.edits)),
+             (self.unit, f"{d.n_rejected} → {d.n_chosen} (−{d.deleted} +{d.inserted})")]
+    if self.record.get("answer") is not None: facts.append(("answer", str(self.record["answer"])))
+    oracle = self.record.get("oracle")
+    if oracle:
+        facts.append(("Oracle",
+                      str(oracle.get("model") or oracle.get("name") or "") if isinstance(oracle, dict)
+                      else str(oracle)))
+    return facts
+
+@patch
+def tree(self: Pair) -> list:
+    "The view as a tree for `to_html`."
+    d = self.diff
+    turns = [["div", {"class": "turn"}, ["b", {}, *text_nodes(m["role"])],
+              ["div", {"class": "text", "dir": "auto"},
+               *_cell(m["content"], 0, len(m["content"]), [(0, len(m["content"]), "")],
+                      find_formulas(m["content"]))]] for m in self.prompt]
+    if len(turns) > 1:
+        turns = [["details", {"class": "fold"}, ["summary", {}, f"{len(turns) - 1} earlier messages"],
+                  *turns[:-1]], turns[-1]]
+    facts = [["div", {"class": "fact"}, ["span", {}, k], ["b", {"dir": "auto"}, *text_nodes(v)]]
+             for k, v in self.facts()]
+    heads = _row([["span", {"class": "del"}, "rejected"], " y⁻"],
+                 [["span", {"class": "ins"}, "chosen"], " y⁺"])
+    heads[1]["class"] = "row heads"
+    return ["article", {"class": "spot-pair"}, ["div", {"class": "facts"}, *facts],
+            _map(d.spans, d.n_rejected, d.n_chosen), ["div", {"class": "prompt"}, *turns],
+            ["div", {"class": "sides"}, heads, *_body(self.spans, self.rejected, self.chosen)]]
 
 # %% ../nbs/08_diff.ipynb #a782e047
 def as_pairs(pairs: "Iterable[dict | Pair]", tokenizer: Any = None) -> "list[Pair]":
@@ -505,6 +508,7 @@ def _block(job: "tuple[int, Pair]") -> "tuple[str, list]":
            d.n_rejected + d.n_chosen, _start_of(pair.prompt[-1]["content"])]
     return _json_block(f"p{k}", pair.tree()), row
 
+# %% ../nbs/08_diff.ipynb #4e5cec61
 def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: str = "Pairs",
                 gamma: float = 0.6, workers: int = 1) -> str:
     """A self-contained page to browse pairs: list, search, sort, keyboard, light and dark. No network, no

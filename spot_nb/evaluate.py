@@ -15,11 +15,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
-from .records import (SpotError, Store, prompt_id, read_json, read_jsonl, read_rows, write_json,
+from .records import (SpotError, Store, patch, prompt_id, read_json, read_jsonl, read_rows, write_json,
                              write_jsonl)
 from .tasks import chosen_letter, find_task, is_math, judge_tasks, make_problem, stamp
 from .options import (Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted,
                              sampling_of)
+from .answers import strip_thinking  # noqa: F401, offered here too
 
 # %% ../nbs/15_evaluate.ipynb #812a6d51
 NAMES = {"aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23", "math_500": "MATH-500",
@@ -561,29 +562,31 @@ class _TaskRun:
         self.store.append(record)
         self.have[problem["id"]] = record
 
-    def result(self, workers) -> dict:
-        "Score what is there, write `scores/`, and summarize."
-        done = [(p, self.have[i]["samples"]) for i, p in self.problems.items() if i in self.have]
-        if not done:
-            raise SpotError(f"no response came back for any of {len(self.problems)} questions: see the "
-                            "engine's messages")
-        flat = iter(score_samples(self.task, [(p, s) for p, samples in done for s in samples], workers))
-        scores = [[next(flat) for _ in samples] for _, samples in done]
-        write_jsonl(self.score_path,
-                    ({"id": p["id"], "scores": [r["score"] for r in q],
-                      "extracted": [r["extracted"] for r in q],
-                      "format_errors": [r["format_error"] for r in q], "answer": p["answer"]}
-                     for (p, _), q in zip(done, scores)))
-        out = summarize(scores, [samples for _, samples in done])
-        out |= {"group": self.task.group, "complete": len(done) == len(self.problems),
-                "provenance": {**self.made, "sampling": self.sampling.to_dict(),
-                               "engine": self.meta["engine"], **_scorer_info(self.task)}}
-        if self.short:
-            lowest = min(self.short.values())
-            out["note"] = (f"{len(self.short)} of {len(self.problems)} questions got fewer than "
-                           f"{self.sampling.n} responses (as few as {lowest}) and are left out: run the "
-                           "same command again to ask them again")
-        return out
+# %% ../nbs/15_evaluate.ipynb #f22b4db1
+@patch
+def result(self: _TaskRun, workers) -> dict:
+    "Score what is there, write `scores/`, and summarize."
+    done = [(p, self.have[i]["samples"]) for i, p in self.problems.items() if i in self.have]
+    if not done:
+        raise SpotError(f"no response came back for any of {len(self.problems)} questions: see the "
+                        "engine's messages")
+    flat = iter(score_samples(self.task, [(p, s) for p, samples in done for s in samples], workers))
+    scores = [[next(flat) for _ in samples] for _, samples in done]
+    write_jsonl(self.score_path,
+                ({"id": p["id"], "scores": [r["score"] for r in q],
+                  "extracted": [r["extracted"] for r in q],
+                  "format_errors": [r["format_error"] for r in q], "answer": p["answer"]}
+                 for (p, _), q in zip(done, scores)))
+    out = summarize(scores, [samples for _, samples in done])
+    out |= {"group": self.task.group, "complete": len(done) == len(self.problems),
+            "provenance": {**self.made, "sampling": self.sampling.to_dict(),
+                           "engine": self.meta["engine"], **_scorer_info(self.task)}}
+    if self.short:
+        lowest = min(self.short.values())
+        out["note"] = (f"{len(self.short)} of {len(self.problems)} questions got fewer than "
+                       f"{self.sampling.n} responses (as few as {lowest}) and are left out: run the "
+                       "same command again to ask them again")
+    return out
 
 # %% ../nbs/15_evaluate.ipynb #8b21e171
 def _prompt_hash(problem: dict) -> str: return prompt_id(problem["prompt"])
@@ -812,6 +815,7 @@ def general_prompts() -> "list[str]":
     none is about arithmetic."""
     return [r["prompt"] for r in read_jsonl(files("spot_nb")/"data"/"general_prompts.jsonl")]
 
+# %% ../nbs/15_evaluate.ipynb #cf42864d
 def _kl_batches(sequences: "list[tuple[list, list]]", vocab: int,
                 budget: int = 1 << 26) -> "Iterator[list[int]]":
     "Indices of sequences, by length, in batches whose logits hold at most `budget` numbers."
@@ -834,6 +838,7 @@ def _response_logits(model, rows, keep: int, pad: int):
     return model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
                  use_cache=False, logits_to_keep=keep).logits
 
+# %% ../nbs/15_evaluate.ipynb #58c25c65
 def kl_from_base(base: Any, policy: Any, tokenizer: Any, prompts: "list | None" = None, *,
                  sampling: Any = None, responses: "list | None" = None, enable_thinking: "bool | None" = None,
                  chunk: int = 512) -> dict:

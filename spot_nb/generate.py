@@ -11,7 +11,7 @@ import dataclasses, hashlib, itertools, math, warnings
 from dataclasses import dataclass
 from typing import Any, Iterator
 
-from .records import SpotError
+from .records import SpotError, patch
 
 # %% ../nbs/04_generate.ipynb #04ffed3a
 @dataclass(frozen=True)
@@ -225,90 +225,97 @@ class TransformersGenerator(Generator):
         out = row.out[:-1] if row.reason == "stop" else row.out
         return Completion(self.tokenizer.decode(out, skip_special_tokens=True), row.reason, len(row.out))
 
-    def _run(self, rows, s: Sampling):
-        """Yield the rows of one batch as they finish. Out of GPU memory, the batch is halved and started
-        again."""
-        import torch
-        done = set()
-        try:
-            for row in self._decode(rows, s): done.add(id(row)); yield row
-        except torch.OutOfMemoryError:
-            rows = [r.again(s) for r in rows if id(r) not in done]
-            if len(rows) == 1:
-                raise SpotError(f"one prompt of {len(rows[0].ids)} tokens does not fit the device's memory: "
-                                "lower --max_tokens, or use a smaller model") from None
-            torch.cuda.empty_cache()
-            self.batch_size = max(1, len(rows)//2)
-            for batch in _cut(rows, self.batch_size): yield from self._run(batch, s)
+# %% ../nbs/04_generate.ipynb #c5f18c34
+@patch
+def _run(self: TransformersGenerator, rows, s: Sampling):
+    """Yield the rows of one batch as they finish. Out of GPU memory, the batch is halved and started
+    again."""
+    import torch
+    done = set()
+    try:
+        for row in self._decode(rows, s): done.add(id(row)); yield row
+    except torch.OutOfMemoryError:
+        rows = [r.again(s) for r in rows if id(r) not in done]
+        if len(rows) == 1:
+            raise SpotError(f"one prompt of {len(rows[0].ids)} tokens does not fit the device's memory: "
+                            "lower --max_tokens, or use a smaller model") from None
+        torch.cuda.empty_cache()
+        self.batch_size = max(1, len(rows)//2)
+        for batch in _cut(rows, self.batch_size): yield from self._run(batch, s)
 
-    def _decode(self, rows, s: Sampling):
-        import torch
-        live = list(rows)
-        logits, state = self._prefill(live)
-        seen = self._seen(live, logits) if s.repetition_penalty != 1 else None
-        while live:
-            if seen is not None: logits = penalize(logits, seen, s.repetition_penalty)
-            u = torch.tensor([r.rng.random() for r in live], dtype=torch.float64) if s.temperature else None
-            tokens = pick_tokens(logits, None if u is None else u.to(logits.device), s)
-            if seen is not None: seen.scatter_(1, tokens[:, None], True)
-            keep = []
-            for at, (row, token) in enumerate(zip(live, tokens.tolist())):
-                row.out.append(token)
-                if token in self.stop_ids: row.reason = "stop"
-                elif len(row.out) >= min(s.max_tokens, self.context - len(row.ids)): row.reason = "length"
-                if row.reason is None: keep.append(at)
-                elif not row.told: row.told = True; yield row
-            if not keep: return
-            if len(keep) <= 0.75*len(live):
-                live = [live[at] for at in keep]
-                tokens = tokens[keep]
-                if seen is not None: seen = seen[keep]
-                state.select(keep)
-            logits = self._step(tokens, state)
+@patch
+def _decode(self: TransformersGenerator, rows, s: Sampling):
+    import torch
+    live = list(rows)
+    logits, state = self._prefill(live)
+    seen = self._seen(live, logits) if s.repetition_penalty != 1 else None
+    while live:
+        if seen is not None: logits = penalize(logits, seen, s.repetition_penalty)
+        u = torch.tensor([r.rng.random() for r in live], dtype=torch.float64) if s.temperature else None
+        tokens = pick_tokens(logits, None if u is None else u.to(logits.device), s)
+        if seen is not None: seen.scatter_(1, tokens[:, None], True)
+        keep = []
+        for at, (row, token) in enumerate(zip(live, tokens.tolist())):
+            row.out.append(token)
+            if token in self.stop_ids: row.reason = "stop"
+            elif len(row.out) >= min(s.max_tokens, self.context - len(row.ids)): row.reason = "length"
+            if row.reason is None: keep.append(at)
+            elif not row.told: row.told = True; yield row
+        if not keep: return
+        if len(keep) <= 0.75*len(live):
+            live = [live[at] for at in keep]
+            tokens = tokens[keep]
+            if seen is not None: seen = seen[keep]
+            state.select(keep)
+        logits = self._step(tokens, state)
 
-    def _seen(self, rows, logits):
-        "The tokens of each row's prompt, as a mask like `logits`."
-        import torch
-        seen = torch.zeros_like(logits, dtype=torch.bool)
-        for i, r in enumerate(rows): seen[i, torch.tensor(r.ids, device=seen.device)] = True
-        return seen
+# %% ../nbs/04_generate.ipynb #00c27a50
+@patch
+def _seen(self: TransformersGenerator, rows, logits):
+    "The tokens of each row's prompt, as a mask like `logits`."
+    import torch
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for i, r in enumerate(rows): seen[i, torch.tensor(r.ids, device=seen.device)] = True
+    return seen
 
-    def _prefill(self, rows):
-        """Logits after each prompt, `[rows, vocab]`, and the decoding state. The rows' common prefix goes
-        through as one row."""
-        import torch
-        with torch.inference_mode():
-            device, ids = self.model.device, [r.ids for r in rows]
-            cache, plain = _new_cache(self.model.config)
-            shared = _shared_prefix(ids) if self.share_prefix and plain and len(ids) > 1 else 0
-            if shared >= 16:
-                self.model(input_ids=torch.tensor([ids[0][:shared]], device=device), past_key_values=cache,
-                           use_cache=True, logits_to_keep=1)
-                cache.batch_repeat_interleave(len(ids))
-            else: shared = 0
-            width = max(map(len, ids)) - shared
-            pads = torch.tensor([width - (len(x) - shared) for x in ids], device=device)
-            batch = torch.tensor([[x[-1]]*(width - (len(x) - shared)) + x[shared:] for x in ids],
-                                 device=device)
-            column = torch.arange(width, device=device)
-            position = (shared + column - pads[:, None]).clamp(min=0)
-            mask = None
-            if pads.any():
-                mask = torch.ones(len(ids), shared + width, dtype=torch.long, device=device)
-                mask[:, shared:] = column >= pads[:, None]
-            out = self.model(input_ids=batch, attention_mask=mask, position_ids=position,
-                             past_key_values=cache, use_cache=True, logits_to_keep=1)
-            return out.logits[:, -1], _State(cache, mask, position[:, -1:] + 1)
+@patch
+def _prefill(self: TransformersGenerator, rows):
+    """Logits after each prompt, `[rows, vocab]`, and the decoding state. The rows' common prefix goes
+    through as one row."""
+    import torch
+    with torch.inference_mode():
+        device, ids = self.model.device, [r.ids for r in rows]
+        cache, plain = _new_cache(self.model.config)
+        shared = _shared_prefix(ids) if self.share_prefix and plain and len(ids) > 1 else 0
+        if shared >= 16:
+            self.model(input_ids=torch.tensor([ids[0][:shared]], device=device), past_key_values=cache,
+                       use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(ids))
+        else: shared = 0
+        width = max(map(len, ids)) - shared
+        pads = torch.tensor([width - (len(x) - shared) for x in ids], device=device)
+        batch = torch.tensor([[x[-1]]*(width - (len(x) - shared)) + x[shared:] for x in ids],
+                             device=device)
+        column = torch.arange(width, device=device)
+        position = (shared + column - pads[:, None]).clamp(min=0)
+        mask = None
+        if pads.any():
+            mask = torch.ones(len(ids), shared + width, dtype=torch.long, device=device)
+            mask[:, shared:] = column >= pads[:, None]
+        out = self.model(input_ids=batch, attention_mask=mask, position_ids=position,
+                         past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], _State(cache, mask, position[:, -1:] + 1)
 
-    def _step(self, tokens, state):
-        import torch
-        with torch.inference_mode():
-            if state.mask is not None: state.mask = torch.nn.functional.pad(state.mask, (0, 1), value=1)
-            out = self.model(input_ids=tokens[:, None], attention_mask=state.mask,
-                             position_ids=state.position, past_key_values=state.cache, use_cache=True,
-                             logits_to_keep=1)
-            state.position = state.position + 1
-            return out.logits[:, -1]
+@patch
+def _step(self: TransformersGenerator, tokens, state):
+    import torch
+    with torch.inference_mode():
+        if state.mask is not None: state.mask = torch.nn.functional.pad(state.mask, (0, 1), value=1)
+        out = self.model(input_ids=tokens[:, None], attention_mask=state.mask,
+                         position_ids=state.position, past_key_values=state.cache, use_cache=True,
+                         logits_to_keep=1)
+        state.position = state.position + 1
+        return out.logits[:, -1]
 
 # %% ../nbs/04_generate.ipynb #70c4b43b
 class _Row:
@@ -365,6 +372,7 @@ def _encode_all(tokenizer, prompts, s: Sampling,
         k = seen[tuple(ids)] = seen.get(tuple(ids), -1) + 1
         yield i, ids, _seed_of(seed, ids, k)
 
+# %% ../nbs/04_generate.ipynb #19692f4a
 class VLLMGenerator(Generator):
     """Sampling with vLLM in this process, on `tensor_parallel` GPUs. Other keywords go to `vllm.LLM`
     (`gpu_memory_utilization`, `quantization`, ...).
@@ -397,14 +405,6 @@ class VLLMGenerator(Generator):
                 "dtype": str(self.llm.model_config.dtype).removeprefix("torch."), "data_parallel": 1,
                 "tensor_parallel": self.tensor_parallel}
 
-    def _params(self, s: Sampling, ids, seed):
-        from vllm import SamplingParams
-        return SamplingParams(n=s.n, temperature=s.temperature, top_p=s.top_p if s.temperature else 1.0,
-                              top_k=s.top_k if s.temperature else 0, seed=seed if s.temperature else None,
-                              repetition_penalty=s.repetition_penalty,
-                              max_tokens=min(s.max_tokens, self.context - len(ids)),
-                              stop_token_ids=self.stop_ids)
-
     def stream(self, prompts, sampling=None):
         s = sampling or Sampling()
         engine, ids, params, where = self.llm.llm_engine, [], [], []
@@ -431,6 +431,16 @@ class VLLMGenerator(Generator):
         if llm is not None:
             try: llm.llm_engine.engine_core.shutdown()
             except AttributeError: pass
+
+# %% ../nbs/04_generate.ipynb #6c680d61
+@patch
+def _params(self: VLLMGenerator, s: Sampling, ids, seed):
+    from vllm import SamplingParams
+    return SamplingParams(n=s.n, temperature=s.temperature, top_p=s.top_p if s.temperature else 1.0,
+                          top_k=s.top_k if s.temperature else 0, seed=seed if s.temperature else None,
+                          repetition_penalty=s.repetition_penalty,
+                          max_tokens=min(s.max_tokens, self.context - len(ids)),
+                          stop_token_ids=self.stop_ids)
 
 # %% ../nbs/04_generate.ipynb #86a2bf82
 def _replica(model, engine, options, visible, inbox, outbox, rank):
@@ -475,16 +485,6 @@ class ReplicatedGenerator(Generator):
                 raise SpotError(f"replica {rank} did not start: {value}")
             self.facts = value; waiting.discard(rank)
 
-    def _next(self, waiting):
-        "The next message; a replica of `waiting` that died without one counts as failed."
-        import queue
-        while True:
-            try: return self.outbox.get(timeout=1)
-            except queue.Empty:
-                dead = next((r for r in waiting if not self.jobs[r].is_alive()), None)
-                if dead is not None:
-                    return dead, "failed", f"its process ended with status {self.jobs[dead].exitcode}"
-
     def info(self) -> dict: return {**self.facts, "data_parallel": len(self.jobs)}
 
     def stream(self, prompts, sampling=None):
@@ -514,6 +514,18 @@ class ReplicatedGenerator(Generator):
             job.join(0.5 if self.busy else 30)
             if job.is_alive(): job.terminate(); job.join(10)
         self.boxes, self.jobs = [], []
+
+# %% ../nbs/04_generate.ipynb #ae662976
+@patch
+def _next(self: ReplicatedGenerator, waiting):
+    "The next message; a replica of `waiting` that died without one counts as failed."
+    import queue
+    while True:
+        try: return self.outbox.get(timeout=1)
+        except queue.Empty:
+            dead = next((r for r in waiting if not self.jobs[r].is_alive()), None)
+            if dead is not None:
+                return dead, "failed", f"its process ended with status {self.jobs[dead].exitcode}"
 
 # %% ../nbs/04_generate.ipynb #f98ba44d
 def _number(messages: "list[dict]") -> int:
@@ -592,81 +604,108 @@ class OpenAIGenerator(Generator):
         if prompts: self.check()
         return self._stream(prompts, sampling)
 
-    def _stream(self, prompts, sampling=None):
+# %% ../nbs/04_generate.ipynb #10310e91
+class _Requests:
+    "The requests of one `stream` of an `OpenAIGenerator`."
+    def __init__(self, generator: OpenAIGenerator, prompts: list, sampling: Sampling):
         import queue, threading
-        from concurrent.futures import ThreadPoolExecutor
-        import httpx
         from spot_nb.records import as_messages
-        s, results, stop, dead = sampling or Sampling(), queue.Queue(), threading.Event(), []
-        seed, order, seen = _fresh_seed() if s.seed is None else s.seed, [], {}
-        for p in prompts:
-            key = repr(as_messages(p)); seen[key] = seen.get(key, -1) + 1
-            order.append(seen[key])
-        state = {"in_a_row": 0}
+        self.of, self.s, self.messages = generator, sampling, [as_messages(p) for p in prompts]
+        self.seed = _fresh_seed() if sampling.seed is None else sampling.seed
+        self.results, self.stop = queue.Queue(), threading.Event()
+        self.dead, self.in_a_row, self.order, seen = [], 0, [], {}
+        for m in self.messages:                          # the same prompt again gets another seed
+            seen[repr(m)] = seen.get(repr(m), -1) + 1
+            self.order.append(seen[repr(m)])
 
-        def ask(client, i):
-            body = {"model": self.name, "messages": as_messages(prompts[i]), "temperature": s.temperature,
-                    "top_p": s.top_p, "n": s.n, "max_tokens": s.max_tokens,
-                    "seed": _seed_of(seed, [_number(as_messages(prompts[i]))], order[i])}
-            if s.top_k: body["top_k"] = s.top_k
-            if s.repetition_penalty != 1: body["repetition_penalty"] = s.repetition_penalty
-            if s.enable_thinking is not None:
-                body["chat_template_kwargs"] = {self.thinking_key: s.enable_thinking}
-            got = []
-            for attempt in range(self.retries + 1):
-                if stop.is_set(): return
-                try: reply = client.post(self._endpoint, json=body)
-                except httpx.HTTPError as e: why, again = self._masked(f"{type(e).__name__}: {e}"), True
-                else:
-                    why, again = (f"HTTP {reply.status_code}: {self._masked(reply.text)[:300]}",
-                                  reply.status_code in (408, 409, 429) or reply.status_code >= 500)
-                    if reply.status_code == 200:
-                        try:
-                            got += _completions(reply.json())
-                        except (ValueError, KeyError, TypeError) as e:
-                            why, again = (self._masked(f"not a chat completion ({type(e).__name__}: {e})"),
-                                          True)
-                        else:
-                            state["in_a_row"] = 0
-                            if len(got) >= s.n: results.put((i, got[:s.n])); return
-                            # a server that ignores n
-                            body["n"] = s.n - len(got)
-                            body["seed"] = _seed_of(body["seed"], [len(got)], attempt)
-                            continue
-                    elif reply.status_code == 400 and not got and _says_too_long(reply.text):
-                        room = _room(reply.text)
-                        if room and room < body["max_tokens"]: body["max_tokens"] = room; continue
-                        results.put((i, [Completion("", "prompt_too_long")]*s.n)); return
-                    elif reply.status_code in (401, 403, 404): dead.append(why); stop.set(); return
-                if not again: break
-                if attempt < self.retries:
-                    stop.wait(min(60.0, self.pause*2**attempt*(0.5 + (i*7919 % 97)/97)))
-            state["in_a_row"] += 1
-            if state["in_a_row"] >= self.give_up_after: dead.append(why); stop.set()
-            results.put((i, [Completion("", "error")]*s.n))
+    def body(self, i: int) -> dict:
+        "What is sent for prompt `i`."
+        s, m = self.s, self.messages[i]
+        body = {"model": self.of.name, "messages": m, "temperature": s.temperature, "top_p": s.top_p,
+                "n": s.n, "max_tokens": s.max_tokens,
+                "seed": _seed_of(self.seed, [_number(m)], self.order[i])}
+        if s.top_k: body["top_k"] = s.top_k
+        if s.repetition_penalty != 1: body["repetition_penalty"] = s.repetition_penalty
+        if s.enable_thinking is not None:
+            body["chat_template_kwargs"] = {self.of.thinking_key: s.enable_thinking}
+        return body
 
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        with httpx.Client(headers={"Authorization": f"Bearer {self._key or 'none'}"}, auth=self._auth,
-                          timeout=httpx.Timeout(self.timeout, connect=10), limits=limits,
-                          trust_env=False) as client, ThreadPoolExecutor(self.concurrency) as threads:
-            jobs = [threads.submit(ask, client, i) for i in range(len(prompts))]
-            try:
-                left = len(prompts)
-                while left:
-                    try: item = results.get(timeout=0.2)
-                    except queue.Empty:
-                        if stop.is_set(): break
-                        crashed = next((j for j in jobs if j.done() and j.exception()), None)
-                        if crashed: crashed.result()
-                        continue
-                    left -= 1
-                    yield item
-            finally:
-                stop.set()
-                for j in jobs: j.cancel()
-        if dead:
-            raise SpotError(f"the server at {self.url} does not serve this ({dead[0]}): check the address, "
-                            "the model's name and the key, then go on with --resume")
+    def put(self, i: int, done: "list[Completion]") -> bool: self.results.put((i, done)); return True
+
+# %% ../nbs/04_generate.ipynb #a0af37e3
+@patch
+def read(self: _Requests, reply, i: int, body: dict, got: list, attempt: int) -> "tuple[bool, str, bool]":
+    "`(done, why not, try again)` of a reply; completions are added to `got`, and `body` asks for the rest."
+    masked, code = self.of._masked, reply.status_code
+    why, again = f"HTTP {code}: {masked(reply.text)[:300]}", code in (408, 409, 429) or code >= 500
+    if code == 200:
+        try: got += _completions(reply.json())
+        except (ValueError, KeyError, TypeError) as e:
+            return False, masked(f"not a chat completion ({type(e).__name__}: {e})"), True
+        self.in_a_row = 0
+        if len(got) >= self.s.n: return self.put(i, got[:self.s.n]), "", False
+        body["n"] = self.s.n - len(got)                  # a server that ignores n
+        body["seed"] = _seed_of(body["seed"], [len(got)], attempt)
+        return False, "", True
+    if code == 400 and not got and _says_too_long(reply.text):
+        room = _room(reply.text)
+        if room and room < body["max_tokens"]: body["max_tokens"] = room; return False, "", True
+        return self.put(i, [Completion("", "prompt_too_long")]*self.s.n), "", False
+    if code in (401, 403, 404): self.give_up(why); return True, why, False
+    return False, why, again
+
+@patch
+def give_up(self: _Requests, why: str) -> None: self.dead.append(why); self.stop.set()
+
+@patch
+def ask(self: _Requests, client, i: int) -> None:
+    "Prompt `i`, until it is answered or there is no hope."
+    import httpx
+    body, got, why, again = self.body(i), [], "", True
+    for attempt in range(self.of.retries + 1):
+        if self.stop.is_set(): return
+        try: reply = client.post(self.of._endpoint, json=body)
+        except httpx.HTTPError as e: why, again = self.of._masked(f"{type(e).__name__}: {e}"), True
+        else:
+            done, why, again = self.read(reply, i, body, got, attempt)
+            if done: return
+            if again and not why: continue               # it works: no pause
+        if not again: break
+        if attempt < self.of.retries:
+            self.stop.wait(min(60.0, self.of.pause*2**attempt*(0.5 + (i*7919 % 97)/97)))
+    self.in_a_row += 1
+    if self.in_a_row >= self.of.give_up_after: self.give_up(why)
+    self.put(i, [Completion("", "error")]*self.s.n)
+
+# %% ../nbs/04_generate.ipynb #3d2fd638
+@patch
+def _stream(self: OpenAIGenerator, prompts, sampling=None):
+    import queue
+    from concurrent.futures import ThreadPoolExecutor
+    import httpx
+    asked = _Requests(self, prompts, sampling or Sampling())
+    limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+    with httpx.Client(headers={"Authorization": f"Bearer {self._key or 'none'}"}, auth=self._auth,
+                      timeout=httpx.Timeout(self.timeout, connect=10), limits=limits,
+                      trust_env=False) as client, ThreadPoolExecutor(self.concurrency) as threads:
+        jobs = [threads.submit(asked.ask, client, i) for i in range(len(prompts))]
+        try:
+            left = len(prompts)
+            while left:
+                try: item = asked.results.get(timeout=0.2)
+                except queue.Empty:
+                    if asked.stop.is_set(): break
+                    crashed = next((j for j in jobs if j.done() and j.exception()), None)
+                    if crashed: crashed.result()
+                    continue
+                left -= 1
+                yield item
+        finally:
+            asked.stop.set()
+            for j in jobs: j.cancel()
+    if asked.dead:
+        raise SpotError(f"the server at {self.url} does not serve this ({asked.dead[0]}): check the address, "
+                        "the model's name and the key, then go on with --resume")
 
 # %% ../nbs/04_generate.ipynb #f2028e0c
 def _beside(endpoint: str, name: str) -> str:
@@ -773,60 +812,64 @@ class RayGenerator(Generator):
         s = sampling or Sampling()
         yield from (self._vllm if self.stage == "vllm" else self._own)(prompts, s)
 
-    def _own(self, prompts, s):
-        import pickle, ray
-        blob = pickle.dumps(dataclasses.replace(s, seed=_fresh_seed()) if s.seed is None else s)
-        rows = [{"index": i, "prompt": pickle.dumps(p), "sampling": blob} for i, p in enumerate(prompts)]
-        if not rows: return
-        options = {"batch_size": self.batch_size, "trust_remote_code": self.trust,
-                   "chat_template": self.template, "max_model_len": self.max_model_len, "dtype": self.dtype,
-                   **self.options}
-        out = ray.data.from_items(rows).map_batches(_RayStage,
-                                                    fn_constructor_args=(self.name, "transformers", options),
-                                                    batch_size=self.batch_size, batch_format="default",
-                                                    concurrency=self.data_parallel,
-                                                    num_gpus=1 if self.gpus else 0,
-                                                    num_cpus=0 if self.gpus else 1)
-        for row in out.iter_rows(): yield int(row["index"]), pickle.loads(row["completions"])
+# %% ../nbs/04_generate.ipynb #8a6d5a17
+@patch
+def _own(self: RayGenerator, prompts, s):
+    import pickle, ray
+    blob = pickle.dumps(dataclasses.replace(s, seed=_fresh_seed()) if s.seed is None else s)
+    rows = [{"index": i, "prompt": pickle.dumps(p), "sampling": blob} for i, p in enumerate(prompts)]
+    if not rows: return
+    options = {"batch_size": self.batch_size, "trust_remote_code": self.trust,
+               "chat_template": self.template, "max_model_len": self.max_model_len, "dtype": self.dtype,
+               **self.options}
+    out = ray.data.from_items(rows).map_batches(_RayStage,
+                                                fn_constructor_args=(self.name, "transformers", options),
+                                                batch_size=self.batch_size, batch_format="default",
+                                                concurrency=self.data_parallel,
+                                                num_gpus=1 if self.gpus else 0,
+                                                num_cpus=0 if self.gpus else 1)
+    for row in out.iter_rows(): yield int(row["index"]), pickle.loads(row["completions"])
 
-    def _vllm(self, prompts, s):
-        import ray
-        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
-        rows = []
-        for i, ids, seed in _encode_all(self.tokenizer, prompts, s, self.context):
-            if ids is None: yield i, [Completion("", "prompt_too_long")]*s.n
-            else:
-                rows += [{"index": i, "sample": k, "tokenized_prompt": ids, "seed": seed + k,
-                          "room": min(s.max_tokens, self.context - len(ids))} for k in range(s.n)]
-        if not rows: return
-        engine = {"dtype": self.dtype, "tensor_parallel_size": self.tensor_parallel,
-                  "enable_prefix_caching": True, "trust_remote_code": self.trust,
-                  "max_model_len": self.context, **self.options}
-        config = vLLMEngineProcessorConfig(model_source=self.path, engine_kwargs=engine,
-                                           batch_size=self.batch_size, concurrency=self.data_parallel,
-                                           chat_template_stage=False, tokenize_stage=False,
-                                           detokenize_stage=False, should_continue_on_error=True)
-        common = {"temperature": s.temperature, "top_p": s.top_p if s.temperature else 1.0,
-                  "top_k": s.top_k if s.temperature else 0, "stop_token_ids": self.stop_ids,
-                  "repetition_penalty": s.repetition_penalty}
-        def before(row):
-            return {"index": row["index"], "sample": row["sample"], "prompt": "",
-                    "tokenized_prompt": row["tokenized_prompt"],
-                    "sampling_params": {**common, "max_tokens": int(row["room"]),
-                                        **({"seed": int(row["seed"])} if common["temperature"] else {})}}
-        def after(row):
-            failed = bool(row.get("__inference_error__"))
-            ids = [] if failed else list(row["generated_tokens"])
-            return {"index": row["index"], "sample": row["sample"],
-                    "text": "" if failed else row["generated_text"], "n_tokens": len(ids), "failed": failed}
-        waiting: dict = {}
-        room = {(r["index"], r["sample"]): r["room"] for r in rows}
-        for row in build_processor(config, preprocess=before,
-                                   postprocess=after)(ray.data.from_items(rows)).iter_rows():
-            i, k = int(row["index"]), int(row["sample"])
-            reason = "error" if row["failed"] else "length" if row["n_tokens"] >= room[i, k] else "stop"
-            waiting.setdefault(i, {})[k] = Completion(row["text"], reason, int(row["n_tokens"]))
-            if len(waiting[i]) == s.n: yield i, [c for _, c in sorted(waiting.pop(i).items())]
+# %% ../nbs/04_generate.ipynb #0ce0f50f
+@patch
+def _vllm(self: RayGenerator, prompts, s):
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    rows = []
+    for i, ids, seed in _encode_all(self.tokenizer, prompts, s, self.context):
+        if ids is None: yield i, [Completion("", "prompt_too_long")]*s.n
+        else:
+            rows += [{"index": i, "sample": k, "tokenized_prompt": ids, "seed": seed + k,
+                      "room": min(s.max_tokens, self.context - len(ids))} for k in range(s.n)]
+    if not rows: return
+    engine = {"dtype": self.dtype, "tensor_parallel_size": self.tensor_parallel,
+              "enable_prefix_caching": True, "trust_remote_code": self.trust,
+              "max_model_len": self.context, **self.options}
+    config = vLLMEngineProcessorConfig(model_source=self.path, engine_kwargs=engine,
+                                       batch_size=self.batch_size, concurrency=self.data_parallel,
+                                       chat_template_stage=False, tokenize_stage=False,
+                                       detokenize_stage=False, should_continue_on_error=True)
+    common = {"temperature": s.temperature, "top_p": s.top_p if s.temperature else 1.0,
+              "top_k": s.top_k if s.temperature else 0, "stop_token_ids": self.stop_ids,
+              "repetition_penalty": s.repetition_penalty}
+    def before(row):
+        return {"index": row["index"], "sample": row["sample"], "prompt": "",
+                "tokenized_prompt": row["tokenized_prompt"],
+                "sampling_params": {**common, "max_tokens": int(row["room"]),
+                                    **({"seed": int(row["seed"])} if common["temperature"] else {})}}
+    def after(row):
+        failed = bool(row.get("__inference_error__"))
+        ids = [] if failed else list(row["generated_tokens"])
+        return {"index": row["index"], "sample": row["sample"],
+                "text": "" if failed else row["generated_text"], "n_tokens": len(ids), "failed": failed}
+    waiting: dict = {}
+    room = {(r["index"], r["sample"]): r["room"] for r in rows}
+    for row in build_processor(config, preprocess=before,
+                               postprocess=after)(ray.data.from_items(rows)).iter_rows():
+        i, k = int(row["index"]), int(row["sample"])
+        reason = "error" if row["failed"] else "length" if row["n_tokens"] >= room[i, k] else "stop"
+        waiting.setdefault(i, {})[k] = Completion(row["text"], reason, int(row["n_tokens"]))
+        if len(waiting[i]) == s.n: yield i, [c for _, c in sorted(waiting.pop(i).items())]
 
 # %% ../nbs/04_generate.ipynb #3f933ba0
 ENGINES = {"transformers": TransformersGenerator, "vllm": VLLMGenerator, "openai": OpenAIGenerator,

@@ -204,6 +204,7 @@ def _settings(argv: "Sequence[str]") -> dict:
         i += 1
     return out
 
+# %% ../nbs/12c_grpo.ipynb #607ba8d2
 def cli(argv: "Sequence[str]") -> int:
     "`spot grpo`: GRPO through TRL with our verifier as the reward."
     import argparse, yaml

@@ -137,6 +137,7 @@ def build_checks(row: dict) -> tuple:
                         f"{e} is missing") from None
     return _built(blob)
 
+# %% ../nbs/14_ifeval.ipynb #de0a32a0
 def _variants(response: str) -> "list[str]":
     "The response and the forms that the loose reading accepts, without duplicates and blank ones."
     lines = response.split("\n")

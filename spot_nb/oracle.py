@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 from .answers import THINKING
 from .outputs import need, scrub
-from .records import SpotError, as_messages, dump_line, iter_jsonl, write_text
+from .records import SpotError, as_messages, dump_line, iter_jsonl, patch, write_text
 from .tasks import Task, find_task, load_module
 
 # %% ../nbs/06_oracle.ipynb #b09f0b85
@@ -108,7 +108,7 @@ How to work:
 1. Choose one place where a student of this kind could slip: a sign, a number, a rule or a name.
 2. Copy everything before that place exactly as it is, character for character.
 3. Make the mistake, and after it change only what follows from it, so that the {outcome} wrong.
-4. Keep the vocabulary, notation, layout and length. Do not announce, hint at or correct the mistake.
+4. Keep the vocabulary, layout and length. Do not announce, hint at or correct the mistake.
 5. The result is a response to the problem. It does not mention these instructions. {format}
 """ + _SHOWN + """
 ### Output
@@ -602,32 +602,6 @@ class OpenAIOracle(Oracle):
         shown = {k: v for k, v in self._options.items() if k in ("temperature", "top_p")}
         return {**super().settings(), **shown}
 
-    def _slot(self) -> list:
-        "The least busy client, as `[calls in flight, client]`; a new one when each has 25."
-        slot = min(self._clients, key=lambda s: s[0], default=None)
-        if slot is None or slot[0] >= 25:
-            import openai
-            slot = [0, openai.AsyncOpenAI(api_key=self._key or "none", base_url=self.base_url, max_retries=0,
-                                          timeout=self.timeout)]
-            self._clients.append(slot)
-        return slot
-
-    async def ask(self, job: Job) -> Reply:
-        import openai
-        slot = self._slot()
-        slot[0] += 1
-        try:
-            r = await slot[1].chat.completions.create(model=self.model, messages=job.messages,
-                                                      **self._options)
-        except asyncio.CancelledError: raise
-        except openai.APIStatusError as e:
-            raise sort_error(e.status_code, e.body if e.body is not None else e.message, e.response.headers,
-                             self.base_url or "OpenAI", self._key, self._key_name, self.model) from None
-        except Exception as e:
-            raise TryAgain(scrub(f"{type(e).__name__}: {e}", self._key)[:200], billed=True) from None
-        finally: slot[0] -= 1
-        return self._reply(r)
-
     @staticmethod
     def _reply(r: Any) -> Reply:
         if isinstance(r, str) or not hasattr(r, "choices"):
@@ -651,6 +625,36 @@ class OpenAIOracle(Oracle):
     async def aclose(self):
         slots, self._clients = self._clients, []
         for _, client in slots: await client.close()
+
+# %% ../nbs/06_oracle.ipynb #1bcd2eed
+@patch
+async def ask(self: OpenAIOracle, job: Job) -> Reply:
+    import openai
+    slot = self._slot()
+    slot[0] += 1
+    try:
+        r = await slot[1].chat.completions.create(model=self.model, messages=job.messages,
+                                                  **self._options)
+    except asyncio.CancelledError: raise
+    except openai.APIStatusError as e:
+        raise sort_error(e.status_code, e.body if e.body is not None else e.message, e.response.headers,
+                         self.base_url or "OpenAI", self._key, self._key_name, self.model) from None
+    except Exception as e:
+        raise TryAgain(scrub(f"{type(e).__name__}: {e}", self._key)[:200], billed=True) from None
+    finally: slot[0] -= 1
+    return self._reply(r)
+
+# %% ../nbs/06_oracle.ipynb #defe3a0a
+@patch
+def _slot(self: OpenAIOracle) -> list:
+    "The least busy client, as `[calls in flight, client]`; a new one when each has 25."
+    slot = min(self._clients, key=lambda s: s[0], default=None)
+    if slot is None or slot[0] >= 25:
+        import openai
+        slot = [0, openai.AsyncOpenAI(api_key=self._key or "none", base_url=self.base_url, max_retries=0,
+                                      timeout=self.timeout)]
+        self._clients.append(slot)
+    return slot
 
 # %% ../nbs/06_oracle.ipynb #40ea09e2
 class GeneratorOracle(Oracle):
@@ -696,6 +700,7 @@ def export_sheet(records: "list[dict]", path: "str | Path") -> Path:
             blocks.append(f"{_SHEET}{json.dumps(r['id'])} {name}\n{guard(text)}\n")
     return write_text(path, "".join(blocks))
 
+# %% ../nbs/06_oracle.ipynb #01627f95
 def read_sheet(path: "str | Path") -> "dict[Any, str]":
     """`{id: correction}` of an edited sheet. Raises `SpotError` naming the line when its structure was
     damaged."""
@@ -734,6 +739,7 @@ def read_sheet(path: "str | Path") -> "dict[Any, str]":
     close()
     return out
 
+# %% ../nbs/06_oracle.ipynb #1e4599eb
 class HumanOracle(Oracle):
     "Corrections from an edited sheet; records whose text was not changed are passed over and stay open."
     kind = "human"
@@ -775,39 +781,6 @@ class GeminiBatchOracle(GeminiOracle):
                                     "later; nothing is submitted twice") from None
                 time.sleep(min(self.poll, e.after if e.after is not None else 2.0**k))
 
-    def _chunks(self, jobs: "list[Job]") -> "Iterator[list[Job]]":
-        chunk, size = [], 0
-        for j in jobs:
-            n = len(json.dumps(j.messages)) + 500
-            if chunk and (size + n > self.max_bytes or len(chunk) >= self.max_requests):
-                yield chunk
-                chunk, size = [], 0
-            chunk.append(j); size += n
-        if chunk: yield chunk
-
-    def _submit(self, chunk: "list[Job]", log: "_BatchLog") -> None:
-        keys = [j.key for j in chunk]
-        display = "spot-" + hashlib.sha256("\n".join([str(time.time_ns()), *keys]).encode()).hexdigest()[:20]
-        log.write(display=display, keys=keys)
-        requests = [{"contents": gemini_contents(j.messages), "config": self._config,
-                     "metadata": {"key": j.key}} for j in chunk]
-        # A create that fails after the server took it must not be sent twice, so each retry first looks for
-        # the display name.
-        def create():
-            found = self._find(display)
-            return found or self._client.batches.create(model=self.model, src=requests,
-                                                        config={"display_name": display}).name
-        log.write(display=display, name=self._call(create))
-
-    def submitted(self, state: "Path | None") -> "set[str]":
-        "Keys of the jobs that an earlier run handed to the service."
-        return {k for b in _BatchLog(state).batches.values() if not b.get("dead") for k in b["keys"]}
-
-    def _find(self, display: str) -> "str | None":
-        return next((b.name
-                     for b in self._client.batches.list(config={"page_size": 100})
-                     if b.display_name == display), None)
-
     def stream(self, jobs: "list[Job]", state: "Path | None" = None) -> "Iterator[tuple[int, Reply]]":
         "Submit what no earlier run submitted, then yield the replies of each job as it ends."
         self._connect()
@@ -837,22 +810,63 @@ class GeminiBatchOracle(GeminiOracle):
                 open_.remove(b)
             if open_: time.sleep(self.poll)
 
-    def _collect(self, job: Any, batch: dict, at: "dict[str, int]") -> "Iterator[tuple[int, Reply]]":
-        responses = (job.dest.inlined_responses if job.dest else None) or []
-        seen = set()
-        for n, r in enumerate(responses):
-            key = (r.metadata or {}).get("key") or (batch["keys"][n] if n < len(batch["keys"]) else None)
-            if key not in at or key in seen: continue
-            seen.add(key)
-            if r.response is not None: yield at[key], gemini_reply(r.response)
-            else:
-                yield at[key], Reply(finish="failed",
-                                     info={"error": scrub(getattr(r.error, "message", None) or "no response",
-                                                          self._key)[:200]})
-        for key in batch["keys"]:
-            if key in at and key not in seen:
-                yield at[key], Reply(finish="failed",
-                                     info={"error": "the batch holds no response for this request"})
+# %% ../nbs/06_oracle.ipynb #0933ace5
+@patch
+def _chunks(self: GeminiBatchOracle, jobs: "list[Job]") -> "Iterator[list[Job]]":
+    chunk, size = [], 0
+    for j in jobs:
+        n = len(json.dumps(j.messages)) + 500
+        if chunk and (size + n > self.max_bytes or len(chunk) >= self.max_requests):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(j); size += n
+    if chunk: yield chunk
+
+@patch
+def _submit(self: GeminiBatchOracle, chunk: "list[Job]", log: "_BatchLog") -> None:
+    keys = [j.key for j in chunk]
+    display = "spot-" + hashlib.sha256("\n".join([str(time.time_ns()), *keys]).encode()).hexdigest()[:20]
+    log.write(display=display, keys=keys)
+    requests = [{"contents": gemini_contents(j.messages), "config": self._config,
+                 "metadata": {"key": j.key}} for j in chunk]
+    # A create that fails after the server took it must not be sent twice, so each retry first looks for
+    # the display name.
+    def create():
+        found = self._find(display)
+        return found or self._client.batches.create(model=self.model, src=requests,
+                                                    config={"display_name": display}).name
+    log.write(display=display, name=self._call(create))
+
+@patch
+def submitted(self: GeminiBatchOracle, state: "Path | None") -> "set[str]":
+    "Keys of the jobs that an earlier run handed to the service."
+    return {k for b in _BatchLog(state).batches.values() if not b.get("dead") for k in b["keys"]}
+
+@patch
+def _find(self: GeminiBatchOracle, display: str) -> "str | None":
+    return next((b.name
+                 for b in self._client.batches.list(config={"page_size": 100})
+                 if b.display_name == display), None)
+
+# %% ../nbs/06_oracle.ipynb #d537893f
+@patch
+def _collect(self: GeminiBatchOracle, job: Any, batch: dict,
+             at: "dict[str, int]") -> "Iterator[tuple[int, Reply]]":
+    responses = (job.dest.inlined_responses if job.dest else None) or []
+    seen = set()
+    for n, r in enumerate(responses):
+        key = (r.metadata or {}).get("key") or (batch["keys"][n] if n < len(batch["keys"]) else None)
+        if key not in at or key in seen: continue
+        seen.add(key)
+        if r.response is not None: yield at[key], gemini_reply(r.response)
+        else:
+            yield at[key], Reply(finish="failed",
+                                 info={"error": scrub(getattr(r.error, "message", None) or "no response",
+                                                      self._key)[:200]})
+    for key in batch["keys"]:
+        if key in at and key not in seen:
+            yield at[key], Reply(finish="failed",
+                                 info={"error": "the batch holds no response for this request"})
 
 # %% ../nbs/06_oracle.ipynb #2598a36d
 class _BatchLog:

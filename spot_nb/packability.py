@@ -444,6 +444,7 @@ def settle(model: nn.Module, packing: bool = True, whole: bool = True) -> Verdic
         warnings.warn(f"{class_of(lm).__name__}: {said(verdict, kind)}", stacklevel=3)
     return verdict
 
+# %% ../nbs/11a_packability.ipynb #1fe5ef6b
 def _by_trial(lm: nn.Module, verdict: Verdict) -> Verdict:
     """For a model that no small one could stand in for: padded batches under its attention, then under eager,
     against its own eager forward on single sequences (values alone). Raises `SpotError` when that forward

@@ -10,13 +10,14 @@ __all__ = ['PipelineConfig', 'Stages', 'say', 'in_nats', 'curves_svg', 'learned_
            'run_cli']
 
 # %% ../nbs/17_pipeline.ipynb #d66e3138
-import argparse, dataclasses, hashlib, html, io, json, re, shutil, time
+import argparse, contextlib, dataclasses, hashlib, html, io, json, re, shutil, time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from .records import SpotError, prompt_id, read_json, read_jsonl, write_json, write_jsonl, write_text
+from .records import (SpotError, patch, prompt_id, read_json, read_jsonl, write_json, write_jsonl,
+                             write_text)
 from .options import Parser, add_fields
 
 # %% ../nbs/17_pipeline.ipynb #0121b78b
@@ -375,178 +376,203 @@ class Run:
         do("filter", [c.gamma], lambda fresh: self.filter(base), after=("rectify",))
         test = [c.enable_thinking, c.max_tokens]
         do("measure base", test, lambda fresh: self.measure("base", base, base, fresh), after=("problems",))
+        self.release()
         for method in c.methods:
             name = slug(method["name"])
             do(f"train {method['name']}", [method, c.train], lambda fresh: self.train(method, base, fresh),
                after=("filter",))
+            self.release()
             do(f"measure {method['name']}", test,
                lambda fresh: self.measure(name, str(self.out/name), base, fresh),
                after=(f"train {method['name']}",))
+            self.release()
         return self.report()
 
-    def problems(self, fresh: bool):
-        train, test = load_split(self.config)
-        write_jsonl(self.out/"problems.jsonl", train)
-        write_jsonl(self.out/"test.jsonl", test)
+# %% ../nbs/17_pipeline.ipynb #8a1e1f78
+@patch
+def problems(self: Run, fresh: bool):
+    train, test = load_split(self.config)
+    write_jsonl(self.out/"problems.jsonl", train)
+    write_jsonl(self.out/"test.jsonl", test)
 
-    def elicit(self, base: str, sampling: dict, fresh: bool):
-        from spot_nb.generate import Sampling, make_generator
-        from spot_nb.elicit import elicit
-        problems, folder, c = read_jsonl(self.out/"problems.jsonl"), self.out/"elicit", self.config
-        with make_generator(base, c.engine, **c.engine_args) as generator:
-            if fresh: set_aside(folder, "all_results.jsonl")
-            args = dict(resume=not fresh, task=c.task)
-            if c.overlap and self.oracle().behind_network:
-                s = self.both(problems, generator, Sampling(**sampling), args)
-            else: s = elicit(problems, generator, folder, Sampling(**sampling), **args)
-        say(f"  {s['errors']} errors in {s['samples']} responses")
+@patch
+def elicit(self: Run, base: str, sampling: dict, fresh: bool):
+    from spot_nb.generate import Sampling, make_generator
+    from spot_nb.elicit import elicit
+    problems, folder, c = read_jsonl(self.out/"problems.jsonl"), self.out/"elicit", self.config
+    with make_generator(base, c.engine, **c.engine_args) as generator:
+        if fresh: set_aside(folder, "all_results.jsonl")
+        args = dict(resume=not fresh, task=c.task)
+        if c.overlap and self.oracle().behind_network:
+            s = self.both(problems, generator, Sampling(**sampling), args)
+        else: s = elicit(problems, generator, folder, Sampling(**sampling), **args)
+    say(f"  {s['errors']} errors in {s['samples']} responses")
 
-    def both(self, problems: "list[dict]", generator, sampling, elicit_args: dict) -> dict:
-        "Correct the errors as they come; the stage `rectify` then finds most of its work done."
-        from spot_nb.overlap import elicit_and_rectify
-        key = self.stages.key(self.oracle_settings(), ("elicit",))
-        if self.stages.log.get("rectify", {}).get("key") != key: self.keep_paid([])
-        self.stages._note("rectify", key=key, done=False, seconds=0.0)
-        summary, _ = elicit_and_rectify(problems, generator, self.out/"elicit", self.oracle(),
-                                        self.out/"pairs_raw.jsonl", sampling, elicit_args,
-                                        self.rectify_args())
-        return summary
+@patch
+def both(self: Run, problems: "list[dict]", generator, sampling, elicit_args: dict) -> dict:
+    "Correct the errors as they come; the stage `rectify` then finds most of its work done."
+    from spot_nb.overlap import elicit_and_rectify
+    key = self.stages.key(self.oracle_settings(), ("elicit",))
+    if self.stages.log.get("rectify", {}).get("key") != key: self.keep_paid([])
+    self.stages._note("rectify", key=key, done=False, seconds=0.0)
+    summary, _ = elicit_and_rectify(problems, generator, self.out/"elicit", self.oracle(),
+                                    self.out/"pairs_raw.jsonl", sampling, elicit_args,
+                                    self.rectify_args())
+    return summary
 
-    def release(self):
-        "Free what the last stage held: engines' memory goes to the next."
-        import gc, sys
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available(): torch.cuda.empty_cache()
+@patch
+def release(self: Run):
+    "Free what the last stage held, on the GPU and (with glibc) in the process: it goes to the next."
+    import ctypes, gc, sys
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError): ctypes.CDLL("libc.so.6").malloc_trim(0)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available(): torch.cuda.empty_cache()
 
-    def oracle(self):
-        from spot_nb.oracle import make_oracle
-        return make_oracle(self.config.oracle, **self.config.oracle_args)
+# %% ../nbs/17_pipeline.ipynb #c8a9d880
+@patch
+def oracle(self: Run):
+    from spot_nb.oracle import make_oracle
+    return make_oracle(self.config.oracle, **self.config.oracle_args)
 
-    def oracle_settings(self) -> list: return [self.config.oracle, self.config.oracle_args]
+@patch
+def oracle_settings(self: Run) -> list: return [self.config.oracle, self.config.oracle_args]
 
-    def rectify_args(self) -> dict:
-        c = self.config
-        return dict(task=c.task, workers=c.workers, attempts=c.attempts, max_cost_usd=c.max_cost_usd,
-                    prices=c.price or None, supersede=True)
+@patch
+def rectify_args(self: Run) -> dict:
+    c = self.config
+    return dict(task=c.task, workers=c.workers, attempts=c.attempts, max_cost_usd=c.max_cost_usd,
+                prices=c.price or None, supersede=True)
 
-    def keep_paid(self, errors: "list[dict]"):
-        """Set aside corrections of an earlier setting that do not answer `errors`, in
-        `pairs_raw.superseded.jsonl`; nothing paid is deleted.
+@patch
+def keep_paid(self: Run, errors: "list[dict]"):
+    """Set aside corrections of an earlier setting that do not answer `errors`, in
+    `pairs_raw.superseded.jsonl`; nothing paid is deleted.
 
-        Those with the same problem and the same response stay and are not asked for again."""
-        path, asked = self.out/"pairs_raw.jsonl", {e["id"]: e for e in errors}
-        if not path.is_file(): return
-        old = read_jsonl(path)
-        same = (lambda r: (e := asked.get(r["id"])) and e["prompt"] == r["prompt"]
-                and e["response"] == r["rejected"])
-        stay, aside = [r for r in old if same(r)], [r for r in old if not same(r)]
-        kept = self.out/"pairs_raw.superseded.jsonl"
-        earlier = read_jsonl(kept) if kept.is_file() else []
-        known = {json.dumps(r, sort_keys=True) for r in earlier}
-        write_jsonl(kept, earlier + [r for r in aside if json.dumps(r, sort_keys=True) not in known])
-        write_jsonl(path, stay)
+    Those with the same problem and the same response stay and are not asked for again."""
+    path, asked = self.out/"pairs_raw.jsonl", {e["id"]: e for e in errors}
+    if not path.is_file(): return
+    old = read_jsonl(path)
+    same = (lambda r: (e := asked.get(r["id"])) and e["prompt"] == r["prompt"]
+            and e["response"] == r["rejected"])
+    stay, aside = [r for r in old if same(r)], [r for r in old if not same(r)]
+    kept = self.out/"pairs_raw.superseded.jsonl"
+    earlier = read_jsonl(kept) if kept.is_file() else []
+    known = {json.dumps(r, sort_keys=True) for r in earlier}
+    write_jsonl(kept, earlier + [r for r in aside if json.dumps(r, sort_keys=True) not in known])
+    write_jsonl(path, stay)
 
-    def rectify(self, fresh: bool):
-        from spot_nb.rectify import rectify, say_retry
-        path, errors = self.out/"pairs_raw.jsonl", read_jsonl(self.out/"elicit"/"errors.jsonl")
-        if fresh: self.keep_paid(errors)
-        counts = rectify(errors, self.oracle(), path, **self.rectify_args())
-        if counts["reused"]: say(f"  {counts['reused']} corrections that were made before are used again")
-        say_retry(path)
-        if counts["stopped"] == "budget":
-            raise SpotError(f"the budget of {self.config.max_cost_usd:g} dollars is spent with "
-                            f"{counts['left']} errors left: raise max_cost_usd, or "
-                            f"train on what there is with `spot filter {path}`")
+@patch
+def rectify(self: Run, fresh: bool):
+    from spot_nb.rectify import rectify, say_retry
+    path, errors = self.out/"pairs_raw.jsonl", read_jsonl(self.out/"elicit"/"errors.jsonl")
+    if fresh: self.keep_paid(errors)
+    counts = rectify(errors, self.oracle(), path, **self.rectify_args())
+    if counts["reused"]: say(f"  {counts['reused']} corrections that were made before are used again")
+    say_retry(path)
+    if counts["stopped"] == "budget":
+        raise SpotError(f"the budget of {self.config.max_cost_usd:g} dollars is spent with "
+                        f"{counts['left']} errors left: raise max_cost_usd, or "
+                        f"train on what there is with `spot filter {path}`")
 
-    def filter(self, base: str):
-        from spot_nb.models import load_tokenizer
-        from spot_nb.pairs import filter_pairs, load_pairs
-        kept, dropped = filter_pairs(load_pairs(self.out/"pairs_raw.jsonl"), self.config.gamma,
-                                     load_tokenizer(base), task=self.config.task)
-        write_jsonl(self.out/"dropped.jsonl", dropped)
-        if not kept:
-            raise SpotError(f"the filter kept none of {len(dropped)} corrections "
-                            f"({dict(Counter(p['reason'] for p in dropped))}): see "
-                            f"{self.out/'dropped.jsonl'}")
-        write_jsonl(self.out/"pairs.jsonl", kept)
-        say(f"  {len(kept)} pairs kept, {len(dropped)} dropped")
+# %% ../nbs/17_pipeline.ipynb #c0b2b179
+@patch
+def filter(self: Run, base: str):
+    from spot_nb.models import load_tokenizer
+    from spot_nb.pairs import filter_pairs, load_pairs
+    kept, dropped = filter_pairs(load_pairs(self.out/"pairs_raw.jsonl"), self.config.gamma,
+                                 load_tokenizer(base), task=self.config.task)
+    write_jsonl(self.out/"dropped.jsonl", dropped)
+    if not kept:
+        raise SpotError(f"the filter kept none of {len(dropped)} corrections "
+                        f"({dict(Counter(p['reason'] for p in dropped))}): see "
+                        f"{self.out/'dropped.jsonl'}")
+    write_jsonl(self.out/"pairs.jsonl", kept)
+    say(f"  {len(kept)} pairs kept, {len(dropped)} dropped")
 
-    def quick_settings(self) -> dict:
-        """For the embedded student: bfloat16 arithmetic where the CPU has it (the weights stay float32, on
-        disk too)."""
-        import torch
-        from spot_nb.models import fast_dtype
-        if self.config.model != "embedded" or torch.cuda.is_available() or fast_dtype() != torch.bfloat16:
-            return {}
-        return {"bf16": True, "use_cpu": True, "save_dtype": "float32"}
+@patch
+def quick_settings(self: Run) -> dict:
+    """For the embedded student: bfloat16 arithmetic where the CPU has it (the weights stay float32, on
+    disk too)."""
+    import torch
+    from spot_nb.models import fast_dtype
+    if self.config.model != "embedded" or torch.cuda.is_available() or fast_dtype() != torch.bfloat16:
+        return {}
+    return {"bf16": True, "use_cpu": True, "save_dtype": "float32"}
 
-    def train(self, method: dict, base: str, fresh: bool):
-        from spot_nb.train import SPoTConfig, last_checkpoint, train
-        folder = self.out/slug(method["name"])
-        if fresh: set_aside(folder, "config.json")
-        settings = {k: v
-                    for k, v in {**self.quick_settings(), **self.config.train, **method}.items()
-                    if k != "name"}
-        config = SPoTConfig(model_name_or_path=base, output_dir=str(folder),
-                            data_path=str(self.out/"pairs.jsonl"), report_to="none", seed=self.config.seed,
-                            enable_thinking=self.config.enable_thinking,
-                            resume_from_checkpoint="last" if last_checkpoint(folder) else None, **settings)
-        done = train(config)
-        for p in folder.glob("checkpoint-*"): shutil.rmtree(p)
-        write_json(folder/"train.json",
-                   {k: done[k] for k in ("steps", "seconds", "beta", "headroom", "counts")})
+@patch
+def train(self: Run, method: dict, base: str, fresh: bool):
+    from spot_nb.train import SPoTConfig, last_checkpoint, train
+    folder = self.out/slug(method["name"])
+    if fresh: set_aside(folder, "config.json")
+    settings = {k: v
+                for k, v in {**self.quick_settings(), **self.config.train, **method}.items()
+                if k != "name"}
+    config = SPoTConfig(model_name_or_path=base, output_dir=str(folder),
+                        data_path=str(self.out/"pairs.jsonl"), report_to="none", seed=self.config.seed,
+                        enable_thinking=self.config.enable_thinking,
+                        resume_from_checkpoint="last" if last_checkpoint(folder) else None, **settings)
+    done = train(config)
+    for p in folder.glob("checkpoint-*"): shutil.rmtree(p)
+    write_json(folder/"train.json",
+               {k: done[k] for k in ("steps", "seconds", "beta", "headroom", "counts")})
 
-    def measure(self, name: str, model: str, base: str, fresh: bool):
-        folder = self.out/"measure"/name
-        if fresh: shutil.rmtree(folder, ignore_errors=True)
-        if fresh and name == "base": (self.out/"measure"/"general.json").unlink(missing_ok=True)
-        measure(model, base, folder, self.config, self.out/"test.jsonl")
+@patch
+def measure(self: Run, name: str, model: str, base: str, fresh: bool):
+    folder = self.out/"measure"/name
+    if fresh: shutil.rmtree(folder, ignore_errors=True)
+    if fresh and name == "base": (self.out/"measure"/"general.json").unlink(missing_ok=True)
+    measure(model, base, folder, self.config, self.out/"test.jsonl")
 
-    def perfect(self) -> dict:
-        "The student made no mistake: nothing to correct, nothing to train."
-        say(f"The student answered all {self.config.n_train} training problems right, so there is nothing "
-            "to correct. Harder problems would tell more (data_path).")
-        return {"errors": 0}
+# %% ../nbs/17_pipeline.ipynb #fc4f0917
+@patch
+def perfect(self: Run) -> dict:
+    "The student made no mistake: nothing to correct, nothing to train."
+    say(f"The student answered all {self.config.n_train} training problems right, so there is nothing "
+        "to correct. Harder problems would tell more (data_path).")
+    return {"errors": 0}
 
-    def results(self) -> dict:
-        "Everything that the report shows, from the files of the run."
-        c, summary = self.config, read_json(self.out/"elicit"/"summary.json")
-        raw, kept = read_jsonl(self.out/"pairs_raw.jsonl"), read_jsonl(self.out/"pairs.jsonl")
-        models = [{"name": "base", **read_json(self.out/"measure"/"base"/"metrics.json")}]
-        for m in c.methods:
-            folder = self.out/slug(m["name"])
-            models.append({"name": m["name"], "settings": {k: v for k, v in m.items() if k != "name"},
-                           "train": read_json(folder/"train.json"),
-                           **read_json(self.out/"measure"/slug(m["name"])/"metrics.json")})
-        how = Counter((r.get("oracle") or {}).get("how", "") for r in raw)
-        return {"model": c.model, "data": c.data_path, "problems": summary["samples"],
-                "errors": summary["errors"], "corrections": len(raw), "pairs": len(kept),
-                "oracle_how": {k: v for k, v in how.items() if k}, "seed": c.seed, "models": models,
-                "difference": self.difference(models), "made": made_with(),
-                "seconds": sum(v["seconds"] for v in self.stages.log.values())}
+@patch
+def results(self: Run) -> dict:
+    "Everything that the report shows, from the files of the run."
+    c, summary = self.config, read_json(self.out/"elicit"/"summary.json")
+    raw, kept = read_jsonl(self.out/"pairs_raw.jsonl"), read_jsonl(self.out/"pairs.jsonl")
+    models = [{"name": "base", **read_json(self.out/"measure"/"base"/"metrics.json")}]
+    for m in c.methods:
+        folder = self.out/slug(m["name"])
+        models.append({"name": m["name"], "settings": {k: v for k, v in m.items() if k != "name"},
+                       "train": read_json(folder/"train.json"),
+                       **read_json(self.out/"measure"/slug(m["name"])/"metrics.json")})
+    how = Counter((r.get("oracle") or {}).get("how", "") for r in raw)
+    return {"model": c.model, "data": c.data_path, "problems": summary["samples"],
+            "errors": summary["errors"], "corrections": len(raw), "pairs": len(kept),
+            "oracle_how": {k: v for k, v in how.items() if k}, "seed": c.seed, "models": models,
+            "difference": self.difference(models), "made": made_with(),
+            "seconds": sum(v["seconds"] for v in self.stages.log.values())}
 
-    def difference(self, models: "list[dict]") -> "dict | None":
-        """Last method minus first, paired question by question: points right with an interval; None with
-        fewer than two methods."""
-        if len(models) < 3: return None
-        from spot_nb.evaluate import compare
-        first, last = (self.out/"measure"/slug(m["name"]) for m in (models[1], models[-1]))
-        if not all((f/"aggregated_results.json").is_file() for f in (first, last)): return None
-        found = compare(first, last).tasks["held_out"]
-        out = {"of": models[-1]["name"], "from": models[1]["name"],
-               "held_out": {k: found[k] for k in ("difference", "interval")}}
-        return out | {k: _paired(models[-1][k][each], models[1][k][each], unit)
-                      for k, each, unit in (("knowledge", "per_question", 100), ("kl", "per_prompt", 1))
-                      if all(each in m.get(k, {}) for m in (models[1], models[-1]))}
+@patch
+def difference(self: Run, models: "list[dict]") -> "dict | None":
+    """Last method minus first, paired question by question: points right with an interval; None with
+    fewer than two methods."""
+    if len(models) < 3: return None
+    from spot_nb.evaluate import compare
+    first, last = (self.out/"measure"/slug(m["name"]) for m in (models[1], models[-1]))
+    if not all((f/"aggregated_results.json").is_file() for f in (first, last)): return None
+    found = compare(first, last).tasks["held_out"]
+    out = {"of": models[-1]["name"], "from": models[1]["name"],
+           "held_out": {k: found[k] for k in ("difference", "interval")}}
+    return out | {k: _paired(models[-1][k][each], models[1][k][each], unit)
+                  for k, each, unit in (("knowledge", "per_question", 100), ("kl", "per_prompt", 1))
+                  if all(each in m.get(k, {}) for m in (models[1], models[-1]))}
 
-    def report(self) -> dict:
-        "Write `results.json` and `report.html`, print the table."
-        results = self.results()
-        write_json(self.out/"results.json", results)
-        write_text(self.out/"report.html", report_page(results, self.out, self.config))
-        say("\n" + results_table(results) + f"\nreport: {self.out/'report.html'}")
-        return results
+@patch
+def report(self: Run) -> dict:
+    "Write `results.json` and `report.html`, print the table."
+    results = self.results()
+    write_json(self.out/"results.json", results)
+    write_text(self.out/"report.html", report_page(results, self.out, self.config))
+    say("\n" + results_table(results) + f"\nreport: {self.out/'report.html'}")
+    return results
 
 # %% ../nbs/17_pipeline.ipynb #68a25664
 def run_pipeline(config: PipelineConfig, fresh: bool = False) -> dict:
@@ -629,6 +655,7 @@ def check_oracle(c: PipelineConfig) -> None:
               "(dollars per million tokens)")
     if hasattr(oracle, "check"): oracle.check()
 
+# %% ../nbs/17_pipeline.ipynb #f4538855
 def check_student(c: PipelineConfig) -> str:
     """The folder or hub id of the student. Raises `SpotError` when its files, its tokenizer or its engine are
     not there."""
@@ -651,6 +678,7 @@ def check_student(c: PipelineConfig) -> str:
         need(c.engine, c.engine, f"engine: {c.engine}")
     return base
 
+# %% ../nbs/17_pipeline.ipynb #93364c0a
 def check_disk(c: PipelineConfig, base: "str | Path") -> None:
     """Raise `SpotError` when the trained models and one checkpoint with its optimizer would not fit on the
     disk."""

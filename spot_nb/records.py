@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SpotError', 'as_messages', 'same_on_disk', 'prompt_id', 'atomic_path', 'write_text', 'write_json', 'dump_line',
-           'write_jsonl', 'read_json', 'iter_jsonl', 'read_jsonl', 'read_rows', 'Store', 'progress']
+           'write_jsonl', 'read_json', 'iter_jsonl', 'read_jsonl', 'read_rows', 'patch', 'Store', 'progress']
 
 # %% ../nbs/00_records.ipynb #9d567e70
-import hashlib, importlib.util, json, os, sys, tempfile, threading
+import builtins, hashlib, importlib.util, json, os, sys, tempfile, threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 # %% ../nbs/00_records.ipynb #65593142
 class SpotError(Exception):
@@ -166,6 +166,14 @@ def _plain(v: Any) -> Any:
     if isinstance(v, list): return [_plain(x) for x in v]
     return None if isinstance(v, float) and v != v else v
 
+# %% ../nbs/00_records.ipynb #6f5d48ce
+def patch(f: Callable) -> Any:
+    "Add `f` to the class that annotates its first parameter; gives back what the name meant in the module."
+    cls = next(iter(f.__annotations__.values()))
+    f.__qualname__ = f"{cls.__name__}.{f.__name__}"
+    setattr(cls, f.__name__, f)
+    return f.__globals__.get(f.__name__, getattr(builtins, f.__name__, None))
+
 # %% ../nbs/00_records.ipynb #db6342f0
 class Store:
     """A resumable JSON Lines file: one record a line, appended and flushed one by one.
@@ -198,67 +206,6 @@ class Store:
             raise SpotError(f"{self.path} is being written by another process: wait for it, or choose "
                             "another output") from None
 
-    def _load(self):
-        self.records, self.ids, good, whole = [], set(), 0, True
-        foreign = "this file was not written by this stage; choose another output"
-        self._file.seek(0)
-        for n, raw in enumerate(self._file, 1):
-            end = good + len(raw)
-            if raw.strip():
-                try:
-                    record = json.loads(raw)
-                except ValueError as e:
-                    if raw.endswith(b"\n") and end < os.fstat(self._file.fileno()).st_size:
-                        raise SpotError(f"{self.path}, line {n}: not a valid record ({e}): delete that line "
-                                        "and run again") from None
-                    if not good and not raw.lstrip().startswith(b"{"):
-                        raise SpotError(f"{self.path}, line {n}: no record: {foreign}") from None
-                    self.torn = True; break
-                if not isinstance(record, dict):
-                    raise SpotError(f"{self.path}, line {n}: not a record but a {type(record).__name__}: "
-                                    f"{foreign}")
-                rid = record.get(self.key)
-                if rid is None: raise SpotError(f"{self.path}, line {n}: no {self.key!r}: {foreign}")
-                if rid in self.ids:
-                    raise SpotError(f"{self.path}, line {n}: {self.key} {rid!r} occurs twice: delete one of "
-                                    "the lines")
-                self.ids.add(rid)
-                if self.keep: self.records.append(record)
-            good, whole = end, raw.endswith(b"\n")
-        self._file.truncate(good)
-        self._file.seek(0, os.SEEK_END)
-        # the kill fell between the record and its newline
-        if not whole:
-            self._file.write(b"\n")
-            self._file.flush()
-
-    def append(self, record: dict) -> None:
-        """Write one record and flush it. An id that is there already raises `SpotError`; a full disk leaves
-        the file as it was."""
-        rid = record.get(self.key)
-        if rid is None: raise SpotError(f"a record for {self.path} has no {self.key!r}")
-        line = dump_line(record).encode()
-        with self._mutex:
-            if rid in self.ids: raise SpotError(f"{self.path}: {self.key} {rid!r} was written before")
-            size = os.fstat(self._file.fileno()).st_size
-            try: self._file.write(line); self._file.flush()
-            except OSError as e:
-                self._undo(size)
-                raise SpotError(f"{self.path} could not be written ({e.strerror}): free some space and run "
-                                "again; everything up to here is kept") from None
-            self.ids.add(rid)
-            if self.keep: self.records.append(record)
-
-    def _undo(self, size: int):
-        "Cut a half-written line off again; what the buffer still holds is dropped with the old handle."
-        raw = os.dup(self._file.fileno())
-        try: os.ftruncate(raw, size)
-        except OSError: pass
-        try: self._file.close()
-        except OSError: pass
-        os.close(raw)
-        self._file = open(self.path, "ab+")
-
     def close(self) -> None:
         "Close the file; the records on disk stay."
         self._file.close()
@@ -266,6 +213,72 @@ class Store:
     def __len__(self) -> int: return len(self.ids)
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()
+
+# %% ../nbs/00_records.ipynb #fa451f9b
+@patch
+def _load(self: Store):
+    self.records, self.ids, good, whole = [], set(), 0, True
+    foreign = "this file was not written by this stage; choose another output"
+    self._file.seek(0)
+    for n, raw in enumerate(self._file, 1):
+        end = good + len(raw)
+        if raw.strip():
+            try:
+                record = json.loads(raw)
+            except ValueError as e:
+                if raw.endswith(b"\n") and end < os.fstat(self._file.fileno()).st_size:
+                    raise SpotError(f"{self.path}, line {n}: not a valid record ({e}): delete that line "
+                                    "and run again") from None
+                if not good and not raw.lstrip().startswith(b"{"):
+                    raise SpotError(f"{self.path}, line {n}: no record: {foreign}") from None
+                self.torn = True; break
+            if not isinstance(record, dict):
+                raise SpotError(f"{self.path}, line {n}: not a record but a {type(record).__name__}: "
+                                f"{foreign}")
+            rid = record.get(self.key)
+            if rid is None: raise SpotError(f"{self.path}, line {n}: no {self.key!r}: {foreign}")
+            if rid in self.ids:
+                raise SpotError(f"{self.path}, line {n}: {self.key} {rid!r} occurs twice: delete one of "
+                                "the lines")
+            self.ids.add(rid)
+            if self.keep: self.records.append(record)
+        good, whole = end, raw.endswith(b"\n")
+    self._file.truncate(good)
+    self._file.seek(0, os.SEEK_END)
+    # the kill fell between the record and its newline
+    if not whole:
+        self._file.write(b"\n")
+        self._file.flush()
+
+# %% ../nbs/00_records.ipynb #42044bab
+@patch
+def append(self: Store, record: dict) -> None:
+    """Write one record and flush it. An id that is there already raises `SpotError`; a full disk leaves
+    the file as it was."""
+    rid = record.get(self.key)
+    if rid is None: raise SpotError(f"a record for {self.path} has no {self.key!r}")
+    line = dump_line(record).encode()
+    with self._mutex:
+        if rid in self.ids: raise SpotError(f"{self.path}: {self.key} {rid!r} was written before")
+        size = os.fstat(self._file.fileno()).st_size
+        try: self._file.write(line); self._file.flush()
+        except OSError as e:
+            self._undo(size)
+            raise SpotError(f"{self.path} could not be written ({e.strerror}): free some space and run "
+                            "again; everything up to here is kept") from None
+        self.ids.add(rid)
+        if self.keep: self.records.append(record)
+
+@patch
+def _undo(self: Store, size: int):
+    "Cut a half-written line off again; what the buffer still holds is dropped with the old handle."
+    raw = os.dup(self._file.fileno())
+    try: os.ftruncate(raw, size)
+    except OSError: pass
+    try: self._file.close()
+    except OSError: pass
+    os.close(raw)
+    self._file = open(self.path, "ab+")
 
 # %% ../nbs/00_records.ipynb #13a219fe
 class _Lines:

@@ -12,8 +12,8 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from .records import (SpotError, Store, as_messages, atomic_path, dump_line, iter_jsonl, progress,
-                             prompt_id, read_rows, same_on_disk, write_jsonl)
+from .records import (SpotError, Store, as_messages, atomic_path, dump_line, iter_jsonl, patch,
+                             progress, prompt_id, read_rows, same_on_disk, write_jsonl)
 from .oracle import (MODES, ORACLES, PROGRAM, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply,
                             TryAgain, build_messages, check_mode, cost_usd, export_sheet, load_prices,
                             make_oracle, parse_reply, price_for, prompt_hash, with_prompt)
@@ -270,339 +270,364 @@ class _Run:
         self.guess, self.stop, self.why, self.fatal, self.reread = 0.0, None, None, None, 0
         self.store = self.journal = self.bar = self.limiter = None
 
-    # -- what is on disk already
-    def open(self, resume: bool, retry: "set[str]", records: "list[dict]" = ()):
-        if not resume:
-            for name in ("calls", "batches", "superseded"):
-                _sidecar(self.output, name).unlink(missing_ok=True)
-        elif retry: self._supersede(lambda r: r.get("verdict") in retry)
-        if resume and self.supersede: self._reconcile(records)
-        if resume and self.oracle.kind == "human": self.reread = self._supersede(self._edited())
-        self.store = Store(self.output, resume=resume, keep=False)
-        asked, modes = {r["id"]: r for r in records}, set()
-        for r in iter_jsonl(self.output):
-            if "verdict" not in r:
-                raise SpotError(f"{self.output} was not written by `spot rectify` (record {r.get('id')!r} "
-                                "has no verdict): choose another output")
-            now = asked.get(r["id"])
-            if now and not (same_on_disk(now["response"], own_response(r))
-                            and same_on_disk(now["prompt"], r["prompt"])):
-                raise SpotError(f"{self.output}, record {r['id']!r}: corrects another response than the "
-                                "errors given now: choose another output, or start over with --fresh")
-            modes.add((r.get("oracle") or {}).get("mode", self.mode))
-            self.count(r)
-        if modes and self.mode not in modes and not retry:
-            raise SpotError(f"{self.output} was made with --mode {', '.join(sorted(modes))}: choose another "
-                            f"output for {self.mode}, or name the verdicts to ask again with --retry")
-        old, self.rounds = _sidecar(self.output, "superseded"), Counter()
-        for r in iter_jsonl(old) if old.is_file() else (): self.rounds[r["id"]] += 1; self.spend(r["usage"])
-        path = _sidecar(self.output, "calls")
-        self.journal = Store(path, key="call") if self.attempts > 1 or path.is_file() else None
-        self.tried = {}
-        for c in self.journal.records if self.journal else ():
-            if c["id"] not in self.store and c["id"] in asked and self._fits(c, asked[c["id"]]):
-                self.tried.setdefault(c["id"], []).append(c)
-                self.spend(c["usage"])
+# %% ../nbs/07_rectify.ipynb #02eeaf43
+@patch
+def open(self: _Run, resume: bool, retry: "set[str]", records: "list[dict]" = ()):
+    if not resume:
+        for name in ("calls", "batches", "superseded"):
+            _sidecar(self.output, name).unlink(missing_ok=True)
+    elif retry: self._supersede(lambda r: r.get("verdict") in retry)
+    if resume and self.supersede: self._reconcile(records)
+    if resume and self.oracle.kind == "human": self.reread = self._supersede(self._edited())
+    self.store = Store(self.output, resume=resume, keep=False)
+    asked, modes = {r["id"]: r for r in records}, set()
+    for r in iter_jsonl(self.output):
+        if "verdict" not in r:
+            raise SpotError(f"{self.output} was not written by `spot rectify` (record {r.get('id')!r} "
+                            "has no verdict): choose another output")
+        now = asked.get(r["id"])
+        if now and not (same_on_disk(now["response"], own_response(r))
+                        and same_on_disk(now["prompt"], r["prompt"])):
+            raise SpotError(f"{self.output}, record {r['id']!r}: corrects another response than the "
+                            "errors given now: choose another output, or start over with --fresh")
+        modes.add((r.get("oracle") or {}).get("mode", self.mode))
+        self.count(r)
+    if modes and self.mode not in modes and not retry:
+        raise SpotError(f"{self.output} was made with --mode {', '.join(sorted(modes))}: choose another "
+                        f"output for {self.mode}, or name the verdicts to ask again with --retry")
+    old, self.rounds = _sidecar(self.output, "superseded"), Counter()
+    for r in iter_jsonl(old) if old.is_file() else (): self.rounds[r["id"]] += 1; self.spend(r["usage"])
+    path = _sidecar(self.output, "calls")
+    self.journal = Store(path, key="call") if self.attempts > 1 or path.is_file() else None
+    self.tried = {}
+    for c in self.journal.records if self.journal else ():
+        if c["id"] not in self.store and c["id"] in asked and self._fits(c, asked[c["id"]]):
+            self.tried.setdefault(c["id"], []).append(c)
+            self.spend(c["usage"])
 
-    def _edited(self) -> "Callable[[dict], bool]":
-        "Whether the sheet says something else now than when a record was made of it."
-        from spot_nb.oracle import END, START, read_sheet
-        sheet = read_sheet(self.oracle.sheet)
-        def changed(r: dict) -> bool:
-            if r.get("oracle", {}).get("kind") != "human" or not isinstance(sheet.get(r["id"]), str):
-                return False
-            now = parse_reply(Reply(f"{START}\n{sheet[r['id']]}\n{END}"), self.mode,
-                              fenced=_fenced(own_response(r))).text
-            written = r["rejected"] if own_response(r) is r["chosen"] else r["chosen"]
-            return (now or "") != (written or "")
-        return changed
+# %% ../nbs/07_rectify.ipynb #8fc8a12c
+@patch
+def _supersede(self: _Run, again: "Callable[[dict], bool]") -> int:
+    """Move records to a file beside the output, so that they are asked again; nothing is deleted. Returns
+    how many."""
+    if not self.output.is_file(): return 0
+    Store(self.output, keep=False).close()  # checks the file, cuts a torn line, and that nobody writes it
+    rows = list(iter_jsonl(self.output))
+    chosen = [r for r in rows if again(r)]
+    if not chosen: return 0
+    old = _sidecar(self.output, "superseded")
+    kept = list(iter_jsonl(old)) if old.is_file() else []
+    last = {r["id"]: r for r in kept}  # a kill between these two writes leaves some in both files
+    write_jsonl(old, kept + [r for r in chosen if last.get(r["id"]) != r])
+    write_jsonl(self.output, [r for r in rows if not again(r)])
+    return len(chosen)
 
-    def _reconcile(self, records: "list[dict]") -> None:
-        """Set aside what corrects other prompts or responses or comes from another Oracle; see `take_back`.
-
-        Paid replies only move between two files; a kill in between leaves a record in both, never in none."""
-        path, old = self.output, _sidecar(self.output, "superseded")
-        if path.is_file(): Store(path, keep=False).close()
-        here, there = ([*iter_jsonl(p)] if p.is_file() else [] for p in (path, old))
-        for r in here:
-            if "verdict" not in r:
-                raise SpotError(f"{path} was not written by `spot rectify`: choose another output")
-        asked = {(r["id"], _about(r["prompt"], r["response"])) for r in records}
-        keep = [r for r in here if (r["id"], _about(r["prompt"], own_response(r))) in asked
-                and self._same_oracle(r)]
-        kept = {dump_line(r) for r in keep}
-        aside = [r for line, r in {dump_line(r): r for r in (*there, *here)}.items() if line not in kept]
-        if len(keep) < len(here) or len(aside) < len(there):
-            write_jsonl(old, aside)
-            write_jsonl(path, keep)
-        self.archive = {(r["id"], _about(r["prompt"], own_response(r))): r for r in aside
-                        if r["verdict"] != "failed" and self._same_oracle(r)}
-
-    def take_back(self, record: dict) -> bool:
-        "Use again what was paid for before, if this Oracle corrected the same response to the same prompt."
-        found = self.archive.pop((record["id"], _about(record["prompt"], record["response"])),
-                                 None) if self.archive else None
-        if found is None: return False
-        self.store.append(found)
-        self.verdicts[found["verdict"]] += 1  # its cost is counted where it lay
-        self.reused += 1
-        return True
-
-    def _same_oracle(self, record: dict) -> bool:
-        "Whether a record comes from the Oracle, mode and prompt of this run."
-        now = self.oracle.settings()
-        if self.named_mode():
-            now.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
-        was = record.get("oracle") or {}
-        return all(k in was and same_on_disk(v, was[k]) for k, v in now.items() if v is not None)
-
-    def _supersede(self, again: "Callable[[dict], bool]") -> int:
-        """Move records to a file beside the output, so that they are asked again; nothing is deleted. Returns
-        how many."""
-        if not self.output.is_file(): return 0
-        Store(self.output, keep=False).close()  # checks the file, cuts a torn line, and that nobody writes it
-        rows = list(iter_jsonl(self.output))
-        chosen = [r for r in rows if again(r)]
-        if not chosen: return 0
-        old = _sidecar(self.output, "superseded")
-        kept = list(iter_jsonl(old)) if old.is_file() else []
-        last = {r["id"]: r for r in kept}  # a kill between these two writes leaves some in both files
-        write_jsonl(old, kept + [r for r in chosen if last.get(r["id"]) != r])
-        write_jsonl(self.output, [r for r in rows if not again(r)])
-        return len(chosen)
-
-    def spend(self, usage: dict):
-        cost = usage.get("cost_usd")
-        self.spent += cost or 0.0
-        self.unpriced += cost is None and bool(usage.get("calls"))
-        self.possible += self.guess*usage.get("lost_calls", 0)
-        self.past.update({"calls": usage.get("calls", 0),
-                          **{k: usage.get(f"{k}_tokens", 0) for k in _TOKENS}})
-
-    def count(self, record: dict): self.verdicts[record["verdict"]] += 1; self.spend(record["usage"])
-
-    # -- limits
-    def mean_cost(self) -> float:
-        return (self.spent/self.past["calls"] if self.past["calls"] >= 5
-                else max(self.guess, self.spent/max(1, self.past["calls"])))
-
-    def room(self) -> bool:
-        "Whether one more call fits the budget and the target, counting what is in flight."
-        flying = self.limiter.busy if self.limiter else 0
-        if self.cap is not None and self.spent + self.possible + (flying + 1)*self.mean_cost() > self.cap:
-            self.why = "budget"
+@patch
+def _edited(self: _Run) -> "Callable[[dict], bool]":
+    "Whether the sheet says something else now than when a record was made of it."
+    from spot_nb.oracle import END, START, read_sheet
+    sheet = read_sheet(self.oracle.sheet)
+    def changed(r: dict) -> bool:
+        if r.get("oracle", {}).get("kind") != "human" or not isinstance(sheet.get(r["id"]), str):
             return False
-        if self.target is not None:
-            good, done = self.verdicts["correct"], sum(self.verdicts.values())
-            if good + (flying + self.judging)*(good + 1)/(done + 1) >= self.target:
-                self.why = "target"
-                return False
-        return True
+        now = parse_reply(Reply(f"{START}\n{sheet[r['id']]}\n{END}"), self.mode,
+                          fenced=_fenced(own_response(r))).text
+        written = r["rejected"] if own_response(r) is r["chosen"] else r["chosen"]
+        return (now or "") != (written or "")
+    return changed
 
-    def halt(self, why: str):
-        self.stop = self.stop or why
-        if self.limiter: self.limiter.wake(); self.stopping.set(); self.dry.set()
+# %% ../nbs/07_rectify.ipynb #a0641c73
+@patch
+def _reconcile(self: _Run, records: "list[dict]") -> None:
+    """Set aside what corrects other prompts or responses or comes from another Oracle; see `take_back`.
 
-    # -- one call
-    def usage(self, reply: Reply, lost: int = 0) -> dict:
-        u = {f"{k}_tokens": int(reply.usage.get(k, 0)) for k in _TOKENS if reply.usage.get(k)}
-        cost = cost_usd(reply.usage, self.price, self.oracle.discount) if reply.finish != "failed" else 0.0
-        if cost == 0 and self.guess and reply.finish != "failed" and not (reply.usage.get("input")
-                                                                          or reply.usage.get("output")):
-            cost, u["estimated_calls"] = self.guess, 1  # the server told no usage: book what was expected
-        return {**u, "calls": int(reply.finish != "failed"),
-                "cost_usd": cost if cost is None else round(cost, 8),
-                **({"lost_calls": lost} if lost else {})}
+    Paid replies only move between two files; a kill in between leaves a record in both, never in none."""
+    path, old = self.output, _sidecar(self.output, "superseded")
+    if path.is_file(): Store(path, keep=False).close()
+    here, there = ([*iter_jsonl(p)] if p.is_file() else [] for p in (path, old))
+    for r in here:
+        if "verdict" not in r:
+            raise SpotError(f"{path} was not written by `spot rectify`: choose another output")
+    asked = {(r["id"], _about(r["prompt"], r["response"])) for r in records}
+    keep = [r for r in here if (r["id"], _about(r["prompt"], own_response(r))) in asked
+            and self._same_oracle(r)]
+    kept = {dump_line(r) for r in keep}
+    aside = [r for line, r in {dump_line(r): r for r in (*there, *here)}.items() if line not in kept]
+    if len(keep) < len(here) or len(aside) < len(there):
+        write_jsonl(old, aside)
+        write_jsonl(path, keep)
+    self.archive = {(r["id"], _about(r["prompt"], own_response(r))): r for r in aside
+                    if r["verdict"] != "failed" and self._same_oracle(r)}
 
-    async def call(self, job: Job, tries: int, timeout: float, backoff: float,
-                   max_wait: float) -> "tuple[Reply, dict] | None":
-        "The reply to `job` after as many tries as it takes, and its usage; None when the run stops first."
-        error, lost = "", 0
-        for k in range(tries):
-            if not await self.limiter.acquire(self.room, lambda: self.stop is not None, lambda: self.judging):
-                self.halt(self.stop or self.why); return None
-            self.calls += 1
-            wait = random.uniform(0.5, 1.0)*min(max_wait, backoff*2**k)
-            try:
-                reply = await asyncio.wait_for(self.oracle.ask(job), timeout)
-                usage = self.usage(reply, lost)
-                self.spend({**usage, "lost_calls": 0})
-                self.limiter.worked(); self.good_calls += 1
-                return reply, usage
-            except (TryAgain, asyncio.TimeoutError) as e:
-                error = str(e) if isinstance(e, TryAgain) else f"no reply within {timeout:g} s"
-                if not isinstance(e, TryAgain) or e.billed: lost += 1; self.possible += self.mean_cost()
-                if isinstance(e, TryAgain):
-                    if e.throttled: self.limiter.throttled(e.after)
-                    if e.after is not None: wait = e.after + random.uniform(0, 0.1)*max(e.after, backoff)
-                self.retries += 1
-            except BadCall as e:
-                self.bad_calls += 1
-                if self.bad_calls >= 10 and not self.good_calls:
-                    self.give_up(f"the first {self.bad_calls} calls were all refused ({e})")
-                if isinstance(self.oracle, ProgramOracle) and not self.good_calls:
-                    self.give_up(f"the program failed ({e})", e.__cause__)
-                if self.fatal: return None
-                return (r := Reply(finish="failed", info={"error": str(e)})), self.usage(r, lost)
-            except SpotError as e: self.give_up(e); return None
-            finally: self.limiter.release()
-            if k + 1 < tries:
-                try: await asyncio.wait_for(self.stopping.wait(), wait)
-                except asyncio.TimeoutError: pass
-        if not self.good_calls:
-            self.give_up(f"no call has worked so far; the last of {tries} tries said: {error}. Check the "
-                         "network and --base_url; nothing is lost")
-            return None
-        return (r := Reply(finish="failed", info={"error": error})), self.usage(r, lost)
+@patch
+def take_back(self: _Run, record: dict) -> bool:
+    "Use again what was paid for before, if this Oracle corrected the same response to the same prompt."
+    found = self.archive.pop((record["id"], _about(record["prompt"], record["response"])),
+                             None) if self.archive else None
+    if found is None: return False
+    self.store.append(found)
+    self.verdicts[found["verdict"]] += 1  # its cost is counted where it lay
+    self.reused += 1
+    return True
 
-    def give_up(self, why: "str | Exception", cause: "BaseException | None" = None):
-        if self.fatal is None:
-            self.fatal = why if isinstance(why, SpotError) else SpotError(str(why))
-            if cause is not None: self.fatal.__cause__ = cause
-        self.halt("error")
+@patch
+def _same_oracle(self: _Run, record: dict) -> bool:
+    "Whether a record comes from the Oracle, mode and prompt of this run."
+    now = self.oracle.settings()
+    if self.named_mode():
+        now.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
+    was = record.get("oracle") or {}
+    return all(k in was and same_on_disk(v, was[k]) for k, v in now.items() if v is not None)
 
-    # -- one error
-    def job(self, record: dict, calls: "list[dict]") -> Job:
-        shown = [(c["reply"], _why(c, self.mode, self.task))
-                 for c in calls if c["verdict"] not in ("blocked", "failed")]
-        return Job(f"{record['id']}#{len(calls)}{self.suffix(record)}", record,
-                   build_messages(record, self.mode, shown, self.task))
+# %% ../nbs/07_rectify.ipynb #74c192cb
+@patch
+def spend(self: _Run, usage: dict):
+    cost = usage.get("cost_usd")
+    self.spent += cost or 0.0
+    self.unpriced += cost is None and bool(usage.get("calls"))
+    self.possible += self.guess*usage.get("lost_calls", 0)
+    self.past.update({"calls": usage.get("calls", 0),
+                      **{k: usage.get(f"{k}_tokens", 0) for k in _TOKENS}})
 
-    def suffix(self, record: dict) -> str:
-        """What tells a call apart from those of earlier rounds, and from those about another prompt or
-        response of the same id."""
-        return f"~{self.rounds[record['id']]}~{_about(record['prompt'], record['response'])}"
+@patch
+def count(self: _Run, record: dict): self.verdicts[record["verdict"]] += 1; self.spend(record["usage"])
 
-    def _fits(self, call: dict, record: dict) -> bool:
-        "Whether a call on disk was about this prompt and response."
-        # written before prompts had a digest in the key
-        old = "~" not in call["call"].rpartition("#")[2].partition("~")[2]
-        return call["call"].endswith(f"~{self.rounds[record['id']]}" if old else self.suffix(record))
+@patch
+def mean_cost(self: _Run) -> float:
+    return (self.spent/self.past["calls"] if self.past["calls"] >= 5
+            else max(self.guess, self.spent/max(1, self.past["calls"])))
 
-    def step(self, record: dict, calls: "list[dict]", reply: Reply, usage: dict, verdict: dict) -> bool:
-        "Book one assessed reply. True when the error is done."
-        key = self.job(record, calls).key
-        call = {"call": key, "id": record["id"], **verdict, "reply": reply.text, "thoughts": reply.thoughts,
-                "finish": reply.finish, "usage": usage, "info": reply.info}
-        calls.append(call)
-        if verdict["verdict"] not in _FINAL and len(calls) < self.attempts:
-            self.journal.append(call)
+@patch
+def room(self: _Run) -> bool:
+    "Whether one more call fits the budget and the target, counting what is in flight."
+    flying = self.limiter.busy if self.limiter else 0
+    if self.cap is not None and self.spent + self.possible + (flying + 1)*self.mean_cost() > self.cap:
+        self.why = "budget"
+        return False
+    if self.target is not None:
+        good, done = self.verdicts["correct"], sum(self.verdicts.values())
+        if good + (flying + self.judging)*(good + 1)/(done + 1) >= self.target:
+            self.why = "target"
             return False
-        self.finish(record, calls)
-        return True
+    return True
 
-    def named_mode(self) -> bool:
-        """Whether a record names its mode: programs and people read no prompt, but an injected mistake must
-        be told."""
-        return self.oracle.kind not in ("program", "human") or self.mode == "inject"
+@patch
+def halt(self: _Run, why: str):
+    self.stop = self.stop or why
+    if self.limiter: self.limiter.wake(); self.stopping.set(); self.dry.set()
 
-    def finish(self, record: dict, calls: "list[dict]"):
-        last = calls[-1]
-        total = Counter()
-        for c in calls: total.update({k: v for k, v in c["usage"].items() if v is not None})
-        if any(c["usage"].get("cost_usd", 0) is None for c in calls): total["cost_usd"] = None
-        elif "cost_usd" in total: total["cost_usd"] = round(total["cost_usd"], 8)
-        settings = self.oracle.settings()
-        if self.named_mode():
-            settings.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
-        sides = (record["response"], last["chosen"])
-        rejected, chosen = reversed(sides) if self.mode == "inject" else sides
-        out = {"id": record["id"], "prompt": record["prompt"], "chosen": chosen, "rejected": rejected,
-               "answer": record.get("answer")}
-        if record.get("source") is not None: out["source"] = record["source"]
-        out["task"] = record.get("task") or stamp(self.task)
-        out.update({k: record[k] for k in (*self.task.columns, "sampling") if record.get(k) is not None})
-        out.update({k: last[k] for k in ("verdict", "verified", "reason", "extracted", "change_ratio")})
-        out.update(oracle={**settings, **{k: v for k, v in last["info"].items() if k != "error"}},
-                   usage=dict(total))
-        if self.oracle.kind not in ("program", "human"): out["reply"] = last["reply"]
-        if last["thoughts"]: out["thoughts"] = last["thoughts"]
-        if len(calls) > 1:
-            out["attempts"] = [{k: c[k]
-                                for k in ("verdict", "reason", "extracted", "reply", "thoughts", "usage")}
-                               for c in calls[:-1]]
-        self.store.append(out)
-        self.verdicts[out["verdict"]] += 1
-        if self.bar is not None:
-            self.bar.update(1)
-            done, good = sum(self.verdicts.values()), sum(self.verdicts[v] for v in _ACCEPTED)
-            self.bar.set_postfix_str(f"verified {good/done:.0%}, "
-                                     + (f"${self.spent:.2f}" if not self.unpriced else "cost unknown"),
-                                     refresh=False)
+@patch
+def usage(self: _Run, reply: Reply, lost: int = 0) -> dict:
+    u = {f"{k}_tokens": int(reply.usage.get(k, 0)) for k in _TOKENS if reply.usage.get(k)}
+    cost = cost_usd(reply.usage, self.price, self.oracle.discount) if reply.finish != "failed" else 0.0
+    if cost == 0 and self.guess and reply.finish != "failed" and not (reply.usage.get("input")
+                                                                      or reply.usage.get("output")):
+        cost, u["estimated_calls"] = self.guess, 1  # the server told no usage: book what was expected
+    return {**u, "calls": int(reply.finish != "failed"),
+            "cost_usd": cost if cost is None else round(cost, 8),
+            **({"lost_calls": lost} if lost else {})}
 
-    # -- one by one, many at once
-    async def concurrently(self, todo: "list[dict]", workers: int, follow: "Callable | None" = None,
-                           **options):
-        self.limiter, self.stopping, self.dry = Limiter(workers), asyncio.Event(), asyncio.Event()
-        loop, feed = asyncio.get_running_loop(), _Feed(todo, follow, lambda: self.stop is not None)
-        async def worker():
-            while (record := await feed.get()) is not None:
-                calls, done = list(self.tried.get(record["id"], ())), False
-                if calls and len(calls) >= self.attempts: self.finish(record, calls); continue
-                while not done:
-                    if self.stop: return
-                    got = await self.call(self.job(record, calls), **options)
-                    if got is None: return
-                    self.judging += 1
-                    try:
-                        verdict = await loop.run_in_executor(None, assess, record, got[0], self.mode,
-                                                             self.task)
-                        done = self.step(record, calls, *got, verdict)
-                    finally: self.judging -= 1; self.limiter.wake(1)
-            self.dry.set()
-        async def guarded(n):
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.dry.wait(), n*_STAGGER)
-            try: await worker()
-            except Exception as e: self.fatal = self.fatal or e; self.halt("error")
-        tasks = [asyncio.create_task(guarded(n))
-                 for n in range(workers if follow else min(workers, len(todo)))]
-        def interrupt():
-            if self.stop == "interrupted":
-                for t in tasks: t.cancel()
-            elif self.stop is None:
-                print(f"\nfinishing {self.limiter.busy} calls in flight; press Ctrl-C again to drop them",
-                      file=sys.stderr)
-                self.halt("interrupted")
-        self.interrupt = lambda: loop.call_soon_threadsafe(interrupt)
-        hooked = []
-        if threading.current_thread() is threading.main_thread() and sys.platform != "win32":
-            for s in (signal.SIGINT, signal.SIGTERM):
-                try: loop.add_signal_handler(s, interrupt); hooked.append(s)
-                except (ValueError, RuntimeError): pass
-        try: await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            for s in hooked: loop.remove_signal_handler(s)
-            await self.oracle.aclose()
+# %% ../nbs/07_rectify.ipynb #55d965da
+@patch
+async def call(self: _Run, job: Job, tries: int, timeout: float, backoff: float,
+               max_wait: float) -> "tuple[Reply, dict] | None":
+    "The reply to `job` after as many tries as it takes, and its usage; None when the run stops first."
+    error, lost = "", 0
+    for k in range(tries):
+        if not await self.limiter.acquire(self.room, lambda: self.stop is not None, lambda: self.judging):
+            self.halt(self.stop or self.why); return None
+        self.calls += 1
+        wait = random.uniform(0.5, 1.0)*min(max_wait, backoff*2**k)
+        try:
+            reply = await asyncio.wait_for(self.oracle.ask(job), timeout)
+            usage = self.usage(reply, lost)
+            self.spend({**usage, "lost_calls": 0})
+            self.limiter.worked(); self.good_calls += 1
+            return reply, usage
+        except (TryAgain, asyncio.TimeoutError) as e:
+            error = str(e) if isinstance(e, TryAgain) else f"no reply within {timeout:g} s"
+            if not isinstance(e, TryAgain) or e.billed: lost += 1; self.possible += self.mean_cost()
+            if isinstance(e, TryAgain):
+                if e.throttled: self.limiter.throttled(e.after)
+                if e.after is not None: wait = e.after + random.uniform(0, 0.1)*max(e.after, backoff)
+            self.retries += 1
+        except BadCall as e:
+            self.bad_calls += 1
+            if self.bad_calls >= 10 and not self.good_calls:
+                self.give_up(f"the first {self.bad_calls} calls were all refused ({e})")
+            if isinstance(self.oracle, ProgramOracle) and not self.good_calls:
+                self.give_up(f"the program failed ({e})", e.__cause__)
+            if self.fatal: return None
+            return (r := Reply(finish="failed", info={"error": str(e)})), self.usage(r, lost)
+        except SpotError as e: self.give_up(e); return None
+        finally: self.limiter.release()
+        if k + 1 < tries:
+            try: await asyncio.wait_for(self.stopping.wait(), wait)
+            except asyncio.TimeoutError: pass
+    if not self.good_calls:
+        self.give_up(f"no call has worked so far; the last of {tries} tries said: {error}. Check the "
+                     "network and --base_url; nothing is lost")
+        return None
+    return (r := Reply(finish="failed", info={"error": error})), self.usage(r, lost)
 
-    # -- in bulk
-    def in_rounds(self, todo: "list[dict]"):
-        state = _sidecar(self.output, "batches")
-        open_ = [(r, list(self.tried.get(r["id"], ()))) for r in todo]
-        for r, calls in [o for o in open_ if o[1] and len(o[1]) >= self.attempts]: self.finish(r, calls)
-        open_ = [o for o in open_ if o[0]["id"] not in self.store]
-        while open_ and self.stop is None:
-            jobs = [self.job(r, calls) for r, calls in open_]
-            if self.cap is not None and self.mean_cost() > 0:
-                paid = self.oracle.submitted(state) if hasattr(self.oracle, "submitted") else set()
-                ready = [n for n, j in enumerate(jobs) if j.key in paid]
-                fit = max(0, int((self.cap - self.spent)/self.mean_cost()) - len(ready))
-                fresh = [n for n, j in enumerate(jobs) if j.key not in paid]
-                if len(fresh) > fit: self.stop = "budget"
-                keep = sorted(ready + fresh[:fit])
-                jobs, open_ = [jobs[n] for n in keep], [open_[n] for n in keep]
-                if not jobs: return
-            again = []
-            for i, reply in self.oracle.stream(jobs, state):
-                record, calls = open_[i]
-                usage = self.usage(reply)
-                self.spend(usage); self.calls += 1
-                if not self.step(record, calls, reply, usage, assess(record, reply, self.mode, self.task)):
-                    again.append((record, calls))
-                if self.target is not None and self.verdicts["correct"] >= self.target:
-                    self.stop = "target"
-                    return
-            open_ = again
+@patch
+def give_up(self: _Run, why: "str | Exception", cause: "BaseException | None" = None):
+    if self.fatal is None:
+        self.fatal = why if isinstance(why, SpotError) else SpotError(str(why))
+        if cause is not None: self.fatal.__cause__ = cause
+    self.halt("error")
+
+# %% ../nbs/07_rectify.ipynb #e999de76
+@patch
+def job(self: _Run, record: dict, calls: "list[dict]") -> Job:
+    shown = [(c["reply"], _why(c, self.mode, self.task))
+             for c in calls if c["verdict"] not in ("blocked", "failed")]
+    return Job(f"{record['id']}#{len(calls)}{self.suffix(record)}", record,
+               build_messages(record, self.mode, shown, self.task))
+
+@patch
+def suffix(self: _Run, record: dict) -> str:
+    """What tells a call apart from those of earlier rounds, and from those about another prompt or
+    response of the same id."""
+    return f"~{self.rounds[record['id']]}~{_about(record['prompt'], record['response'])}"
+
+@patch
+def _fits(self: _Run, call: dict, record: dict) -> bool:
+    "Whether a call on disk was about this prompt and response."
+    # written before prompts had a digest in the key
+    old = "~" not in call["call"].rpartition("#")[2].partition("~")[2]
+    return call["call"].endswith(f"~{self.rounds[record['id']]}" if old else self.suffix(record))
+
+@patch
+def step(self: _Run, record: dict, calls: "list[dict]", reply: Reply, usage: dict, verdict: dict) -> bool:
+    "Book one assessed reply. True when the error is done."
+    key = self.job(record, calls).key
+    call = {"call": key, "id": record["id"], **verdict, "reply": reply.text, "thoughts": reply.thoughts,
+            "finish": reply.finish, "usage": usage, "info": reply.info}
+    calls.append(call)
+    if verdict["verdict"] not in _FINAL and len(calls) < self.attempts:
+        self.journal.append(call)
+        return False
+    self.finish(record, calls)
+    return True
+
+# %% ../nbs/07_rectify.ipynb #2047760c
+@patch
+def named_mode(self: _Run) -> bool:
+    """Whether a record names its mode: programs and people read no prompt, but an injected mistake must
+    be told."""
+    return self.oracle.kind not in ("program", "human") or self.mode == "inject"
+
+@patch
+def finish(self: _Run, record: dict, calls: "list[dict]"):
+    last = calls[-1]
+    total = Counter()
+    for c in calls: total.update({k: v for k, v in c["usage"].items() if v is not None})
+    if any(c["usage"].get("cost_usd", 0) is None for c in calls): total["cost_usd"] = None
+    elif "cost_usd" in total: total["cost_usd"] = round(total["cost_usd"], 8)
+    settings = self.oracle.settings()
+    if self.named_mode():
+        settings.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
+    sides = (record["response"], last["chosen"])
+    rejected, chosen = reversed(sides) if self.mode == "inject" else sides
+    out = {"id": record["id"], "prompt": record["prompt"], "chosen": chosen, "rejected": rejected,
+           "answer": record.get("answer")}
+    if record.get("source") is not None: out["source"] = record["source"]
+    out["task"] = record.get("task") or stamp(self.task)
+    out.update({k: record[k] for k in (*self.task.columns, "sampling") if record.get(k) is not None})
+    out.update({k: last[k] for k in ("verdict", "verified", "reason", "extracted", "change_ratio")})
+    out.update(oracle={**settings, **{k: v for k, v in last["info"].items() if k != "error"}},
+               usage=dict(total))
+    if self.oracle.kind not in ("program", "human"): out["reply"] = last["reply"]
+    if last["thoughts"]: out["thoughts"] = last["thoughts"]
+    if len(calls) > 1:
+        out["attempts"] = [{k: c[k]
+                            for k in ("verdict", "reason", "extracted", "reply", "thoughts", "usage")}
+                           for c in calls[:-1]]
+    self.store.append(out)
+    self.verdicts[out["verdict"]] += 1
+    if self.bar is not None:
+        self.bar.update(1)
+        done, good = sum(self.verdicts.values()), sum(self.verdicts[v] for v in _ACCEPTED)
+        self.bar.set_postfix_str(f"verified {good/done:.0%}, "
+                                 + (f"${self.spent:.2f}" if not self.unpriced else "cost unknown"),
+                                 refresh=False)
+
+# %% ../nbs/07_rectify.ipynb #cc539c49
+@patch
+async def concurrently(self: _Run, todo: "list[dict]", workers: int, follow: "Callable | None" = None,
+                       **options):
+    self.limiter, self.stopping, self.dry = Limiter(workers), asyncio.Event(), asyncio.Event()
+    loop, feed = asyncio.get_running_loop(), _Feed(todo, follow, lambda: self.stop is not None)
+    async def worker():
+        while (record := await feed.get()) is not None:
+            calls, done = list(self.tried.get(record["id"], ())), False
+            if calls and len(calls) >= self.attempts: self.finish(record, calls); continue
+            while not done:
+                if self.stop: return
+                got = await self.call(self.job(record, calls), **options)
+                if got is None: return
+                self.judging += 1
+                try:
+                    verdict = await loop.run_in_executor(None, assess, record, got[0], self.mode,
+                                                         self.task)
+                    done = self.step(record, calls, *got, verdict)
+                finally: self.judging -= 1; self.limiter.wake(1)
+        self.dry.set()
+    async def guarded(n):
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.dry.wait(), n*_STAGGER)
+        try: await worker()
+        except Exception as e: self.fatal = self.fatal or e; self.halt("error")
+    tasks = [asyncio.create_task(guarded(n))
+             for n in range(workers if follow else min(workers, len(todo)))]
+    def interrupt():
+        if self.stop == "interrupted":
+            for t in tasks: t.cancel()
+        elif self.stop is None:
+            print(f"\nfinishing {self.limiter.busy} calls in flight; press Ctrl-C again to drop them",
+                  file=sys.stderr)
+            self.halt("interrupted")
+    self.interrupt = lambda: loop.call_soon_threadsafe(interrupt)
+    hooked = []
+    if threading.current_thread() is threading.main_thread() and sys.platform != "win32":
+        for s in (signal.SIGINT, signal.SIGTERM):
+            try: loop.add_signal_handler(s, interrupt); hooked.append(s)
+            except (ValueError, RuntimeError): pass
+    try: await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        for s in hooked: loop.remove_signal_handler(s)
+        await self.oracle.aclose()
+
+# %% ../nbs/07_rectify.ipynb #2f3aa3bf
+@patch
+def in_rounds(self: _Run, todo: "list[dict]"):
+    state = _sidecar(self.output, "batches")
+    open_ = [(r, list(self.tried.get(r["id"], ()))) for r in todo]
+    for r, calls in [o for o in open_ if o[1] and len(o[1]) >= self.attempts]: self.finish(r, calls)
+    open_ = [o for o in open_ if o[0]["id"] not in self.store]
+    while open_ and self.stop is None:
+        jobs = [self.job(r, calls) for r, calls in open_]
+        if self.cap is not None and self.mean_cost() > 0:
+            paid = self.oracle.submitted(state) if hasattr(self.oracle, "submitted") else set()
+            ready = [n for n, j in enumerate(jobs) if j.key in paid]
+            fit = max(0, int((self.cap - self.spent)/self.mean_cost()) - len(ready))
+            fresh = [n for n, j in enumerate(jobs) if j.key not in paid]
+            if len(fresh) > fit: self.stop = "budget"
+            keep = sorted(ready + fresh[:fit])
+            jobs, open_ = [jobs[n] for n in keep], [open_[n] for n in keep]
+            if not jobs: return
+        again = []
+        for i, reply in self.oracle.stream(jobs, state):
+            record, calls = open_[i]
+            usage = self.usage(reply)
+            self.spend(usage); self.calls += 1
+            if not self.step(record, calls, reply, usage, assess(record, reply, self.mode, self.task)):
+                again.append((record, calls))
+            if self.target is not None and self.verdicts["correct"] >= self.target:
+                self.stop = "target"
+                return
+        open_ = again
 
 # %% ../nbs/07_rectify.ipynb #c4d87d9a
 def _in_loop(coroutine: Callable, run: _Run):
@@ -758,6 +783,7 @@ def _bars(ratios: "list[float]", width: int = 40) -> "list[str]":
     return [f"  {lo/10:.1f}-{(lo + 1)/10:.1f} {n:6d} {'#'*round(width*n/top) if top else ''}"
             for lo, n in enumerate(bins) if n]
 
+# %% ../nbs/07_rectify.ipynb #ef4f6554
 def print_report(path: "str | Path", show: int = 3) -> None:
     "Print `report` for reading."
     r = report(path, show)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from .records import SpotError, read_json, write_text
+from .records import SpotError, patch, read_json, write_text
 from .options import Parser, last_line
 
 # %% ../nbs/16_tables.ipynb #06de08e6
@@ -103,86 +103,95 @@ class Table:
         v = self.value(row, column)
         return v is not None and len(peers) > 1 and round(v, 2) == max(peers)
 
-    def frame(self):
-        "A pandas frame of unrounded values, indexed by model, method and who measured."
-        import pandas as pd
-        index = pd.MultiIndex.from_tuples([(r.model, r.method, "ours" if r.ours else "paper")
-                                           for r in self.rows], names=["model", "method", "by"])
-        return pd.DataFrame([[self.value(r, c) for c in self.columns] for r in self.rows], index=index,
-                            columns=[column_name(c) for c in self.columns], dtype=float)
-
-    def markdown(self) -> str:
-        "GitHub Markdown."
-        head = ["Model", "Method", *map(column_name, self.columns)]
-        lines = [f"**{self.title}**", "", _md(head), _md(["---", "---"] + ["---:"]*len(self.columns))]
-        for r in self.rows:
-            lines.append(_md([r.model, _label(r), *(self._text(r, c, "**{}**") for c in self.columns)]))
-        return "\n".join(lines + [""] + [f"{n}  " for n in self._foot()]).rstrip() + "\n"
-
-    def latex(self) -> str:
-        "A `booktabs` table."
-        out = [r"\begin{table}[t]", r"\centering\small", r"\begin{tabular}{ll" + "r"*len(self.columns) + "}",
-               r"\toprule",
-               " & ".join(["Model", "Method", *(_tex(column_name(c)) for c in self.columns)]) + r" \\",
-               r"\midrule"]
-        for i, r in enumerate(self.rows):
-            if i and self.rows[i - 1].model != r.model: out.append(r"\midrule")
-            shown = _tex(r.model) if not i or self.rows[i - 1].model != r.model else ""
-            out.append(" & ".join([shown, _tex(_label(r)),
-                                   *(self._text(r, c, r"\textbf{{{}}}", tex=True) for c in self.columns)])
-                       + r" \\")
-        caption = " ".join([self.title + "."] + self._foot())
-        return "\n".join(out + [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(caption)}}}",
-                                r"\end{table}"]) + "\n"
-
-    def html(self) -> str:
-        "A table that styles itself and reads in light and dark."
-        esc = _esc
-        body, last = [], None
-        for r in self.rows:
-            n = sum(x.model == r.model for x in self.rows)
-            first = f'<th rowspan="{n}" scope="rowgroup">{esc(r.model)}</th>' if r.model != last else ""
-            kind = " ".join(k for k, on in (("start", bool(first)), ("ours", r.ours)) if on)
-            body.append(f'<tr class="{kind}">{first}<th scope="row">{esc(_label(r))}</th>'
-                        + "".join(self._cell(r, c) for c in self.columns) + "</tr>")
-            last = r.model
-        head = "".join(f'<th scope="col"{_avg(c)}>{esc(column_name(c))}</th>' for c in self.columns)
-        foot = "<br>".join(map(esc, self._foot()))
-        return (
-            f'<figure class="spot-table"><style>{_CSS}</style><table><caption>{esc(self.title)}</caption>'
-            f'<thead><tr><th scope="col">Model</th>'
-            f'<th scope="col">Method</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-            f'<figcaption>{foot}</figcaption></figure>')
-
     def _repr_html_(self) -> str: return self.html()
 
-    def _foot(self) -> "list[str]":
-        legend = ("Accuracy in percent; bold: best of its column and model; small: difference from the base "
-                  "row of the model")
-        if any(r.ours for r in self.rows):
-            legend += ", for rows marked ours from the paper's row of the same name where there is one"
-        return ([legend + "."] + [r.note for r in self.rows if r.note] + self.notes
-                + ([f"Paper's figures: {self.source}."] if self.source else []))
+# %% ../nbs/16_tables.ipynb #9063b730
+@patch
+def frame(self: Table):
+    "A pandas frame of unrounded values, indexed by model, method and who measured."
+    import pandas as pd
+    index = pd.MultiIndex.from_tuples([(r.model, r.method, "ours" if r.ours else "paper")
+                                       for r in self.rows], names=["model", "method", "by"])
+    return pd.DataFrame([[self.value(r, c) for c in self.columns] for r in self.rows], index=index,
+                        columns=[column_name(c) for c in self.columns], dtype=float)
 
-    def _text(self, r: Row, c: str, bold: str, tex: bool = False) -> str:
-        v, d, s = self.value(r, c), self.delta(r, c), r.std.get(c)
-        if v is None: return "--" if tex else "–"
-        out = bold.format(shown(v)) if self.best(r, c) else shown(v)
-        if s is not None: out += rf" $\pm$ {s:.1f}" if tex else f" ± {s:.1f}"
-        if d is None: return out
-        return out + (rf" {{\scriptsize ({d:+.1f})}}" if tex else f" ({_arrow(d)}{d:+.1f})")
+@patch
+def markdown(self: Table) -> str:
+    "GitHub Markdown."
+    head = ["Model", "Method", *map(column_name, self.columns)]
+    lines = [f"**{self.title}**", "", _md(head), _md(["---", "---"] + ["---:"]*len(self.columns))]
+    for r in self.rows:
+        lines.append(_md([r.model, _label(r), *(self._text(r, c, "**{}**") for c in self.columns)]))
+    return "\n".join(lines + [""] + [f"{n}  " for n in self._foot()]).rstrip() + "\n"
 
-    def _cell(self, r: Row, c: str) -> str:
-        v, d, s = self.value(r, c), self.delta(r, c), r.std.get(c)
-        if v is None: return f"<td{_avg(c)}>–</td>"
-        out = f"<b>{shown(v)}</b>" if self.best(r, c) else shown(v)
-        if s is not None: out += f'<span class="sd"> ± {s:.1f}</span>'
-        if d is not None:
-            out += (
-                '<small '
-                f'class="{"up" if round(d, 1) > 0 else "down" if round(d, 1) < 0 else "same"}">{_arrow(d)} '
-                f'{d:+.1f}</small>')
-        return f"<td{_avg(c)}>{out}</td>"
+@patch
+def latex(self: Table) -> str:
+    "A `booktabs` table."
+    out = [r"\begin{table}[t]", r"\centering\small", r"\begin{tabular}{ll" + "r"*len(self.columns) + "}",
+           r"\toprule",
+           " & ".join(["Model", "Method", *(_tex(column_name(c)) for c in self.columns)]) + r" \\",
+           r"\midrule"]
+    for i, r in enumerate(self.rows):
+        if i and self.rows[i - 1].model != r.model: out.append(r"\midrule")
+        shown = _tex(r.model) if not i or self.rows[i - 1].model != r.model else ""
+        out.append(" & ".join([shown, _tex(_label(r)),
+                               *(self._text(r, c, r"\textbf{{{}}}", tex=True) for c in self.columns)])
+                   + r" \\")
+    caption = " ".join([self.title + "."] + self._foot())
+    return "\n".join(out + [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(caption)}}}",
+                            r"\end{table}"]) + "\n"
+
+# %% ../nbs/16_tables.ipynb #0d401fce
+@patch
+def html(self: Table) -> str:
+    "A table that styles itself and reads in light and dark."
+    esc = _esc
+    body, last = [], None
+    for r in self.rows:
+        n = sum(x.model == r.model for x in self.rows)
+        first = f'<th rowspan="{n}" scope="rowgroup">{esc(r.model)}</th>' if r.model != last else ""
+        kind = " ".join(k for k, on in (("start", bool(first)), ("ours", r.ours)) if on)
+        body.append(f'<tr class="{kind}">{first}<th scope="row">{esc(_label(r))}</th>'
+                    + "".join(self._cell(r, c) for c in self.columns) + "</tr>")
+        last = r.model
+    head = "".join(f'<th scope="col"{_avg(c)}>{esc(column_name(c))}</th>' for c in self.columns)
+    foot = "<br>".join(map(esc, self._foot()))
+    return (
+        f'<figure class="spot-table"><style>{_CSS}</style><table><caption>{esc(self.title)}</caption>'
+        f'<thead><tr><th scope="col">Model</th>'
+        f'<th scope="col">Method</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+        f'<figcaption>{foot}</figcaption></figure>')
+
+@patch
+def _foot(self: Table) -> "list[str]":
+    legend = ("Accuracy in percent; bold: best of its column and model; small: difference from the base "
+              "row of the model")
+    if any(r.ours for r in self.rows):
+        legend += ", for rows marked ours from the paper's row of the same name where there is one"
+    return ([legend + "."] + [r.note for r in self.rows if r.note] + self.notes
+            + ([f"Paper's figures: {self.source}."] if self.source else []))
+
+@patch
+def _text(self: Table, r: Row, c: str, bold: str, tex: bool = False) -> str:
+    v, d, s = self.value(r, c), self.delta(r, c), r.std.get(c)
+    if v is None: return "--" if tex else "–"
+    out = bold.format(shown(v)) if self.best(r, c) else shown(v)
+    if s is not None: out += rf" $\pm$ {s:.1f}" if tex else f" ± {s:.1f}"
+    if d is None: return out
+    return out + (rf" {{\scriptsize ({d:+.1f})}}" if tex else f" ({_arrow(d)}{d:+.1f})")
+
+@patch
+def _cell(self: Table, r: Row, c: str) -> str:
+    v, d, s = self.value(r, c), self.delta(r, c), r.std.get(c)
+    if v is None: return f"<td{_avg(c)}>–</td>"
+    out = f"<b>{shown(v)}</b>" if self.best(r, c) else shown(v)
+    if s is not None: out += f'<span class="sd"> ± {s:.1f}</span>'
+    if d is not None:
+        out += (
+            '<small '
+            f'class="{"up" if round(d, 1) > 0 else "down" if round(d, 1) < 0 else "same"}">{_arrow(d)} '
+            f'{d:+.1f}</small>')
+    return f"<td{_avg(c)}>{out}</td>"
 
 # %% ../nbs/16_tables.ipynb #4fbac715
 def column_name(column: str) -> str:

@@ -38,6 +38,8 @@ from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world
 from .sharding import (end_step, from_main, keep_precision, largest, reshard, row_backward,
                               row_context, share_arrays, sharding_kind, whole_parameters, whole_weights)
 from .options import Facts, last_line, quoted, refuse_unknown, strict, train_argv, train_help
+from .logps import response_logps  # noqa: F401, offered here too
+from .models import encode_prompt, encode_response  # noqa: F401, and these
 
 # %% ../nbs/12_train.ipynb #9b29c29e
 def _option(default, help): return field(default=default, metadata={"help": help})
@@ -429,6 +431,9 @@ class _Reference:
                 self._keep(path, lambda: keep_part(path, key, {i: examples[i].ref for i in block}))
         if main and self._keep(path, lambda: save_reference(path, key, examples)): drop_parts(path)
 
+# %% ../nbs/12_train.ipynb #186ce0cb
+class _Anchor:
+    "The model behind the reference, and its cache; a part of `SPoTTrainer`."
     def _reference_model(self) -> tuple:
         "The model that gives the reference, and the context that switches adapters off."
         if not self.args.reference_model:
@@ -508,6 +513,9 @@ class _Step:
         return (CumulativeShift(args.delta_floor) if args.delta == "cumulative"
                 else RewardShift(args.delta_decay, args.delta_floor))
 
+# %% ../nbs/12_train.ipynb #41655119
+class _Loss:
+    "The loss of a row; a part of `SPoTTrainer`."
     def _forward(self, model, row: Row) -> tuple:
         "Response log-probs `[R]`, and the entropy and KL of each token where the objective reads them."
         reads = set(self.objective.reads) & {"entropy", "kl"}
@@ -644,6 +652,9 @@ class _Metrics:
                 f"{c:.2f}: delta follows the rejected rewards down and the loss has become "
                 f"a relative ranking; set delta_floor (0, say) or lower the learning rate", stacklevel=3)
 
+# %% ../nbs/12_train.ipynb #d75d875b
+class _Logs:
+    "Logging and evaluation; a part of `SPoTTrainer`."
     def log(self, logs: "dict[str, float]", start_time: "float | None" = None) -> None:
         "Add the step's own figures, and keep one line a step in `metrics.jsonl`."
         if "loss" in logs and self._metrics: logs.update(self._metrics)
@@ -747,6 +758,9 @@ class _Checkpoints:
         self._load_optimizer_and_scheduler(path)
         self._load_scaler(path)
 
+# %% ../nbs/12_train.ipynb #b89c0e17
+class _Saving:
+    "Writing checkpoints and the final model; a part of `SPoTTrainer`."
     def _save_checkpoint(self, model, trial) -> None:
         "A checkpoint, marked as whole when every process has written its part; only then do older ones go."
         from transformers.trainer_utils import rotate_checkpoints
@@ -789,7 +803,8 @@ class _Checkpoints:
                     "processes": self.accelerator.num_processes, "step": self.state.global_step})
 
 # %% ../nbs/12_train.ipynb #728c6daf
-class SPoTTrainer(_Rows, _Before, _Reference, _Step, _Metrics, _Checkpoints, EndsInTime, Trainer):
+class SPoTTrainer(_Rows, _Before, _Reference, _Anchor, _Step, _Loss, _Metrics, _Logs, _Checkpoints,
+                  _Saving, EndsInTime, Trainer):
     """A transformers `Trainer` for the objectives of `spot_nb.losses`.
 
     `examples` come from `tokenize_pairs`. It computes the reference log-probs (or reads them from the cache),

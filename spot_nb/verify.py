@@ -16,6 +16,8 @@ from .compare import ROUNDING, Rounding, clean, decide, equivalent, number
 from .compare import split_unit
 from .compare import _FUNCTION, _TEXT, _TRIG, _key
 from .records import SpotError
+from .answers import boxed, strip_thinking  # noqa: F401, offered here too
+from .compare import choice, elements, same_number, words_of  # noqa: F401, and these
 
 # %% ../nbs/01_verify.ipynb #5b39f70c
 @dataclass(frozen=True)

@@ -325,7 +325,7 @@ def test_no_sentence_of_mathematics_reaches_another_task():
                                                 or not any(w in text.lower() for w in ("boxed", "math")))
             assert t.steps or not any(w in text
                                       for w in ("step by step", "final answer", "first step", "notation"))
-    assert len({prompt_hash(m, t) for t in BUILT_IN.values() for m in oracle_prompts(t)}) == 4*len(BUILT_IN)
+    assert len({prompt_hash(m, t) for t in BUILT_IN.values() for m in oracle_prompts(t)}) == 5*len(BUILT_IN)
 
 
 def test_own_prompts_by_file(tmp_path):

@@ -84,6 +84,7 @@ def _cold(gen):
     "Forget the prefix cache, so that no run profits from the one before."
     if hasattr(gen, "llm"): gen.llm.reset_prefix_cache()
 
+# %% ../../nbs/bench/elicit.ipynb #7df3888d
 def overhead(gen: Generator, problems: "list[dict]", s: Sampling, repeats: int = 3) -> dict:
     "Wall time of `elicit` over the engine's own `generate`, medians of alternating runs on the same prompts."
     import statistics, tempfile

@@ -10,7 +10,7 @@ import argparse, asyncio, hashlib, json, os, re, subprocess, sys, tempfile, time
 from collections import Counter
 
 from ..models import machine
-from ..records import SpotError, write_json
+from ..records import SpotError, patch, write_json
 
 # %% ../../nbs/bench/oracle.ipynb #a212605d
 def problem(k: int) -> dict:
@@ -73,104 +73,111 @@ class Server:
                      f"{claimed}\r\n{extra}\r\n".encode() + data)
         return True
 
-    async def respond(self, writer, method: str, path: str, headers: dict, body: bytes) -> bool:
-        gemini = "x-goog-api-key" in headers
-        given = headers.get("x-goog-api-key", "") if gemini else headers.get("authorization",
-                                                                             "").removeprefix("Bearer ")
-        def error(code, status, message, extra="", **more):
-            err = {"code": code, "status": status, "message": message,
-                   **more} if gemini else {"message": message, "type": status, "code": status.lower(), **more}
-            return self.send(writer, code, {"error": err}, extra)
-        if self.key is not None and given != self.key:
-            if gemini:
-                return error(400, "INVALID_ARGUMENT",
-                             f"API key not valid. Please pass a valid API key. ({given})")
-            return error(401, "invalid_api_key", f"Incorrect API key provided: {given}.")
-        path = re.sub(r"^/v1(alpha|beta)?/", "", path.split("?")[0])
-        if gemini and path.startswith("batches"): return self.batch_get(writer, path, error)
-        asked = json.loads(body or b"{}")
-        model = re.sub(r"^models/|:\w+$", "", path) if gemini else asked.get("model")
-        if self.model is not None and model != self.model:
-            return error(404, "NOT_FOUND" if gemini else "model_not_found",
-                         f"The model {model} does not exist")
-        if path.endswith(":batchGenerateContent"): return self.batch_create(writer, asked["batch"])
-        k = int(re.search(rb"Problem (\d+)", body)[1])
-        kind = self.draw(k)
-        if self.log: self.log.write(f"{k} {kind}\n")
-        self.flying += 1; self.peak = max(self.peak, self.flying)
-        try:
-            if kind not in ("429", "429_after", "503"):
-                await asyncio.sleep(self.hang_seconds if kind == "hang" else self.latency)
-        finally: self.flying -= 1
-        if kind == "429": return error(429, "RESOURCE_EXHAUSTED", "Too many requests")
-        if kind == "429_after":
-            return error(429, "RESOURCE_EXHAUSTED", "Too many requests", "Retry-After: 0.05\r\n")
-        if kind in ("500", "503"):
-            return error(int(kind), "INTERNAL" if kind == "500" else "UNAVAILABLE", "The model is overloaded")
-        if kind == "hang": return False
-        reply = (self.gemini_body if gemini else self.openai_body)(k, kind, model)
-        if kind == "drop":
-            data = json.dumps(reply).encode()
-            writer.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
-                         f"{len(data)}\r\n\r\n".encode() + data[:len(data)//2])
-            await writer.drain(); writer.transport.abort()
-            return False
-        return self.send(writer, 200, reply, cut=0.6 if kind == "truncate" else 1.0)
-
     @staticmethod
     def text(k: int, kind: str) -> str:
         text = "" if kind in ("empty", "blocked") else corrected(k, kind == "wrong")
         if kind in ("no_end", "length"): text = text.removesuffix("\n[[END OF RESPONSE]]")
         return text[:len(text)*2//3] if kind == "length" else text
 
-    def gemini_body(self, k: int, kind: str, model: str) -> dict:
-        usage = {"promptTokenCount": 600, "candidatesTokenCount": 80, "thoughtsTokenCount": 320,
-                 "cachedContentTokenCount": 100, "totalTokenCount": 1000}
-        out = {"usageMetadata": usage, "modelVersion": model}
-        if kind == "blocked": return {**out, "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
-        if kind == "empty": return {**out, "candidates": []}
-        parts = [{"text": "The second line is off by one.", "thought": True}, {"text": self.text(k, kind)}]
-        return {**out,
-                "candidates":
-                [{"content": {"role": "model", "parts": parts},
-                  "finishReason": "MAX_TOKENS" if kind == "length" else "STOP", "index": 0}]}
+# %% ../../nbs/bench/oracle.ipynb #e320868b
+@patch
+async def respond(self: Server, writer, method: str, path: str, headers: dict, body: bytes) -> bool:
+    gemini = "x-goog-api-key" in headers
+    given = headers.get("x-goog-api-key", "") if gemini else headers.get("authorization",
+                                                                         "").removeprefix("Bearer ")
+    def error(code, status, message, extra="", **more):
+        err = {"code": code, "status": status, "message": message,
+               **more} if gemini else {"message": message, "type": status, "code": status.lower(), **more}
+        return self.send(writer, code, {"error": err}, extra)
+    if self.key is not None and given != self.key:
+        if gemini:
+            return error(400, "INVALID_ARGUMENT",
+                         f"API key not valid. Please pass a valid API key. ({given})")
+        return error(401, "invalid_api_key", f"Incorrect API key provided: {given}.")
+    path = re.sub(r"^/v1(alpha|beta)?/", "", path.split("?")[0])
+    if gemini and path.startswith("batches"): return self.batch_get(writer, path, error)
+    asked = json.loads(body or b"{}")
+    model = re.sub(r"^models/|:\w+$", "", path) if gemini else asked.get("model")
+    if self.model is not None and model != self.model:
+        return error(404, "NOT_FOUND" if gemini else "model_not_found",
+                     f"The model {model} does not exist")
+    if path.endswith(":batchGenerateContent"): return self.batch_create(writer, asked["batch"])
+    k = int(re.search(rb"Problem (\d+)", body)[1])
+    kind = self.draw(k)
+    if self.log: self.log.write(f"{k} {kind}\n")
+    self.flying += 1; self.peak = max(self.peak, self.flying)
+    try:
+        if kind not in ("429", "429_after", "503"):
+            await asyncio.sleep(self.hang_seconds if kind == "hang" else self.latency)
+    finally: self.flying -= 1
+    if kind == "429": return error(429, "RESOURCE_EXHAUSTED", "Too many requests")
+    if kind == "429_after":
+        return error(429, "RESOURCE_EXHAUSTED", "Too many requests", "Retry-After: 0.05\r\n")
+    if kind in ("500", "503"):
+        return error(int(kind), "INTERNAL" if kind == "500" else "UNAVAILABLE", "The model is overloaded")
+    if kind == "hang": return False
+    reply = (self.gemini_body if gemini else self.openai_body)(k, kind, model)
+    if kind == "drop":
+        data = json.dumps(reply).encode()
+        writer.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+                     f"{len(data)}\r\n\r\n".encode() + data[:len(data)//2])
+        await writer.drain(); writer.transport.abort()
+        return False
+    return self.send(writer, 200, reply, cut=0.6 if kind == "truncate" else 1.0)
 
-    def openai_body(self, k: int, kind: str, model: str) -> dict:
-        finish = {"blocked": "content_filter", "length": "length"}.get(kind, "stop")
-        message = {"role": "assistant", "content": self.text(k, kind),
-                   "reasoning_content": "The second line is off by one."}
-        usage = {"prompt_tokens": 600, "completion_tokens": 400, "total_tokens": 1000,
-                 "completion_tokens_details": {"reasoning_tokens": 320},
-                 "prompt_tokens_details": {"cached_tokens": 100}}
-        return {"id": f"c{k}", "object": "chat.completion", "created": 0, "model": model, "usage": usage,
-                "choices": [] if kind == "empty"
-                else [{"index": 0, "message": message, "finish_reason": finish}]}
+# %% ../../nbs/bench/oracle.ipynb #757279eb
+@patch
+def gemini_body(self: Server, k: int, kind: str, model: str) -> dict:
+    usage = {"promptTokenCount": 600, "candidatesTokenCount": 80, "thoughtsTokenCount": 320,
+             "cachedContentTokenCount": 100, "totalTokenCount": 1000}
+    out = {"usageMetadata": usage, "modelVersion": model}
+    if kind == "blocked": return {**out, "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
+    if kind == "empty": return {**out, "candidates": []}
+    parts = [{"text": "The second line is off by one.", "thought": True}, {"text": self.text(k, kind)}]
+    return {**out,
+            "candidates":
+            [{"content": {"role": "model", "parts": parts},
+              "finishReason": "MAX_TOKENS" if kind == "length" else "STOP", "index": 0}]}
 
-    # -- Gemini's Batch API
-    def batch_create(self, writer, batch: dict) -> bool:
-        name = f"batches/b{len(self.batches)}"
-        requests = batch["inputConfig"]["requests"]["requests"]
-        if self.log: self.log.write(f"{len(requests)} batch\n")
-        self.batches[name] = (time.monotonic(), batch.get("displayName"), requests)
-        return self.send(writer, 200, self.batch_state(name, False))
+@patch
+def openai_body(self: Server, k: int, kind: str, model: str) -> dict:
+    finish = {"blocked": "content_filter", "length": "length"}.get(kind, "stop")
+    message = {"role": "assistant", "content": self.text(k, kind),
+               "reasoning_content": "The second line is off by one."}
+    usage = {"prompt_tokens": 600, "completion_tokens": 400, "total_tokens": 1000,
+             "completion_tokens_details": {"reasoning_tokens": 320},
+             "prompt_tokens_details": {"cached_tokens": 100}}
+    return {"id": f"c{k}", "object": "chat.completion", "created": 0, "model": model, "usage": usage,
+            "choices": [] if kind == "empty"
+            else [{"index": 0, "message": message, "finish_reason": finish}]}
 
-    def batch_state(self, name: str, results: bool = True) -> dict:
-        born, display, requests = self.batches[name]
-        done = time.monotonic() - born > self.batch_seconds
-        meta = {"displayName": display, "state": "BATCH_STATE_SUCCEEDED" if done else "BATCH_STATE_RUNNING",
-                "model": "models/m"}
-        if done and results:
-            ks = [int(re.search(r"Problem (\d+)", json.dumps(r))[1]) for r in requests]
-            answers = [{"response": self.gemini_body(k, self.draw(k), "m"), "metadata": r.get("metadata")}
-                       for k, r in zip(ks, requests)]
-            meta["output"] = {"inlinedResponses": {"inlinedResponses": answers[::-1]}}
-        return {"name": name, "metadata": meta, "done": done}
+@patch
+def batch_create(self: Server, writer, batch: dict) -> bool:
+    name = f"batches/b{len(self.batches)}"
+    requests = batch["inputConfig"]["requests"]["requests"]
+    if self.log: self.log.write(f"{len(requests)} batch\n")
+    self.batches[name] = (time.monotonic(), batch.get("displayName"), requests)
+    return self.send(writer, 200, self.batch_state(name, False))
 
-    def batch_get(self, writer, name: str, error) -> bool:
-        if name == "batches":
-            return self.send(writer, 200, {"operations": [self.batch_state(b, False) for b in self.batches]})
-        return (self.send(writer, 200, self.batch_state(name)) if name in self.batches
-                else error(404, "NOT_FOUND", f"{name} does not exist"))
+@patch
+def batch_state(self: Server, name: str, results: bool = True) -> dict:
+    born, display, requests = self.batches[name]
+    done = time.monotonic() - born > self.batch_seconds
+    meta = {"displayName": display, "state": "BATCH_STATE_SUCCEEDED" if done else "BATCH_STATE_RUNNING",
+            "model": "models/m"}
+    if done and results:
+        ks = [int(re.search(r"Problem (\d+)", json.dumps(r))[1]) for r in requests]
+        answers = [{"response": self.gemini_body(k, self.draw(k), "m"), "metadata": r.get("metadata")}
+                   for k, r in zip(ks, requests)]
+        meta["output"] = {"inlinedResponses": {"inlinedResponses": answers[::-1]}}
+    return {"name": name, "metadata": meta, "done": done}
+
+@patch
+def batch_get(self: Server, writer, name: str, error) -> bool:
+    if name == "batches":
+        return self.send(writer, 200, {"operations": [self.batch_state(b, False) for b in self.batches]})
+    return (self.send(writer, 200, self.batch_state(name)) if name in self.batches
+            else error(404, "NOT_FOUND", f"{name} does not exist"))
 
 # %% ../../nbs/bench/oracle.ipynb #bbbea0a7
 async def _serve(options: dict, port: int):

@@ -103,6 +103,7 @@ def contender(spec: dict) -> dict:
             "grad_norms": [float(l["grad_norm"]) for l in log],
             "tokens": token_counts(triples_of(pairs, tok))}
 
+# %% ../../nbs/bench/train.ipynb #2e5b77f6
 def run_contender(side: str, model: str = "embedded", pairs: int = 4, steps: int = 1, seed: int = 0) -> dict:
     """`contender` in a fresh process; `pairs_per_second` leaves out the first step (it allocates the
     optimizer) where there are more."""
