@@ -68,7 +68,8 @@ install-test: $(VENV)/.dev  ## wheel and source distribution in empty environmen
 release: $(VENV)/.dev  ## check, build and check the distributions (ARGS=--tag also tags); it uploads nothing
 	BIN=$(BIN) .ci/release $(ARGS)
 
-lab: $(VENV)/.dev  ## explore the notebooks in JupyterLab
+lab: $(VENV)/.dev  ## explore the notebooks in JupyterLab, trusted, so that their pictures keep their style
+	find nbs -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec $(BIN)/jupyter trust {} + > /dev/null
 	$(BIN)/jupyter lab nbs
 
 bench: $(VENV)/.dev  ## every benchmark that runs on a CPU (long)

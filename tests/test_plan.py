@@ -1,5 +1,5 @@
 "The plan against the allocator, and every recipe and README command against the code."
-import contextlib, io, re, shlex, subprocess, sys
+import contextlib, io, json, re, shlex, subprocess, sys
 from pathlib import Path
 
 import pytest, torch, yaml
@@ -17,13 +17,23 @@ RECIPES = sorted(p for p in ROOT.glob("recipes/*/*.yaml")
                  and "loss" in yaml.safe_load(p.read_text()))
 
 
+def prose(path):
+    "A file's text; of a notebook, what is written between its code."
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb": return text
+    return "\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+
+
 def commands():
-    "Every command line of the README and the recipes that starts with spot or accelerate, as (file, words)."
+    """Every command line of the README, the recipes, the tutorials and the notebooks' words that starts with
+    spot or accelerate, as (file, words)."""
     files = [ROOT/"README.md", *ROOT.glob("recipes/*/README.md"), *ROOT.glob("recipes/*/*.sbatch"),
-             *ROOT.glob("recipes/*/sky.yaml"), *ROOT.glob("recipes/**/*.yaml")]
+             *ROOT.glob("recipes/*/sky.yaml"), *ROOT.glob("recipes/**/*.yaml"),
+             *ROOT.glob("nbs/**/*.qmd"), *ROOT.glob("nbs/**/*.ipynb")]
     out = []
     for path in sorted(set(files)):
-        for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+        if ".ipynb_checkpoints" in path.parts: continue
+        for line in prose(path).replace("\\\n", " ").splitlines():
             for found in re.findall(
                 r"(?:accelerate launch|spot "
                 r"(?:train|run|demo|elicit|rectify|filter|inspect|evaluate|tables|bench|grpo|connect4)) "
@@ -57,6 +67,18 @@ def test_there_are_commands():
                 "qwen3-8b-lora-24gb"})
 
 
+def test_every_path_that_is_named_exists():
+    named = {}
+    for path in [ROOT/"README.md", *ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md"),
+                 *ROOT.glob("nbs/**/*.qmd"), *ROOT.glob("nbs/**/*.ipynb")]:
+        if ".ipynb_checkpoints" in path.parts: continue
+        for p in re.findall(r"(?<![\w/.:-])((?:recipes|nbs|tests|\.ci)/[\w./-]*\w)", prose(path)):
+            named.setdefault(p, path.relative_to(ROOT))
+    assert len(named) >= 20
+    lost = {p: str(f) for p, f in named.items() if not (ROOT/p).exists() and not list(ROOT.glob(p + "*"))}
+    assert not lost, lost
+
+
 @pytest.mark.parametrize("file,line", commands(), ids=lambda v: v[:60])
 def test_every_flag_of_a_command_exists(file, line):
     words = shlex.split(line)
@@ -67,7 +89,7 @@ def test_every_flag_of_a_command_exists(file, line):
         else:
             assert module == "spot_nb.train"
             return settings_of(flags)
-    if words[1] == "train":
+    if words[1] == "train" and "--help" not in line:
         return parse_flags([str(ROOT/w) if w.startswith("recipes/") else w
                             for w in words[2:]]) if "--plan" in words else settings_of(words[2:])
     from spot_nb.cli import main
