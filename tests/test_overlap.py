@@ -1,10 +1,12 @@
 """Two stages at once, and rounds: nothing lost, nothing asked twice, whatever happens in between."""
 import dataclasses
+import random
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from test_pipeline import METHODS, config, tiny  # noqa: F401, fixtures
+from test_pipeline import METHODS, _spawn, config, tiny  # noqa: F401, fixtures
 
 from spot_nb.generate import Completion, Generator
 from spot_nb.oracle import ProgramOracle
@@ -181,3 +183,25 @@ def test_next_problems_watch_is_reproducible():
     known = {p["id"]: k % 3 == 0 for k, p in enumerate(ps)}
     a, b = (next_problems(ps, known, 4, 7) for _ in range(2))
     assert a == b and sum(known[p["id"]] for p in a) == 4 and sum(not known[p["id"]] for p in a) == 20
+
+
+@pytest.mark.slow
+def test_two_rounds_killed_at_ten_moments(config, tmp_path):
+    "kill -9 of `--rounds 2` at ten random moments; the same command ends in the unbroken run's rounds."
+    config.rounds, config.methods, config.watch = 2, METHODS[1:], 4
+    want = run_pipeline(config)["rounds"]
+    config.output_dir, rng, kills = str(tmp_path/"killed"), random.Random(0), 0
+    for _ in range(10):
+        p = _spawn(config, tmp_path)
+        try: p.wait(rng.uniform(4, 25))
+        except subprocess.TimeoutExpired:
+            p.kill()
+            kills += 1
+        p.communicate()
+    p = _spawn(config, tmp_path)
+    text = p.communicate()[0]
+    assert p.returncode == 0 and kills >= 5, text
+    got = read_json(Path(config.output_dir)/"rounds.json")
+    noise = ("seconds", "kl")
+    plain = lambda rows: [{k: v for k, v in r.items() if k not in noise} for r in rows]
+    assert plain(got) == plain(want)

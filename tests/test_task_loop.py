@@ -140,6 +140,8 @@ def test_a_task_from_elicitation_to_its_table(task, server, tmp_path, monkeypatc
             and f"checked by task {task}" in out)
 
 
+from test_pipeline import tiny                     # noqa: E402, F401, a random model of two layers
+
 
 def test_run_takes_a_task(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
