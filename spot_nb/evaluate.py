@@ -601,6 +601,25 @@ def _scorer_info(task: Task) -> dict:
         return {"scorer": {"math_verify": version("math-verify")}}
     return {}
 
+# %% ../nbs/15_evaluate.ipynb #38e1c250
+def _results(runs: "list[_TaskRun]", workers: "int | None", missing: dict, report: Callable) -> dict:
+    "Scores by task; one that cannot be scored goes to `missing` with the reason."
+    results = {}
+    for run in runs:
+        name = run.task.name
+        try: results[name] = run.result(workers)
+        except SpotError as e:
+            missing[name] = str(e)
+            report(f"{name}: no result. {e}")
+            continue
+        report(_line(name, results[name]))
+    return results
+
+def _check(trials: "int | None", sampling: Any, system: "str | None") -> None:
+    if trials is not None and trials < 1: raise SpotError(f"trials must be at least 1, not {trials}")
+    if sampling.raw and system:
+        raise SpotError("raw prompts have no roles: leave system_prompt or raw_prompt out")
+
 # %% ../nbs/15_evaluate.ipynb #417aaa8e
 def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | Path" = "evaluation_results",
              *, sampling: Any = None, trials: "int | None" = None, limit: "int | None" = None,
@@ -626,26 +645,24 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
                                                           enable_thinking=find_task(task).enable_thinking)
     own = not isinstance(model, Generator)
     fingerprint = model_fingerprint(model) if own else str(model.info().get("model"))
-    if trials is not None and trials < 1: raise SpotError(f"trials must be at least 1, not {trials}")
     sources = {_known(k, " to give another source"): v for k, v in (sources or {}).items()}
     templates = {_known(k, " to give another prompt"): _template(k, v) for k, v in (templates or {}).items()}
-    if sampling.raw and system:
-        raise SpotError("raw prompts have no roles: leave system_prompt or raw_prompt out")
+    _check(trials, sampling, system)
     runs, missing, generator, info = [], {}, None, {}
     path = output/"aggregated_results.json"
     before = _earlier(path, fingerprint, overwrite)
     try:
         for chosen in resolve_tasks(tasks, task):
+            name = chosen.name
             try:
-                problems, made = load_problems(chosen, data_dir, sources.get(chosen.name), limit, seed,
-                                               templates.get(chosen.name), system, sampling.raw)
+                problems, made = load_problems(chosen, data_dir, sources.get(name), limit, seed,
+                                               templates.get(name), system, sampling.raw)
             except SpotError as e:
-                missing[chosen.name] = str(e)
-                report(f"{chosen.name}: skipped. {e}")
+                missing[name] = str(e)
+                report(f"{name}: skipped. {e}")
                 continue
-            runs.append(_TaskRun(chosen, problems, made, output,
-                                 dataclasses.replace(sampling, n=trials or chosen.trials), fingerprint,
-                                 overwrite))
+            asked = dataclasses.replace(sampling, n=trials or chosen.trials)
+            runs.append(_TaskRun(chosen, problems, made, output, asked, fingerprint, overwrite))
         if not runs:
             raise SpotError("no task could be loaded: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
         pending = [(run, p) for run in runs for p in run.pending]
@@ -654,21 +671,14 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
             info = generator.info()
             for run in runs: run.use_engine(_engine_identity(info))
             _generate(generator, pending)
-        results = {}
-        for run in runs:
-            try: results[run.task.name] = run.result(workers)
-            except SpotError as e:
-                missing[run.task.name] = str(e)
-                report(f"{run.task.name}: no result. {e}")
-                continue
-            report(_line(run.task.name, results[run.task.name]))
+        results = _results(runs, workers, missing, report)
     finally:
         for run in runs: run.store.close()
         if own and generator is not None: generator.close()
     dropped = {run.task.name for run in runs} if overwrite else ()
-    tasks_ = {k: v for k, v in before.get("tasks", {}).items() if k not in dropped} | results
-    whole = {k: v["mean"] for k, v in tasks_.items() if v.get("complete")}
-    out = Facts({"version": 1, "unit": "percent", "model": fingerprint, "tasks": tasks_,
+    kept = {k: v for k, v in before.get("tasks", {}).items() if k not in dropped} | results
+    whole = {k: v["mean"] for k, v in kept.items() if v.get("complete")}
+    out = Facts({"version": 1, "unit": "percent", "model": fingerprint, "tasks": kept,
                  "averages": averages(whole), "missing": missing, "spot_nb": __version__,
                  "engine": info or before.get("engine", {}),
                  **{k: before[k] for k in ("kl",) if k in before}})

@@ -658,6 +658,40 @@ def _in_order(path: Path, ids: list):
         with atomic_path(path) as tmp, open(tmp, "wb") as out:
             for _, start in sorted(at): f.seek(start); out.write(f.readline())
 
+# %% ../nbs/07_rectify.ipynb #e66b8c56
+def _check_settings(*, timeout: float, max_cost_usd: "float | None", retry: Iterable[str],
+                    **counts: int) -> None:
+    "Refuse what cannot be meant, before anything is read or paid."
+    for name, value in counts.items():
+        if value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
+    if timeout <= 0: raise SpotError(f"timeout must be more than 0 seconds, not {timeout:g}")
+    if max_cost_usd is not None and not max_cost_usd > 0:
+        raise SpotError(f"max_cost_usd must be more than 0, not {max_cost_usd:g}")
+    unknown = set(retry) - set(VERDICTS)
+    if unknown:
+        raise SpotError(f"there is no verdict {', '.join(sorted(unknown))}: use {', '.join(VERDICTS)}")
+
+def _first(follow: Callable, records: "list[dict]") -> "Callable | None":
+    "Wait for the first records of `follow`, and add them; None when it has ended."
+    while not records:
+        came = follow()
+        if came is None: return None
+        if came: records += load_errors(came)
+        else: time.sleep(0.05)
+    return follow
+
+@patch
+def summary(self: _Run, records: "list[dict]", seconds: float) -> Facts:
+    "What `rectify` returns."
+    left = len(records) - sum(r["id"] in self.store for r in records)
+    return Facts(errors=len(records), recorded=len(records) - left, left=left,
+                 verdicts={v: self.verdicts[v] for v in VERDICTS if self.verdicts[v]}, calls=self.calls,
+                 retries=self.retries, cost_usd=None if self.unpriced else round(self.spent, 6),
+                 possibly_billed_usd=round(self.possible, 6),
+                 free=not self.oracle.paid and not any(self.price.values()), reread=self.reread,
+                 reused=self.reused, lowest_concurrency=int(self.limiter.lowest) if self.limiter else None,
+                 seconds=round(seconds, 2), stopped=self.stop)
+
 # %% ../nbs/07_rectify.ipynb #ed5c8cb5
 def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", output: "str | Path", *,
             workers: int = 200, mode: str = "without_answer", attempts: int = 1, tries: int = 8,
@@ -686,21 +720,11 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     start = time.monotonic()
     oracle = oracle if isinstance(oracle, Oracle) else ProgramOracle(oracle)
     check_mode(mode)
-    for name, value in dict(workers=workers, attempts=attempts, tries=tries).items():
-        if value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
-    if timeout <= 0: raise SpotError(f"timeout must be more than 0 seconds, not {timeout:g}")
-    if max_cost_usd is not None and not max_cost_usd > 0:
-        raise SpotError(f"max_cost_usd must be more than 0, not {max_cost_usd:g}")
-    unknown = set(retry) - set(VERDICTS)
-    if unknown:
-        raise SpotError(f"there is no verdict {', '.join(sorted(unknown))}: use {', '.join(VERDICTS)}")
+    _check_settings(workers=workers, attempts=attempts, tries=tries, timeout=timeout,
+                    max_cost_usd=max_cost_usd, retry=retry)
     records = load_errors(errors)[:limit]
     _check_side(records, mode)
-    while follow and not records:
-        came = follow()
-        if came is None: follow = None
-        elif came: records += load_errors(came)
-        else: time.sleep(0.05)
+    follow = follow and _first(follow, records)
     if mode == "with_answer" and oracle.kind not in ("program", "human"):
         for r in records: build_messages(r, mode)
     task = task_for(records, task, str(errors) if isinstance(errors, (str, Path)) else "the errors")
@@ -716,7 +740,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     run.open(resume, set(retry), records)
     try:
         todo = [r for r in records if r["id"] not in run.store and not run.take_back(r)]
-        if todo and hasattr(oracle, "check"): oracle.check()                 # a dead server is named at once
+        if todo and hasattr(oracle, "check"): oracle.check()   # a dead server is named at once
         run.bar = progress(total=len(records), initial=len(records) - len(todo), desc="rectify")
         if follow and hasattr(oracle, "stream"): todo += _all_of(_loaded(follow, run, records))
         if todo and hasattr(oracle, "stream"): run.in_rounds(todo)
@@ -731,14 +755,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     if run.fatal: raise run.fatal
     if run.stop is None: _in_order(run.output, [r["id"] for r in records])
     if run.stop == "interrupted": raise KeyboardInterrupt
-    left = len(records) - sum(r["id"] in run.store for r in records)
-    return Facts(errors=len(records), recorded=len(records) - left, left=left,
-                 verdicts={v: run.verdicts[v] for v in VERDICTS if run.verdicts[v]}, calls=run.calls,
-                 retries=run.retries, cost_usd=None if run.unpriced else round(run.spent, 6),
-                 possibly_billed_usd=round(run.possible, 6),
-                 free=not oracle.paid and not any(run.price.values()), reread=run.reread, reused=run.reused,
-                 lowest_concurrency=int(run.limiter.lowest) if run.limiter else None,
-                 seconds=round(time.monotonic() - start, 2), stopped=run.stop)
+    return run.summary(records, time.monotonic() - start)
 
 # %% ../nbs/07_rectify.ipynb #96001aaf
 def report(path: "str | Path", show: int = 3) -> dict:

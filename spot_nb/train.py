@@ -30,8 +30,8 @@ from .models import (load_model, load_tokenizer,
                             resolve_model, spot_home)
 from .reference import (_digest, drop_parts, keep_part, load_reference, read_parts, reference_key,
                                save_reference, tensor_digest, weights_digest)
-from .records import (SpotError, dump_line, progress, read_json, read_jsonl,
-                             write_json, write_text)
+from .records import (SpotError, dump_line, patch, progress, read_json, read_jsonl, write_json,
+                             write_text)
 from .saving import (EndsInTime, STATE, begin_run, locked_folder, check_resumable, check_save,
                             convert_weights, last_checkpoint, mend_generation_config, save_dtype_of)
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
@@ -574,11 +574,13 @@ class _Loss:
                             "learning rate; " f"the last checkpoint in {self.args.output_dir} is from before")
         return value
 
-    def floating_point_ops(self, inputs) -> float:
-        "6 operations per parameter and distinct token."
-        return 6. * sum(getattr(p, "ds_numel", None) or p.numel()
-                        for p in causal_lm(self.model).parameters()) * sum(r.tokens
-                                                                           for r, _ in inputs["rows"])
+# %% ../nbs/12_train.ipynb #a7e48a2c
+@patch
+def floating_point_ops(self: _Loss, inputs) -> float:
+    "6 operations per parameter and distinct token."
+    return 6. * sum(getattr(p, "ds_numel", None) or p.numel()
+                    for p in causal_lm(self.model).parameters()) * sum(r.tokens
+                                                                       for r, _ in inputs["rows"])
 
 # %% ../nbs/12_train.ipynb #aa489126
 _SUMS = ("pairs", "chosen", "rejected", "margin", "accuracy", "tether", "saturated", "kl", "kl_tokens",
@@ -643,14 +645,16 @@ class _Metrics:
               "peak_memory_gb": peak_memory_gb(self.args.device)}
         self._metrics = m
 
-    def _watch_delta(self, m: "dict[str, float]") -> None:
-        c, d = m["rewards/chosen"], m["delta"]
-        if not self._parted and d < -2 and c < -d / 2 and c - d > 3:
-            self._parted = True
-            warnings.warn(
-                f"step {self.state.global_step + 1}: delta is {d:.2f} while chosen responses stand at "
-                f"{c:.2f}: delta follows the rejected rewards down and the loss has become "
-                f"a relative ranking; set delta_floor (0, say) or lower the learning rate", stacklevel=3)
+# %% ../nbs/12_train.ipynb #d84d3b11
+@patch
+def _watch_delta(self: _Metrics, m: "dict[str, float]") -> None:
+    c, d = m["rewards/chosen"], m["delta"]
+    if not self._parted and d < -2 and c < -d / 2 and c - d > 3:
+        self._parted = True
+        warnings.warn(
+            f"step {self.state.global_step + 1}: delta is {d:.2f} while chosen responses stand at "
+            f"{c:.2f}: delta follows the rejected rewards down and the loss has become "
+            f"a relative ranking; set delta_floor (0, say) or lower the learning rate", stacklevel=3)
 
 # %% ../nbs/12_train.ipynb #d75d875b
 class _Logs:
@@ -746,17 +750,19 @@ class _Checkpoints:
                      and json.loads(l)["step"] <= step]
             write_text(log, "".join(l + "\n" for l in lines))
 
-    def _load_sharded(self, path: str) -> None:
-        "Load a checkpoint into the prepared model and optimizer."
-        if self.sharding.startswith("zero"):
-            from transformers.integrations.deepspeed import deepspeed_load_checkpoint
-            deepspeed_load_checkpoint(self.model_wrapped, path,
-                                      load_module_strict=not hasattr(self.model, "peft_config"))
-        else:
-            reshard(self.model_wrapped, self.sharding)
-            self._load_from_checkpoint(path, self.model_wrapped)
-        self._load_optimizer_and_scheduler(path)
-        self._load_scaler(path)
+# %% ../nbs/12_train.ipynb #b97c191f
+@patch
+def _load_sharded(self: _Checkpoints, path: str) -> None:
+    "Load a checkpoint into the prepared model and optimizer."
+    if self.sharding.startswith("zero"):
+        from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+        deepspeed_load_checkpoint(self.model_wrapped, path,
+                                  load_module_strict=not hasattr(self.model, "peft_config"))
+    else:
+        reshard(self.model_wrapped, self.sharding)
+        self._load_from_checkpoint(path, self.model_wrapped)
+    self._load_optimizer_and_scheduler(path)
+    self._load_scaler(path)
 
 # %% ../nbs/12_train.ipynb #b89c0e17
 class _Saving:
