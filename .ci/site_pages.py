@@ -163,7 +163,7 @@ def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
         out += [f"## {node.name} {{#{node.name}}}", "", "```python", signature(node), "```", "",
                 docs_of(node), "", f"[source]({link})", ""]
         if isinstance(node, ast.ClassDef):
-            fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+            fields = [n for c in parts_of(tree, node) for n in c.body if isinstance(n, ast.AnnAssign)]
             if fields and not any(isinstance(n, ast.FunctionDef) and n.name == "__init__" for n in node.body):
                 out += ["| field | type | default | |", "|---|---|---|---|"]
                 out += [field_row(n, text) for n in fields] + [""]
@@ -172,6 +172,14 @@ def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
                     out += [f"### {node.name}.{m.name} {{#{node.name}.{m.name}}}", "", "```python",
                             signature(m), "```", "", docs_of(m), ""]
     return "\n".join(out)
+
+
+def parts_of(tree: ast.Module, node: ast.ClassDef) -> "list[ast.ClassDef]":
+    "A class after the private classes of its module that it continues."
+    private = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.startswith("_")}
+    chain = [node]
+    while chain[0].bases and (base := private.get(ast.unparse(chain[0].bases[0]))): chain.insert(0, base)
+    return chain
 
 
 def field_row(n: ast.AnnAssign, text: str) -> str:

@@ -138,12 +138,12 @@ def _said_at(text: str, m) -> str:
     return line
 
 # %% ../nbs/01_answers.ipynb #c0d614d8
-_FILLER = re.compile(r"(?i)^(?:[\s*_\"'“”‘’>]|(?:therefore|thus|hence|just|only|simply|exactly|then|"
-                  r"now|equal to|indeed|definitely|clearly|approximately|about|roughly|around|that|"
-                  r"known|given by|"
-                  r"equals|also|precisely|certainly|obviously|there (?:is|are)|the (?:number|value|"
-                  r"answer is|final answer is|correct answer is|correct (?:option|choice) is)|"
-                  r"option|choice|comes out to|" r"should be|would be|must be|it is|is)\b[:,]?)+")
+_FILLER = re.compile(
+    r"(?i)^(?:[\s*_\"'“”‘’>]|(?:therefore|thus|hence|just|only|simply|exactly|then|now|equal "
+    r"to|indeed|definitely|clearly|approximately|about|roughly|around|that|known|given "
+    r"by|equals|also|precisely|certainly|obviously|there (?:is|are)|the (?:number|value|answer is|final "
+    r"answer is|correct answer is|correct (?:option|choice) is)|option|choice|comes out to|should be|would "
+    r"be|must be|it is|is)\b[:,]?)+")
 _TAIL = re.compile(r"(?i)(?:\s|,)+(?:not|rather than|instead of|because|since|which|so|as|where|and "
                   r"I(?:'m| am)|but|though|although|if|when|for)\b.*|\s+\((?!\s*[-\d.,\\a-zA-Z]+\s*,"
                   r").*?\)\s*$|[.。](?:\s|$).*|[。！].*", re.S)

@@ -247,6 +247,7 @@ def make_record(state: State, index: "int | None" = None) -> dict:
               "player": state.player, "source": "spot_nb.connect4"}
     return record if index is None else {"index": index, **record}
 
+# %% ../nbs/13_connect4.ipynb #e48c3298
 _REPORT = re.compile(r"\[([^\[\]:=]{1,60})[:=]((?:[^\[\]]|\[[\s\d,]*\])*)\]")
 _MOVE = re.compile(r"[(\[]\s*(\d+)\s*,\s*(\d+)\s*[)\]]")
 _NONE = re.compile(r"\W*(none|no moves?|empty|n/?a|-)?\W*", re.I)
@@ -264,6 +265,7 @@ def parse_report(response: str) -> "tuple[set | None, set | None]":
                      and not (moves and rest.strip(" ,;.\n")) else None)
     return got["mine"], got["theirs"]
 
+# %% ../nbs/13_connect4.ipynb #b2c1eed3
 def _answer_sets(answer) -> "tuple[set, set]":
     import json
     try:

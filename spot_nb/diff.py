@@ -172,7 +172,7 @@ _MATH_TAGS = set("math mrow mi mn mo ms mtext mspace mfrac msqrt mroot msup msub
 _ATTRIBUTES = set("class title dir open lang id role tabindex aria-label".split())
 _SVG_ATTRIBUTES = set("class x y width height viewBox preserveAspectRatio role aria-label".split())
 _MATH_ATTRIBUTES = set("class display displaystyle scriptlevel stretchy fence separator form lspace rspace "
-                       "minsize maxsize symmetric largeop " "movablelimits accent accentunder linethickness "
+                       "minsize maxsize symmetric largeop movablelimits accent accentunder linethickness "
                        "width height depth mathvariant columnalign".split())
 
 def _allowed(tag: str) -> "set[str]":
@@ -530,7 +530,7 @@ def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: st
              ["math", sorted(_MATH_TAGS), sorted(_MATH_ATTRIBUTES)]]
     style, script = pair_css() + _data("inspect_page.css"), _data("inspect.js")
     policy = (f"default-src 'none'; script-src {_hash_of(script)}; style-src {_hash_of(style)}; base-uri "
-              "'none'; form-action 'none'; " "require-trusted-types-for 'script'; trusted-types 'none'")
+              "'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
     summary = (f"{len(pairs):,} pair{'s'*(len(pairs) > 1)}, median change ratio "
                f"{ratios[len(ratios)//2]:.3f}, {sum(r > gamma for r in ratios):,} above γ = {gamma:g}")
     options = "".join(f'<option value="{k}">{v}</option>' for k, v in _SORTS.items())

@@ -33,8 +33,8 @@ def unwrap(text: str) -> str:
     """The question inside verl's wrapper (an instruction paragraph before it, a reminder after it); other
     text as it is."""
     parts = text.strip().split("\n\n")
-    if len(parts) >= 3 and parts[0].startswith("Solve the following math problem") and parts[-1].startswith(
-        "Remember to put your answer"):
+    if (len(parts) >= 3 and parts[0].startswith("Solve the following math problem")
+            and parts[-1].startswith("Remember to put your answer")):
         return "\n\n".join(parts[1:-1]).strip()
     return text
 
@@ -60,10 +60,8 @@ def as_problem(row: dict, instruction: str = INSTRUCTION, where: str = "problem"
     if answer is None:
         raise SpotError(f"{where}: no answer: one of {', '.join(GOLD)} or reward_model.ground_truth is "
                         "needed")
-    # verl
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0],
-                                                                    dict) and "reward_model" in row:
-        prompt = prompt[0].get("content")
+    wrapped = isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], dict)
+    if wrapped and "reward_model" in row: prompt = prompt[0].get("content")                  # verl's form
     if isinstance(prompt, str):
         prompt = unwrap(prompt)
         if instruction and "\\boxed" not in prompt: prompt = f"{prompt}\n\n{instruction}"
@@ -83,7 +81,7 @@ def _refuse_tools(task: Task, row: dict, where: str) -> None:
     if not row.get("tools") or task.prepare or "tools" in task.columns: return
     if not is_math(task) and "{tools}" in task.template + task.system: return
     raise SpotError(f"{where}: the row offers `tools`, which task {task.name} would leave out of the "
-                    "prompt: use " "--task tool or a task whose `columns` name `tools`, or drop the column")
+                    "prompt: use --task tool or a task whose `columns` name `tools`, or drop the column")
 
 def load_problems(source: "str | Path | list[dict]", split: str = "train", language: "str | None" = None,
                   instruction: str = INSTRUCTION, max_samples: "int | None" = None,
@@ -148,7 +146,7 @@ def check_gold(problems: "list[dict]") -> None:
     bad = unreadable_gold(problems)
     if len(bad) <= GOLD_LOST*drawn: return
     raise SpotError(f"{len(bad)} of {drawn} gold answers cannot be read as an answer, the first is "
-                    f"{bad[0]['answer']!r:.80} (problem {bad[0]['id']!r}): " "put the bare answer into a "
+                    f"{bad[0]['answer']!r:.80} (problem {bad[0]['id']!r}): put the bare answer into a "
                     "column `final_answer`, or go on with --ignore_gold_check (ignore_gold_check=True)")
 
 # %% ../nbs/05_elicit.ipynb #2a165bc2
@@ -230,8 +228,8 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
         record = _record(problem, k, completion, s, timeout, task)
         judging[0] += time.perf_counter() - start
         return record
-    with Store(out/"all_results.jsonl", resume=resume,
-               keep=False) as store, ThreadPoolExecutor(verify_threads) as threads:
+    with (Store(out/"all_results.jsonl", resume=resume, keep=False) as store,
+          ThreadPoolExecutor(verify_threads) as threads):
         write_json(out/"run.json", run)
         rid = (lambda p, k: p["id"]) if s.n == 1 else (lambda p, k: f"{p['id']}#{k}")
         todo = [p for p in problems if not all(rid(p, k) in store for k in range(s.n))]

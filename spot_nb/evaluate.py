@@ -620,6 +620,15 @@ def _check(trials: "int | None", sampling: Any, system: "str | None") -> None:
     if sampling.raw and system:
         raise SpotError("raw prompts have no roles: leave system_prompt or raw_prompt out")
 
+def _aggregated(tasks: dict, model: str, missing: dict, info: dict, before: dict) -> Facts:
+    "The content of `aggregated_results.json`; the engine and the KL of an earlier run stay."
+    from spot_nb import __version__
+    whole = {k: v["mean"] for k, v in tasks.items() if v.get("complete")}
+    return Facts({"version": 1, "unit": "percent", "model": model, "tasks": tasks,
+                  "averages": averages(whole), "missing": missing, "spot_nb": __version__,
+                  "engine": info or before.get("engine", {}),
+                  **{k: before[k] for k in ("kl",) if k in before}})
+
 # %% ../nbs/15_evaluate.ipynb #417aaa8e
 def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | Path" = "evaluation_results",
              *, sampling: Any = None, trials: "int | None" = None, limit: "int | None" = None,
@@ -639,7 +648,6 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
     `system` is a system message for every question. Raises `SpotError` when the folder holds another
     experiment, `sources` or `templates` name no known task, a template lacks `{question}`, or no task could
     be run."""
-    from spot_nb import __version__
     from spot_nb.generate import Generator, Sampling, make_generator
     output, sampling = Path(output), sampling or Sampling(**find_task(task).sampling, seed=seed,
                                                           enable_thinking=find_task(task).enable_thinking)
@@ -676,12 +684,8 @@ def evaluate(model: Any, tasks: "str | list[str] | None" = None, output: "str | 
         for run in runs: run.store.close()
         if own and generator is not None: generator.close()
     dropped = {run.task.name for run in runs} if overwrite else ()
-    kept = {k: v for k, v in before.get("tasks", {}).items() if k not in dropped} | results
-    whole = {k: v["mean"] for k, v in kept.items() if v.get("complete")}
-    out = Facts({"version": 1, "unit": "percent", "model": fingerprint, "tasks": kept,
-                 "averages": averages(whole), "missing": missing, "spot_nb": __version__,
-                 "engine": info or before.get("engine", {}),
-                 **{k: before[k] for k in ("kl",) if k in before}})
+    kept = {k: v for k, v in before.get("tasks", {}).items() if k not in dropped}
+    out = _aggregated(kept | results, fingerprint, missing, info, before)
     write_json(path, out)
     return out
 

@@ -64,13 +64,13 @@ def _thinking_block(tokenizer) -> "list[int]":
                for mode in (True, False)) if has_thinking_switch(tokenizer) else ([], [])
     if len(off) > len(on) and off[:len(on)] == on: return off[len(on):]
     raise SpotError("thinking_block response: this tokenizer's chat template writes no empty thinking block "
-                    "after the " "prompt, so there is none to move: leave thinking_block out")
+                    "after the prompt, so there is none to move: leave thinking_block out")
 
 def _moved(block: list, p: list, c: list, j: "list | None", where: str) -> tuple:
     "The block taken off the prompt's end and put before each response."
     if p[-len(block):] != block:
         raise SpotError(f"{where}: its prompt was rendered in thinking mode, which writes no empty thinking "
-                        "block: " f"leave thinking_block out")
+                        "block: leave thinking_block out")
     return p[:-len(block)], block + c, j and block + j
 
 # %% ../nbs/11b_examples.ipynb #9ed04ca1

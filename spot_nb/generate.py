@@ -56,6 +56,7 @@ class Completion:
     finish_reason: str = "stop"
     n_tokens: int = 0
 
+# %% ../nbs/04_generate.ipynb #c2500a53
 class Generator:
     "The interface of every engine. Subclasses give `stream` and `info`."
     def stream(self, prompts: list,

@@ -209,9 +209,9 @@ def cli(argv: "Sequence[str]") -> int:
     "`spot grpo`: GRPO through TRL with our verifier as the reward."
     import argparse, yaml
     p = argparse.ArgumentParser(prog="spot grpo",
-                                description="GRPO through TRL, with our verifier as the "
-                                "reward. Any field of TRL's " "GRPOConfig is a flag too; train_batch and "
-                                "mini_batch count prompts, as in the paper.")
+                                description="GRPO through TRL, with our verifier as the reward. Any field "
+                                "of TRL's GRPOConfig is a flag too; train_batch and mini_batch count "
+                                "prompts, as in the paper.")
     p.add_argument("--model", "--model_name_or_path", default="embedded",
                    help="student: folder, hub id or `embedded`")
     p.add_argument("--data", "--data_path", help="problems: file, hub id, or `arithmetic`")

@@ -196,7 +196,7 @@ def _check_keywords(module, kwargs: dict, honoured: "tuple[str, ...]") -> None:
            and k not in honoured]
     if odd:
         raise SpotError(f"{type(module).__name__} hands {', '.join(sorted(odd))} to its attention, which "
-                        "SDPA leaves out; " "eager attention takes it (attn_implementation: eager)")
+                        "SDPA leaves out; eager attention takes it (attn_implementation: eager)")
 
 def window_of(module, given: Any = "unsaid") -> "int | None":
     """The sliding window of an attention layer, in tokens: the keyword, else the module's, else what its

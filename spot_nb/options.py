@@ -12,7 +12,7 @@ import argparse, difflib, re
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
-from .records import SpotError
+from .records import SpotError, patch
 
 # %% ../nbs/00a_options.ipynb #15ca8c50
 VOCABULARY = {
@@ -112,19 +112,21 @@ class Parser(argparse.ArgumentParser):
                 raise SpotError(f"{_long(action)} is missing: {action.help}")
         return found
 
-    def from_yaml(self, path: str) -> "list[str]":
-        "The settings of a YAML file as arguments. Raises `SpotError` naming an unknown setting."
-        values = read_yaml(path)
-        actions = {s[2:].replace("-", "_"): a for a in self._actions for s in a.option_strings
-                   if s.startswith("--")}
-        out = []
-        for k, v in values.items():
-            key = str(k).replace("-", "_")
-            if key not in actions or key in ("config", "help"):
-                raise SpotError(f"{path}: {self.prog} has no setting {k!r}"
-                                f"{nearest(key, actions) or f': `{self.prog} --help` lists them'}")
-            out += _as_arguments(actions[key], v, path)
-        return out
+# %% ../nbs/00a_options.ipynb #2ea75d66
+@patch
+def from_yaml(self: Parser, path: str) -> "list[str]":
+    "The settings of a YAML file as arguments. Raises `SpotError` naming an unknown setting."
+    values = read_yaml(path)
+    actions = {s[2:].replace("-", "_"): a for a in self._actions for s in a.option_strings
+               if s.startswith("--")}
+    out = []
+    for k, v in values.items():
+        key = str(k).replace("-", "_")
+        if key not in actions or key in ("config", "help"):
+            raise SpotError(f"{path}: {self.prog} has no setting {k!r}"
+                            f"{nearest(key, actions) or f': `{self.prog} --help` lists them'}")
+        out += _as_arguments(actions[key], v, path)
+    return out
 
 # %% ../nbs/00a_options.ipynb #246bf7e7
 def _long(action: argparse.Action) -> str:
@@ -333,12 +335,13 @@ _TRAIN_GROUPS = {
 _SAID = {"model_name_or_path": "model", "data_path": "data", "output_dir": "output"}
 
 def _class_fields(source: str, name: str) -> "list[tuple[str, Any, str]]":
-    """(field, default, help) of a settings class, from its source; `OBJECTIVES` in a help stands for the
-    names of the losses."""
+    """(field, default, help) of a settings class and of its parts in the same module, from its source;
+    `OBJECTIVES` in a help stands for the names of the losses."""
     import ast
-    tree = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == name)
-    out = []
-    for n in tree.body:
+    classes = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.ClassDef)}
+    out, chain = [], [classes[name]]
+    while chain[0].bases and (base := classes.get(ast.unparse(chain[0].bases[0]))): chain.insert(0, base)
+    for n in (n for c in chain for n in c.body):
         if not isinstance(n, ast.AnnAssign) or not isinstance(n.value, ast.Call): continue
         keywords = {k.arg: k.value for k in n.value.keywords}
         default = n.value.args[0] if n.value.args else keywords.get("default")

@@ -193,7 +193,7 @@ def _settle(self: Claim) -> None:
         other = differences(self.settings, old.get("settings", {}))
         if other:
             raise SpotError(f"{self.folder} was begun with other settings: {'; '.join(other)}. Choose "
-                            f"another {self.option}, " "or throw its work away with --fresh")
+                            f"another {self.option}, or throw its work away with --fresh")
         self.resumed, self.done = True, bool(old.get("done"))
     else: self._write()
 

@@ -379,7 +379,7 @@ def _examine(cls, config, kind: str, device) -> Verdict:
         raise SpotError(f"{name} has an encoder: only decoder models can be trained here")
     if sees_ahead(eager):
         raise SpotError(f"{name} reads tokens ahead of the one it predicts: only causal models can be "
-                        "trained " "(set is_decoder in the config of a model that has it)")
+                        "trained (set is_decoder in the config of a model that has it)")
     groups = probe_groups()
     flat = [s for g in groups for s in g]
     truth = measure(eager, lambda: eager_logps(eager, flat))

@@ -155,7 +155,7 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
     try: return [dict(r) for r in datasets.load_dataset(str(source), config, split=split, revision=revision)]
     except Exception as e:
         raise SpotError(f"{source!r} is no file here, and the hub did not give it as a data set (split "
-                        f"{split!r}): " f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}. "
+                        f"{split!r}): {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}. "
                         "Check the name, the network and, for gated data, `hf auth login`") from None
 
 def _plain(v: Any) -> Any:

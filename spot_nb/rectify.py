@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERDICTS', 'CHARS_PER_TOKEN', 'THOUGHTS_PER_CALL', 'as_sample', 'load_errors', 'change_preview', 'unboxed', 'assess',
-           'own_response', 'Limiter', 'estimate', 'rectify', 'report', 'print_report', 'say_retry', 'cli']
+           'sides', 'Limiter', 'estimate', 'rectify', 'report', 'print_report', 'say_retry', 'cli']
 
 # %% ../nbs/07_rectify.ipynb #1322381f
 import argparse, asyncio, contextlib, json, random, signal, sys, threading, time
@@ -119,10 +119,11 @@ def _injected(task: Task, record: dict, text: str) -> dict:
     return dict(verdict=verdict, reason=reason, extracted=v.extracted, verified=good,
                 change_ratio=change_preview(text, record["response"]))
 
-def own_response(record: dict) -> str:
-    "The student's own response in a record of `rectify`: the rejected one, but for injected mistakes."
-    injected = (record.get("oracle") or {}).get("mode") == "inject"
-    return record["chosen"] if injected else record["rejected"]
+def sides(record: dict) -> "tuple[str | None, str | None]":
+    """The student's own response in a record of `rectify`, and what the Oracle wrote: a mistake, with
+    `inject`."""
+    pair = record["rejected"], record["chosen"]
+    return pair[::-1] if (record.get("oracle") or {}).get("mode") == "inject" else pair
 
 def _why(call: dict, mode: str, task: "Task | str | None" = None) -> str:
     "What to tell the Oracle about a failed try. The ground truth is not given away."
@@ -264,7 +265,7 @@ class _Run:
         self.task, self.supersede, self.reused, self.archive = find_task(task), False, 0, {}
         self.oracle, self.output, self.mode, self.attempts = oracle, output, mode, attempts
         self.cap, self.target = max_cost_usd, target
-        self.price = price_for(oracle, prices)
+        self.prices, self.price = prices, price_for(oracle, prices)
         self.verdicts, self.past, self.spent, self.possible = Counter(), Counter(), 0.0, 0.0
         self.unpriced = self.calls = self.retries = self.judging = self.good_calls = self.bad_calls = 0
         self.guess, self.stop, self.why, self.fatal, self.reread = 0.0, None, None, None, 0
@@ -286,7 +287,7 @@ def open(self: _Run, resume: bool, retry: "set[str]", records: "list[dict]" = ()
             raise SpotError(f"{self.output} was not written by `spot rectify` (record {r.get('id')!r} "
                             "has no verdict): choose another output")
         now = asked.get(r["id"])
-        if now and not (same_on_disk(now["response"], own_response(r))
+        if now and not (same_on_disk(now["response"], sides(r)[0])
                         and same_on_disk(now["prompt"], r["prompt"])):
             raise SpotError(f"{self.output}, record {r['id']!r}: corrects another response than the "
                             "errors given now: choose another output, or start over with --fresh")
@@ -330,9 +331,9 @@ def _edited(self: _Run) -> "Callable[[dict], bool]":
     def changed(r: dict) -> bool:
         if r.get("oracle", {}).get("kind") != "human" or not isinstance(sheet.get(r["id"]), str):
             return False
+        own, written = sides(r)
         now = parse_reply(Reply(f"{START}\n{sheet[r['id']]}\n{END}"), self.mode,
-                          fenced=_fenced(own_response(r))).text
-        written = r["rejected"] if own_response(r) is r["chosen"] else r["chosen"]
+                          fenced=_fenced(own)).text
         return (now or "") != (written or "")
     return changed
 
@@ -349,14 +350,14 @@ def _reconcile(self: _Run, records: "list[dict]") -> None:
         if "verdict" not in r:
             raise SpotError(f"{path} was not written by `spot rectify`: choose another output")
     asked = {(r["id"], _about(r["prompt"], r["response"])) for r in records}
-    keep = [r for r in here if (r["id"], _about(r["prompt"], own_response(r))) in asked
+    keep = [r for r in here if (r["id"], _about(r["prompt"], sides(r)[0])) in asked
             and self._same_oracle(r)]
     kept = {dump_line(r) for r in keep}
     aside = [r for line, r in {dump_line(r): r for r in (*there, *here)}.items() if line not in kept]
     if len(keep) < len(here) or len(aside) < len(there):
         write_jsonl(old, aside)
         write_jsonl(path, keep)
-    self.archive = {(r["id"], _about(r["prompt"], own_response(r))): r for r in aside
+    self.archive = {(r["id"], _about(r["prompt"], sides(r)[0])): r for r in aside
                     if r["verdict"] != "failed" and self._same_oracle(r)}
 
 @patch
@@ -373,9 +374,7 @@ def take_back(self: _Run, record: dict) -> bool:
 @patch
 def _same_oracle(self: _Run, record: dict) -> bool:
     "Whether a record comes from the Oracle, mode and prompt of this run."
-    now = self.oracle.settings()
-    if self.named_mode():
-        now.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
+    now = self.identity()
     was = record.get("oracle") or {}
     return all(k in was and same_on_disk(v, was[k]) for k, v in now.items() if v is not None)
 
@@ -513,10 +512,13 @@ def step(self: _Run, record: dict, calls: "list[dict]", reply: Reply, usage: dic
 
 # %% ../nbs/07_rectify.ipynb #2047760c
 @patch
-def named_mode(self: _Run) -> bool:
-    """Whether a record names its mode: programs and people read no prompt, but an injected mistake must
-    be told."""
-    return self.oracle.kind not in ("program", "human") or self.mode == "inject"
+def identity(self: _Run) -> dict:
+    """The Oracle's settings; the mode and its prompt too, but for programs and people, who read no prompt (an
+    injected mistake must always be told)."""
+    found = self.oracle.settings()
+    if self.oracle.kind not in ("program", "human") or self.mode == "inject":
+        found.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
+    return found
 
 @patch
 def finish(self: _Run, record: dict, calls: "list[dict]"):
@@ -525,18 +527,15 @@ def finish(self: _Run, record: dict, calls: "list[dict]"):
     for c in calls: total.update({k: v for k, v in c["usage"].items() if v is not None})
     if any(c["usage"].get("cost_usd", 0) is None for c in calls): total["cost_usd"] = None
     elif "cost_usd" in total: total["cost_usd"] = round(total["cost_usd"], 8)
-    settings = self.oracle.settings()
-    if self.named_mode():
-        settings.update(mode=self.mode, prompt=prompt_hash(self.mode, self.task))
-    sides = (record["response"], last["chosen"])
-    rejected, chosen = reversed(sides) if self.mode == "inject" else sides
+    pair = record["response"], last["chosen"]
+    rejected, chosen = pair[::-1] if self.mode == "inject" else pair
     out = {"id": record["id"], "prompt": record["prompt"], "chosen": chosen, "rejected": rejected,
            "answer": record.get("answer")}
     if record.get("source") is not None: out["source"] = record["source"]
     out["task"] = record.get("task") or stamp(self.task)
     out.update({k: record[k] for k in (*self.task.columns, "sampling") if record.get(k) is not None})
     out.update({k: last[k] for k in ("verdict", "verified", "reason", "extracted", "change_ratio")})
-    out.update(oracle={**settings, **{k: v for k, v in last["info"].items() if k != "error"}},
+    out.update(oracle={**self.identity(), **{k: v for k, v in last["info"].items() if k != "error"}},
                usage=dict(total))
     if self.oracle.kind not in ("program", "human"): out["reply"] = last["reply"]
     if last["thoughts"]: out["thoughts"] = last["thoughts"]
@@ -692,6 +691,16 @@ def summary(self: _Run, records: "list[dict]", seconds: float) -> Facts:
                  reused=self.reused, lowest_concurrency=int(self.limiter.lowest) if self.limiter else None,
                  seconds=round(seconds, 2), stopped=self.stop)
 
+@patch
+def first_guess(self: _Run, records: "list[dict]") -> float:
+    "Dollars a call before any is made. Raises `SpotError` when a budget is to be kept without a price."
+    if self.price is None:
+        if self.cap is None: return 0.0
+        raise SpotError(f"there is no price for {self.oracle.model!r}, so a budget cannot be kept: add "
+                        "--price " "IN,OUT (dollars per million tokens)")
+    if not any(self.price.values()): return 0.0
+    return estimate(records[:500], self.oracle, self.mode, self.prices, task=self.task)["usd_per_call"] or 0.0
+
 # %% ../nbs/07_rectify.ipynb #ed5c8cb5
 def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", output: "str | Path", *,
             workers: int = 200, mode: str = "without_answer", attempts: int = 1, tries: int = 8,
@@ -730,12 +739,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     task = task_for(records, task, str(errors) if isinstance(errors, (str, Path)) else "the errors")
     if not is_math(task): try_check(task, records)
     run = _Run(oracle, Path(output), mode, attempts, load_prices(prices), max_cost_usd, target_correct, task)
-    if max_cost_usd is not None and run.price is None:
-        raise SpotError(f"there is no price for {oracle.model!r}, so a budget cannot be kept: add --price "
-                        "IN,OUT (dollars per million tokens)")
-    if run.price and any(run.price.values()):
-        run.guess = estimate(records[:500], oracle, mode, load_prices(prices),
-                             task=task)["usd_per_call"] or 0.0
+    run.guess = run.first_guess(records)
     run.supersede = supersede
     run.open(resume, set(retry), records)
     try:

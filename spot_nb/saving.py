@@ -33,7 +33,7 @@ def mend_generation_config(model) -> "str | None":
     why = refused()
     if why is None:
         return ("the student's generation_config.json has sampling settings but not do_sample, so "
-                "transformers would not save it: " "do_sample is set to true in the trained model")
+                "transformers would not save it: do_sample is set to true in the trained model")
     config.do_sample = before
     raise SpotError("the student's generation_config.json cannot be saved with the trained model "
                     f"({why:.300}): mend or delete that file")

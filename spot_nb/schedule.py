@@ -51,8 +51,8 @@ def settle_batch(effective: "int | None" = None, per_device: "int | None" = None
     if effective % unit or both and effective != unit:
         parts = [f"{k} {v}" for k, v in given.items() if v is not None and k != "effective_batch_size"]
         raise SpotError(f"effective_batch_size {effective} contradicts {' and '.join(parts)} on {world} "
-                        f"process{'es' * (world > 1)} " f"({unit if both else f'a multiple of {unit}'} "
-                        "pairs a step): leave out all but effective_batch_size")
+                        f"process{'es' * (world > 1)} ({unit if both else f'a multiple of {unit}'} pairs a "
+                        "step): leave out all but effective_batch_size")
     return effective
 
 # %% ../nbs/11d_schedule.ipynb #430c039d

@@ -296,7 +296,7 @@ def cli(argv: "list[str]") -> int:
     import argparse
     p = argparse.ArgumentParser(prog="spot study",
                                 description="Do the paper's claims hold in a small world? Runs the jobs of "
-                                "a protocol that are not done " "yet, and prints a verdict for each claim.",
+                                "a protocol that are not done yet, and prints a verdict for each claim.",
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--quick", action="store_true", help="less of everything: under 20 minutes on two cores")
     p.add_argument("--protocol", default="recipes/study/claims.yaml", help="what to run and how to decide")

@@ -46,89 +46,95 @@ def _option(default, help): return field(default=default, metadata={"help": help
 
 # %% ../nbs/12_train.ipynb #0e8e1a4b
 @dataclass
-class SPoTConfig(TrainingArguments):
-    "Every field of `TrainingArguments`, with the paper's optimizer settings as defaults, and those below."
+class _Learning(TrainingArguments):
+    "What is learned, and from what; a part of `SPoTConfig`."
     model_name_or_path: str = _option("embedded", "student to train: folder, hub id or `embedded`")
-    data_path: "str | None" = _option(None,
-                                      "pairs (or, for sft and rft, samples): .jsonl/.json/.parquet/.csv "
-                                      "file or hub id")
+    data_path: "str | None" = _option(
+        None, "pairs (or, for sft and rft, samples): .jsonl/.json/.parquet/.csv file or hub id")
     eval_data_path: "str | None" = _option(None, "held-out pairs for eval_strategy and early stopping")
     loss: str = _option("spot_bco", "objective: " + ", ".join(OBJECTIVES))
-    beta: str = _option("0.1",
-                        "scale of the implicit reward, or `auto`: as much as gives `target_headroom`, and "
-                        "at least 0.1")
+    beta: str = _option(
+        "0.1", "scale of the implicit reward, or `auto`: as much as gives `target_headroom`, and at least "
+        "0.1")
     target_headroom: float = _option(8., "for beta=auto: the median of beta * (-log pi_ref(chosen)) to reach")
     delta_decay: float = _option(0.9, "how much of δ is kept at each optimizer step (1: δ stays at 0)")
-    delta_floor: "float | None" = _option(None,
-                                          "δ never goes below this (0 keeps it from following the rejected "
-                                          "rewards down)")
-    delta: str = _option("moving",
-                         "δ is a `moving` average over steps, or `cumulative`: the mean over all "
-                         "micro-batches so far, this one included (TRL 0.20)")
-    delta_batches: int = _option(1, "for delta=cumulative: parts of a step after each of which δ is updated "
-                                 "(the authors: 2, their accumulation)")
-    reward_tokens: str = _option("all",
-                                 "tokens that count for rewards: `all`, `after_edit` (from the first "
-                                 "difference on) or `edited`")
+    delta_floor: "float | None" = _option(
+        None, "δ never goes below this (0 keeps it from following the rejected rewards down)")
+    delta: str = _option(
+        "moving", "δ is a `moving` average over steps, or `cumulative`: the mean over all micro-batches so "
+        "far, this one included (TRL 0.20)")
+    delta_batches: int = _option(
+        1, "for delta=cumulative: parts of a step after each of which δ is updated (the authors: 2, their "
+        "accumulation)")
+    reward_tokens: str = _option(
+        "all", "tokens that count for rewards: `all`, `after_edit` (from the first difference on) or "
+        "`edited`")
     dpo_weight: float = _option(1., "weight of the DPO part of dpo_sft")
     sft_weight: float = _option(1., "weight of the SFT part of dpo_sft")
+
+# %% ../nbs/12_train.ipynb #9d515636
+@dataclass
+class _Computing(_Learning):
+    "Lengths, packing, batch, precision, reference; a part of `SPoTConfig`."
     max_length: int = _option(8192, "longest prompt + response, in tokens")
     overlong: str = _option("drop", "pairs over max_length: `drop`, or `truncate` the responses")
     max_pairs: "int | None" = _option(None, "use only the first so many pairs")
     packing: bool = _option(True, "compute shared prefixes once")
-    check_packing: bool = _option(True,
-                                  "compare packed and plain log-probs on two pairs before training; fall "
-                                  "back to plain if they differ")
-    effective_batch_size: "int | None" = _option(None,
-                                                 "pairs an optimizer step over all processes (default 32); "
-                                                 "what each process takes follows from it")
-    row_tokens: "int | None" = _option(None,
-                                       "distinct tokens in a packed row (default: 8192 on CUDA, 1024 "
-                                       "elsewhere); bounds the memory")
-    dtype: str = _option("auto",
-                         "of the weights while training: auto is float32 (bfloat16 under LoRA with bf16)")
-    save_dtype: str = _option("auto",
-                              "of the final weights on disk: auto is bfloat16 with bf16, else the training "
-                              "dtype")
-    attn_implementation: "str | None" = _option(None,
-                                                "sdpa, eager, flex_attention or spot_tree; default "
-                                                "flex_attention on CUDA, spot_tree (SDPA over the prefix "
-                                                "tree) elsewhere")
+    check_packing: bool = _option(
+        True, "compare packed and plain log-probs on two pairs before training; fall back to plain if they "
+        "differ")
+    effective_batch_size: "int | None" = _option(
+        None, "pairs an optimizer step over all processes (default 32); what each process takes follows "
+        "from it")
+    row_tokens: "int | None" = _option(
+        None, "distinct tokens in a packed row (default: 8192 on CUDA, 1024 elsewhere); bounds the memory")
+    dtype: str = _option(
+        "auto", "of the weights while training: auto is float32 (bfloat16 under LoRA with bf16)")
+    save_dtype: str = _option(
+        "auto", "of the final weights on disk: auto is bfloat16 with bf16, else the training dtype")
+    attn_implementation: "str | None" = _option(
+        None, "sdpa, eager, flex_attention or spot_tree; default flex_attention on CUDA, spot_tree (SDPA "
+        "over the prefix tree) elsewhere")
     reference_model: "str | None" = _option(None, "reference policy, when it is not the student itself")
-    reference_cache: "str | None" = _option(None,
-                                            "file for the reference log-probs (default: in the cache "
-                                            "folder, by key)")
+    reference_cache: "str | None" = _option(
+        None, "file for the reference log-probs (default: in the cache folder, by key)")
+
+# %% ../nbs/12_train.ipynb #7860c6fd
+@dataclass
+class _Wrapping(_Computing):
+    "Adapters, chat template, thinking, the folder; a part of `SPoTConfig`."
     use_peft: bool = _option(False, "train LoRA adapters instead of all weights")
-    load_in_4bit: bool = _option(False,
-                                 "with use_peft: hold the frozen weights in 4 bits (needs a GPU and "
-                                 "bitsandbytes)")
+    load_in_4bit: bool = _option(
+        False, "with use_peft: hold the frozen weights in 4 bits (needs a GPU and bitsandbytes)")
     lora_r: int = _option(16, "LoRA rank")
     lora_alpha: int = _option(32, "LoRA alpha")
     lora_dropout: float = _option(0., "LoRA dropout")
     lora_target_modules: "list[str] | None" = field(default=None,
                                                     metadata={"help": "modules with adapters (default: all "
                                                               "linear layers)"})
-    enable_thinking: "bool | None" = _option(None,
-                                             "thinking mode of hybrid models: as the pairs record it, else "
-                                             "off; refused where it contradicts them")
-    thinking_block: str = _option("prompt",
-                                  "where the empty thinking block of non-thinking mode counts: `prompt`, "
-                                  "or `response` (learned with both, as in the authors' code)")
+    enable_thinking: "bool | None" = _option(
+        None, "thinking mode of hybrid models: as the pairs record it, else off; refused where it "
+        "contradicts them")
+    thinking_block: str = _option(
+        "prompt", "where the empty thinking block of non-thinking mode counts: `prompt`, or `response` "
+        "(learned with both, as in the authors' code)")
     chat_template: "str | None" = _option(None, "file with a chat template to use instead of the tokenizer's")
     trust_remote_code: bool = _option(False, "run code that comes with the model")
-    early_stopping_patience: "int | None" = _option(None,
-                                                    "stop after so many evaluations without a better "
-                                                    "metric_for_best_model")
+    early_stopping_patience: "int | None" = _option(
+        None, "stop after so many evaluations without a better metric_for_best_model")
     fresh: bool = _option(False, "start over: remove what an earlier run left in output_dir")
+
+# %% ../nbs/12_train.ipynb #6023fb1f
+@dataclass
+class SPoTConfig(_Wrapping):
+    "Every field of `TrainingArguments`, with the paper's optimizer settings as defaults, and those below."
     # other defaults than TrainingArguments
-    per_device_train_batch_size: "int | None" = _option(None,
-                                                        "another way to say effective_batch_size: pairs a "
-                                                        "process and micro-batch")
-    gradient_accumulation_steps: "int | None" = _option(None,
-                                                        "another way to say effective_batch_size: "
-                                                        "micro-batches a step")
-    output_dir: "str | None" = _option("spot_output",
-                                       "where checkpoints, metrics.jsonl and the final model go")
+    per_device_train_batch_size: "int | None" = _option(
+        None, "another way to say effective_batch_size: pairs a process and micro-batch")
+    gradient_accumulation_steps: "int | None" = _option(
+        None, "another way to say effective_batch_size: micro-batches a step")
+    output_dir: "str | None" = _option(
+        "spot_output", "where checkpoints, metrics.jsonl and the final model go")
     num_train_epochs: float = _option(2., "epochs")
     learning_rate: float = _option(1e-6, "peak learning rate")
     adam_beta2: float = _option(0.95, "AdamW beta2")
@@ -172,25 +178,33 @@ class SPoTConfig(TrainingArguments):
             raise SpotError("load_in_4bit freezes the weights: it needs use_peft")
         if not 0 <= self.delta_decay <= 1:
             raise SpotError(f"delta_decay must lie in [0, 1], not {self.delta_decay}")
-        if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None:
-            self.gradient_checkpointing_kwargs = {"use_reentrant": False}
-        if self.early_stopping_patience:
-            if str(getattr(self.eval_strategy, "value",
-                           self.eval_strategy)) == "no" or not self.eval_data_path:
-                raise SpotError("early_stopping_patience needs eval_data_path and an eval_strategy (steps "
-                                "or epoch)")
-            self.metric_for_best_model = self.metric_for_best_model or "eval_loss"
-            if self.greater_is_better is None:
-                self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+        self._settle_training()
 
-    def _settle_batch(self) -> None:
-        """One batch size: pairs a step, and from it what each process takes. Rows, not this, decide the
-        memory."""
-        world = world_size()
-        self.effective_batch_size = settle_batch(self.effective_batch_size, self.per_device_train_batch_size,
-                                                 self.gradient_accumulation_steps, world)
-        self.per_device_train_batch_size = self.effective_batch_size // world
-        self.gradient_accumulation_steps = 1
+# %% ../nbs/12_train.ipynb #8c7c2470
+@patch
+def _settle_batch(self: SPoTConfig) -> None:
+    """One batch size: pairs a step, and from it what each process takes. Rows, not this, decide the
+    memory."""
+    world = world_size()
+    self.effective_batch_size = settle_batch(self.effective_batch_size, self.per_device_train_batch_size,
+                                             self.gradient_accumulation_steps, world)
+    self.per_device_train_batch_size = self.effective_batch_size // world
+    self.gradient_accumulation_steps = 1
+
+# %% ../nbs/12_train.ipynb #6548832c
+@patch
+def _settle_training(self: SPoTConfig) -> None:
+    "What transformers is to be told besides."
+    if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None:
+        self.gradient_checkpointing_kwargs = {"use_reentrant": False}
+    if self.early_stopping_patience:
+        if str(getattr(self.eval_strategy, "value",
+                       self.eval_strategy)) == "no" or not self.eval_data_path:
+            raise SpotError("early_stopping_patience needs eval_data_path and an eval_strategy (steps "
+                            "or epoch)")
+        self.metric_for_best_model = self.metric_for_best_model or "eval_loss"
+        if self.greater_is_better is None:
+            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
 
 # %% ../nbs/12_train.ipynb #3e1d6b85
 @dataclass
@@ -357,6 +371,9 @@ class _Before:
                             "with a sharded model: train without sharding, or use sft_kl")
         return frozen_copy(self.model, self.args)
 
+# %% ../nbs/12_train.ipynb #2d5c337b
+class _Packing:
+    "Whether packed rows can be trusted, and how high rewards can rise; a part of `SPoTTrainer`."
     def _packing_works(self) -> bool:
         "Whether this model takes packed rows (`spot_nb.packability`); warns and says no where it does not."
         groups, half = [e.sequences for e in self.examples], self.args.bf16 or self.args.fp16
@@ -466,7 +483,7 @@ class _Anchor:
         try: write()
         except OSError as e:
             warnings.warn(f"the reference log-probs cannot be kept in {path} ({e.strerror}) and will be "
-                          "computed again next time: set reference_cache to a " "file that can be written",
+                          "computed again next time: set reference_cache to a file that can be written",
                           stacklevel=2)
             return False
         return True
@@ -571,7 +588,7 @@ class _Loss:
         value = value.item() if isinstance(value, torch.Tensor) else value
         if value is not None and not math.isfinite(value) and not self.args.fp16:
             raise SpotError(f"the gradient is not finite at step {self.state.global_step + 1}: lower the "
-                            "learning rate; " f"the last checkpoint in {self.args.output_dir} is from before")
+                            f"learning rate; the last checkpoint in {self.args.output_dir} is from before")
         return value
 
 # %% ../nbs/12_train.ipynb #a7e48a2c
@@ -809,7 +826,7 @@ class _Saving:
                     "processes": self.accelerator.num_processes, "step": self.state.global_step})
 
 # %% ../nbs/12_train.ipynb #728c6daf
-class SPoTTrainer(_Rows, _Before, _Reference, _Anchor, _Step, _Loss, _Metrics, _Logs, _Checkpoints,
+class SPoTTrainer(_Rows, _Before, _Packing, _Reference, _Anchor, _Step, _Loss, _Metrics, _Logs, _Checkpoints,
                   _Saving, EndsInTime, Trainer):
     """A transformers `Trainer` for the objectives of `spot_nb.losses`.
 
@@ -1075,7 +1092,7 @@ def parse_config(argv: "Sequence[str]") -> SPoTConfig:
         named.append(argv[i + 1]); del argv[i:i + 2]
     parser = strict(HfArgumentParser)(SPoTConfig, prog="spot train",
                                       description="Train on pairs. --config FILE|PRESET gives settings; "
-                                      "flags win over it. " f"Presets: {', '.join(presets()) or 'none'}.")
+                                      f"flags win over it. Presets: {', '.join(presets()) or 'none'}.")
     try: (config,) = parser.parse_args_into_dataclasses([a for f in named for a in _arguments(f)] + argv)
     except ValueError as e:
         unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^']*)", str(e))

@@ -88,7 +88,7 @@ def show(result: dict) -> None:
               f"{r['times_faster']:7.0f}x {r['ratios']['exact']:8.3f} {r['ratios']['difflib']:10.3f}")
     if m := result.get("many"):
         print(f"{m['pairs']:,} pairs of 2,000 tokens, ratio and spans: {m['ours_s']:.2f} s, bare LCS "
-              f"{m['bare_s']:.2f} s, {m['over_bare']:.2f} times; " f"with {m['workers']} workers "
+              f"{m['bare_s']:.2f} s, {m['over_bare']:.2f} times; with {m['workers']} workers "
               f"{m['workers_s']:.2f} s, {m['workers_over_bare']:.2f} times")
 
 # %% ../../nbs/bench/diff.ipynb #415d7732

@@ -106,7 +106,7 @@ def show(figures: dict) -> None:
     "Print the figures of a run."
     c, i, o = figures["connect4"], figures["ifeval"], figures["overhead"]
     print(f"Connect4: {c['states']:,} distinct states with ground truth in {c['seconds']:.2f} s; solving "
-          f"takes {c['solve_us']:.2f} us a state, " f"plain Python {c['plain_us']:.1f} us: {c['ratio']:.0f} "
+          f"takes {c['solve_us']:.2f} us a state, plain Python {c['plain_us']:.1f} us: {c['ratio']:.0f} "
           f"times (same answers on {c['compared']:,})")
     print(f"IFEval: {i['prompts']} answers checked, strict and loose, in {i['seconds']:.2f} s, after "
           f"{i['load_seconds']:.2f} s of loading ({i['source']})")
