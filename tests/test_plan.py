@@ -89,10 +89,12 @@ def test_every_flag_of_a_command_exists(file, line):
         if module == "spot_nb.cli": words = ["spot", *flags]
         else:
             assert module == "spot_nb.train"
-            return settings_of(flags)
+            assert settings_of(flags)
+            return
     if words[1] == "train" and "--help" not in line:
-        return parse_flags([str(ROOT/w) if w.startswith("recipes/") else w
-                            for w in words[2:]]) if "--plan" in words else settings_of(words[2:])
+        files = [str(ROOT/w) if w.startswith("recipes/") else w for w in words[2:]]
+        assert parse_flags(files) if "--plan" in words else settings_of(words[2:])
+        return
     from spot_nb.cli import main
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit): main([words[1], "--help"])
