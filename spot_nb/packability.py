@@ -47,35 +47,31 @@ def depth_that_shows(model: nn.Module) -> int:
     return depth
 
 # %% ../nbs/11a_packability.ipynb #25f23603
-_SIZES = {64: """hidden_size d_model n_embd embed_dim dim_model word_embed_proj_dim embedding_size emb_dim
-                 lru_width hidden_dim""",
-          48: """intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner dim_ff dff ffn_hidden_size
-                 feed_forward_size d_inner moe_intermediate_size shared_expert_intermediate_size \
-intermediate_size_mlp
-                 moe_shared_expert_intermediate_size expert_ffn_hidden_size shared_intermediate_size
-                 dense_intermediate_size""",
-          4: """num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads \
-num_experts
-                num_local_experts n_routed_experts moe_num_experts linear_num_value_heads \
-swa_num_attention_heads
-                index_n_heads""",
-          2: """num_experts_per_tok moe_k moe_topk top_k_experts linear_num_key_heads o_groups n_group \
-topk_group
-                moe_top_k num_experts_per_token""",
-          1: "mamba_n_groups mamba_ngroups n_groups",
-          16: """head_dim qk_rope_head_dim attention_head_dim kv_channels dim_head global_head_dim \
-kv_lora_rank qk_nope_head_dim
-                 v_head_dim o_lora_rank mamba_d_head mamba_headdim mamba_head_dim linear_key_head_dim
-                 linear_value_head_dim swa_head_dim swa_v_head_dim kv_head_dim index_head_dim
-                 sliding_window attention_chunk_size attention_window window_size keep_window_size
-                 attention_window_size max_window_size""",
-          8: """rotary_dim mamba_d_state state_size ssm_state_size mamba_n_heads mamba_num_heads
-                mamba_dt_rank time_step_rank n_mamba_heads index_topk""",
-          24: "q_lora_rank",
-          128: "mamba_d_ssm",
-          97: "vocab_size vocab_size_per_layer_input",
-          512: """max_position_embeddings n_positions n_ctx max_sequence_length max_seq_len
-                  max_target_positions"""}
+_SIZES = {
+    64: """hidden_size d_model n_embd embed_dim dim_model word_embed_proj_dim embedding_size emb_dim
+           lru_width hidden_dim""",
+    48: """intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner dim_ff dff ffn_hidden_size
+           feed_forward_size d_inner moe_intermediate_size shared_expert_intermediate_size
+           intermediate_size_mlp moe_shared_expert_intermediate_size expert_ffn_hidden_size
+           shared_intermediate_size dense_intermediate_size""",
+    4: """num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads
+          num_experts num_local_experts n_routed_experts moe_num_experts linear_num_value_heads
+          swa_num_attention_heads index_n_heads""",
+    2: """num_experts_per_tok moe_k moe_topk top_k_experts linear_num_key_heads o_groups n_group
+          topk_group moe_top_k num_experts_per_token""",
+    1: "mamba_n_groups mamba_ngroups n_groups",
+    16: """head_dim qk_rope_head_dim attention_head_dim kv_channels dim_head global_head_dim kv_lora_rank
+           qk_nope_head_dim v_head_dim o_lora_rank mamba_d_head mamba_headdim mamba_head_dim
+           linear_key_head_dim linear_value_head_dim swa_head_dim swa_v_head_dim kv_head_dim
+           index_head_dim sliding_window attention_chunk_size attention_window window_size
+           keep_window_size attention_window_size max_window_size""",
+    8: """rotary_dim mamba_d_state state_size ssm_state_size mamba_n_heads mamba_num_heads mamba_dt_rank
+          time_step_rank n_mamba_heads index_topk""",
+    24: "q_lora_rank",
+    128: "mamba_d_ssm",
+    97: "vocab_size vocab_size_per_layer_input",
+    512: "max_position_embeddings n_positions n_ctx max_sequence_length max_seq_len max_target_positions",
+}
 _SIZE_OF = {name: size for size, names in _SIZES.items() for name in names.split()}
 _DEPTHS = "num_hidden_layers n_layer num_layers n_layers decoder_layers num_decoder_layers".split()
 _KV = (("num_key_value_heads", "num_attention_heads"), ("num_kv_heads", "num_attention_heads"),
