@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INSTRUCTION', 'GOLD_LOST', 'GOLD_PATIENCE', 'NOT_AN_ERROR', 'GROUPS', 'INK', 'BLUE', 'ORANGE', 'unwrap', 'is_english',
            'as_problem', 'load_problems', 'unreadable_gold', 'gold_shown', 'check_gold', 'GoldWatch', 'is_error',
-           'elicit', 'answer_class', 'error_table', 'first_edit', 'plot_errors', 'Browse', 'browse', 'pass_at_k',
-           'pass_table', 'rft_samples', 'cli']
+           'check_whole', 'elicit', 'answer_class', 'error_table', 'first_edit', 'plot_errors', 'Browse', 'browse',
+           'pass_at_k', 'pass_table', 'rft_samples', 'cli']
 
 # %% ../nbs/05_elicit.ipynb #2646e72b
 import hashlib, json, math, re, sys, time, unicodedata
@@ -196,6 +196,16 @@ def is_error(record: dict) -> bool:
     "Whether a sample is a wrong response of the student that can be corrected."
     return not record["correct"] and record["reason"] not in NOT_AN_ERROR and bool(record["response"].strip())
 
+def check_whole(completion) -> None:
+    "Raise `SpotError` for a response whose thinking a server has taken out: it is not what the model wrote."
+    if completion.reasoning:
+        raise SpotError("the server takes the thinking out of its responses (it sends it as `reasoning`), "
+                        "and a response without it is not what the student wrote, so it cannot be trained "
+                        "on: "
+                        "start the server so that it leaves the text whole (vLLM and SGLang: without "
+                        "--reasoning-parser; llama.cpp: --reasoning-format none), or use "
+                        "--enable_thinking false")
+
 # %% ../nbs/05_elicit.ipynb #57131b25
 def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path",
            sampling: "Sampling | None" = None, *, resume: bool = True, target_errors: "int | None" = None,
@@ -255,6 +265,7 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
             with progress(desc="elicit", total=len(todo)*s.n) as bar:
                 for i, completions in stream:
                     for k, c in enumerate(completions):
+                        check_whole(c)
                         if c.finish_reason == "error": failed += 1
                         else: waiting.append(threads.submit(judged, todo[i], k, c))
                     settle(256)

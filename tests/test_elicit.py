@@ -154,6 +154,14 @@ def test_a_full_disk_stops_with_everything_so_far(tmp_path, monkeypatch):
     assert elicit(problems(8), Scripted(wrong), tmp_path, Sampling())["samples"] == 8
 
 
+def test_responses_without_their_thinking_are_refused_and_what_was_sampled_is_kept(tmp_path):
+    stripped = lambda p, k: Completion("\\boxed{-1}", "stop", 9, "3 + 4") if "What is 4 " in p else wrong(p)
+    with pytest.raises(SpotError, match="--reasoning-parser.*--enable_thinking false"):
+        elicit(problems(8), Scripted(stripped), tmp_path, Sampling())
+    assert [r["id"] for r in read_jsonl(tmp_path/"all_results.jsonl")] == [7, 6, 5]
+    assert elicit(problems(8), Scripted(wrong), tmp_path, Sampling())["sampled_now"] == 5
+
+
 def test_tables_and_pictures():
     records = [{"id": i, "prompt": "p", "answer": a, "response": "r"*9, "extracted": "1",
                 "correct": i % 3 == 0, "reason": "match" if i % 3 == 0 else "mismatch",

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from spot_nb.generate import Completion, Sampling, make_generator, pick_tokens
+from spot_nb.generate import Completion, Sampling, make_generator, pick_tokens, response_text
 from spot_nb.records import SpotError
 
 
@@ -122,6 +122,25 @@ def test_a_server_s_passing_faults_are_retried():
 def test_a_server_that_ignores_n_is_asked_again():
     out, _ = served(lambda b, t: (200, reply(b, 1)), ["a"], Sampling(n=3, max_tokens=5))
     assert len(out[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_thinking_that_a_server_sets_apart_is_kept_apart(name):
+    def script(body, times):
+        said = reply(body)
+        for c in said["choices"]: c["message"][name] = "3 + 4"
+        return 200, said
+    out, _ = served(script, ["a"])
+    assert (out[0][0].text, out[0][0].reasoning) == ("a! 0", "3 + 4")
+
+
+def test_special_tokens_inside_a_response_are_sampled_text(student):
+    tok = student.tokenizer
+    ids = tok("<|im_start|>think\n7<|im_end|>", add_special_tokens=False)["input_ids"]
+    text = response_text(tok, ids, "stop")
+    assert text == "<|im_start|>think\n7" and response_text(tok, ids, "length") == text + "<|im_end|>"
+    assert response_text(tok, [], "length") == ""
+    assert response_text(tok, ids[:3], "stop") == tok.decode(ids[:3])
 
 
 def test_one_hopeless_prompt_is_an_error_and_the_rest_go_on():
