@@ -110,7 +110,7 @@ _LEADS = [r"\banswers?\b(?:[^\n.:=;,?]|\.(?=\d)){0,40}?(?:(?:\bis\b|\bare\b|\bwa
           r"20}?(?:\bis\b|:)", r"\b(?:the )?solutions? (?:is|are)\b",
           r"(?m:^[ \t*#_]*(?:final )?(?:result|solution|answer)s?[ \t*_]*[:：])",
           r"(?m:^[ \t*#_]*final answers?[ \t*_]*$)", r"####",
-          r"(?:答案|答え|故选|故選|应选|應選|选择|정답|답)(?:应该|應該|就)?(?:为|為|是|は|은|는|：|:)*",
+          r"(?:答案|答え|故选|故選|应选|應選|选择|选(?=\s*[A-J](?![A-Za-z]))|정답|답)(?:应该|應該|就)?(?:为|為|是|は|은|는|：|:)*",
           r"\br[ée]ponse(?: finale)?(?: est|\s*[:=])", r"\brespuesta(?: final| correcta)?(?: es|\s*[:=])",
           r"\b(?:Antwort|Lösung|Ergebnis)(?: ist| lautet|\s*[:=])", r"\bresposta(?: final)?(?: é|\s*[:=])",
           r"\brisposta(?: finale)?(?: è|\s*[:=])", r"\bantwoord(?: is|\s*[:=])",

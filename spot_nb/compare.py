@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Number', 'ROUNDING', 'Piece', 'RULES', 'clean', 'split_top', 'number', 'Rounding', 'same_number', 'split_unit',
-           'unit_factor', 'choice', 'by_choice', 'by_colon', 'words_of', 'by_words', 'by_base', 'as_set', 'by_set',
-           'pairs_off', 'sides', 'by_equation', 'elements', 'by_list', 'answer_type', 'by_approximation', 'by_remark',
-           'by_quantity', 'equivalent', 'decide']
+           'unit_factor', 'choice', 'by_choice', 'by_colon', 'words_of', 'by_words', 'spelled', 'by_spelling',
+           'by_base', 'as_set', 'by_set', 'pairs_off', 'sides', 'by_equation', 'elements', 'by_list', 'answer_type',
+           'by_approximation', 'by_remark', 'by_quantity', 'summed', 'by_sum', 'equivalent', 'decide']
 
 # %% ../nbs/01_compare.ipynb #46b0b4f1
 import re, unicodedata
@@ -147,6 +147,7 @@ _SPELL = [(re.compile(p), r) for p, r in [(r",\\!\s*|\{,\}", ","), (r"(?<=\d)\\[
                   r"^{\1}"), (r"\^\s*\(([^()]*)\)", r"^{\1}"), (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)",
                   r"\\sqrt{\1}"), (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (
                   r"(?<![\\A-Za-z])exp\s*\(([^()]*)\)", r"e^{\1}"), (r"\\exp\s*\(([^()]*)\)", r"e^{\1}"), (
+                  r"\\log\s*_\s*(\w)(?=\s)", r"\\log_{\1}"), (r"\\lg(?![A-Za-z])", r"\\log_{10} "), (
                   r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "), (r"(?<![*])\*(?![*])", r" \\cdot "), (
                   r"(?<![\\A-Za-z])(sin|cos|tan|log|ln)(?=\s*[(\d])", r"\\\1 "), (
                   r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "), (r"\\frac\s*(\d)\s*(\d)",
@@ -381,6 +382,7 @@ def _may_drop(words: str) -> bool:
     "Whether trailing words name a unit or a counted thing."
     scale = re.match(r"(?i)\s*(?:hundred|thousand|million|billion|trillion)s?\b", words)
     rest = words[scale.end():] if scale else words
+    if rest.strip() == "times": return True
     if not rest.strip() or re.fullmatch(r"(?i)\s*(?:squared|cubed)\s*", rest): return False
     return not (UNSURE.search(rest) or _NOT_UNIT.search(re.sub(r"\^\s*\{?-?\d\}?", "", rest))
                 or SCALING.search(re.sub(r"(?i)squared|cubed|percent(?= )", "", rest)))
@@ -472,6 +474,7 @@ def by_choice(g: str, p: str, same) -> "bool | None":
     gc, pc = choice(g), choice(p)
     if gc is None and pc is None: return _letters_run(g, p)
     if gc is None: return same(g, pc[1]) if pc[1] else (False if number(g) is not None else None)
+    if pc is None and (m := re.fullmatch(r"\(([a-j])\)\.?", p)): return m[1].upper() == gc[0]
     if pc is None: return bool(gc[1]) and same(gc[1], p)
     if gc[0] != pc[0]: return False
     return not (gc[1] and pc[1] and number(gc[1]) is not None and number(pc[1]) is not None) or same(gc[1],
@@ -560,18 +563,50 @@ def by_words(g: str, p: str, same) -> "bool | None":
     short, long = sorted((a, b), key=len)
     return long.startswith(short + " ") and long[len(short) + 1:] in _NOUNS and len(short) > 2
 
+# %% ../nbs/01_compare.ipynb #00bfdce0
+_ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+         "sixteen seventeen eighteen nineteen").split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SPELLED = {w: i for i, w in enumerate(_ONES)} | {w: 20 + 10*i for i, w in enumerate(_TENS)}
+_SPELLED |= {f"{t} {w}": 20 + 10*i + k for i, t in enumerate(_TENS) for k, w in enumerate(_ONES[1:10], 1)}
+
+def spelled(s: str) -> "int | None":
+    "The whole number below a thousand that `s` spells out in English: `twenty-one`, `one hundred and five`."
+    words = re.sub(r"[\s-]+", " ", _TEXT.sub(r" \1 ", s)).strip(" .").lower()
+    if not (m := re.fullmatch(r"(?:(a|\w+) hundred(?: and)? ?)?([a-z ]*)", words)): return None
+    hundreds = {"a": 1, None: 0}.get(m[1], _SPELLED.get(m[1]) if m[1] in _ONES[1:10] else None)
+    rest = _SPELLED.get(m[2], 0 if m[1] and not m[2] else None)
+    return None if hundreds is None or rest is None else 100*hundreds + rest
+
+def by_spelling(g: str, p: str, same) -> "bool | None":
+    a, b = spelled(g), spelled(p)
+    if (a is None) == (b is None): return None                        # words against words: `by_words`
+    other = p if b is None else g
+    return same(str(a), other) if b is None else same(other, str(b))
+
 # %% ../nbs/01_compare.ipynb #ca020856
 _BASE = re.compile(r"\(?\s*([0-9A-Za-z]+)\s*\)?\s*(?:_\s*\{?\s*\(?(?:\\text\{\s*)?(\w+)\s*\}?\s*\)?"
                   r"\}?|(?:\\text\{)?[\s(,]*(?:in\s+)?base[\s-]+(\w+)\)?\s*\}?)")
 _BASES = dict(zip("two three four five six seven eight nine ten eleven twelve thirteen fourteen "
                   "fifteen sixteen".split(), range(2, 17)))
 
+_BASES |= {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}
+_IN_WORDS = r"(?:in\s+)?(?:base[\s-]+(\w+)|(binary|octal|decimal|hexadecimal))(?:\s+notation)?"
+_BASE_AFTER = re.compile(rf"\(?\s*([0-9A-Za-z]+)\s*\)?[\s,(]*{_IN_WORDS}\s*\)?")
+_BASE_BEFORE = re.compile(rf"{_IN_WORDS}\s*[:,]?\s*([0-9A-Za-z]+)")
+
+def _base_parts(s: str) -> "tuple[str, str] | None":
+    "Digits and the name of the base: `101_2`, `101 base two`, `binary: 101`."
+    if m := _BASE.fullmatch(s): return m[1], m[2] or m[3]
+    words = " ".join(_TEXT.sub(r" \1 ", s).split())
+    if m := _BASE_AFTER.fullmatch(words): return m[1], m[2] or m[3]
+    if m := _BASE_BEFORE.fullmatch(words): return m[3], m[1] or m[2]
+    return None
+
 def _base(s: str) -> "tuple[str, int | None] | None":
-    m = _BASE.fullmatch(s)
-    if not m: return None
-    b = m[2] or m[3]
-    b = int(b) if b.isdigit() else _BASES.get(b.lower())
-    digits = m[1].upper()
+    if not (parts := _base_parts(s)): return None
+    b = int(parts[1]) if parts[1].isdigit() else _BASES.get(parts[1].lower())
+    digits = parts[0].upper()
     return (digits, b) if b and 2 <= b <= 36 and all(c.isalnum() and int(c, 36) < b for c in digits) and any(
                       c.isdigit() for c in digits) else None
 
@@ -897,6 +932,27 @@ def by_quantity(g: str, p: str, same, algebra, rounding: Rounding) -> "bool | No
     if factor != 1: return algebra(gv, rf"({pv}) \cdot \frac{{{factor.numerator}}}{{{factor.denominator}}}")
     return same(gv, pv) if gu or pu else None
 
+# %% ../nbs/01_compare.ipynb #c1f05728
+_SUM = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)\.?(?:\s*,)?(?:\s+and)?\s*")
+
+@lru_cache(1024)
+def summed(s: str) -> "tuple[Fraction, str] | None":
+    "`1 hour 30 minutes` in its smallest unit, as `(value, unit)`; None for what is no such sum."
+    words = " ".join(_TEXT.sub(r" \1 ", s).split())
+    parts = [(Fraction(m[1]), m[2]) for m in _SUM.finditer(words)]
+    if len(parts) < 2 or _SUM.sub("", words).strip(): return None
+    if any(_as_unit(u) is None for _, u in parts): return None
+    factors = [unit_factor(parts[-1][1], u) for _, u in parts]
+    if not all(isinstance(f, Fraction) for f in factors): return None
+    if sorted(factors, reverse=True) != factors: return None                # from large to small
+    return sum(v*f for (v, _), f in zip(parts, factors)), parts[-1][1]
+
+def by_sum(g: str, p: str, same) -> "bool | None":
+    a, b = summed(g), summed(p)
+    if a is None and b is None: return None
+    plain = lambda s: rf"{s[0]} \text{{ {s[1]}}}"
+    return same(plain(a) if a else g, plain(b) if b else p)
+
 # %% ../nbs/01_compare.ipynb #11d1304c
 def equivalent(gold: str, pred: str, algebra: "Callable[[str, str], bool]",
                rounding: Rounding = ROUNDING["strict"], depth: int = 0) -> bool:
@@ -920,8 +976,10 @@ def decide(gold: str, pred: str, algebra, rounding: Rounding = ROUNDING["strict"
 
 def _no_more(rule): return lambda g, p, same, algebra, rounding: rule(g, p, same)
 
-RULES = [("choice", _no_more(by_choice)), ("approximation", _no_more(by_approximation)), ("remark",
-                  _no_more(by_remark)), ("base", _no_more(by_base)), ("set", _no_more(by_set)), ("list",
-                  _no_more(by_list)), ("equation", lambda g, p, same, algebra, rounding: by_equation(g, p,
-                  same, algebra)), ("time or ratio", _no_more(by_colon)), ("words", _no_more(by_words)), (
-                  "quantity", by_quantity)]
+RULES = [("choice", _no_more(by_choice)), ("approximation", _no_more(by_approximation)),
+         ("remark", _no_more(by_remark)), ("base", _no_more(by_base)), ("set", _no_more(by_set)),
+         ("list", _no_more(by_list)),
+         ("equation", lambda g, p, same, algebra, rounding: by_equation(g, p, same, algebra)),
+         ("time or ratio", _no_more(by_colon)), ("spelling", _no_more(by_spelling)),
+         ("words", _no_more(by_words)), ("sum of quantities", _no_more(by_sum)),
+         ("quantity", by_quantity)]

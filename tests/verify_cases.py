@@ -24,6 +24,13 @@ RIGHT = {"point": box((".75", "0.75"), ("-.2", "-0.2"), ("\\$.60", "0.60"), (".1
                      ("8 \\text{ cm}^2", "8"), ("14 \\text{ marbles}", "14"),
                      ("3\\text{ kJ}", "3000 \\text{ J}"), ("\\frac{\\pi}{2} \\text{ radians}", "90^\\circ"),
                      ("36 \\text{ km/h}", "10 \\text{ m/s}"), ("9 \\text{ square meters}", "9 \\text{ m}^2")),
+         "spelled": box(("\\text{nine}", "9"), ("16", "\\text{sixteen}"), ("\\text{forty-two}", "42"),
+                        ("\\text{two hundred and six}", "206"), ("1\\text{ hour }15\\text{ minutes}",
+                                                               "75 \\text{ minutes}"),
+                        ("6\\text{ ft }2\\text{ in}", "74 \\text{ inches}"), ("8\\text{ times}", "8"),
+                        ("110 \\text{ base } 2", "110_2"), ("\\text{base 8: }57", "57_8"),
+                        ("\\log_3 27", "3"), ("\\lg 1000", "3"))
+         + [("The answer is eleven.", "11"), ("The answer is (c).", "C"), ("所以选 D。", "D")],
          "said": [("Final Answer: The final answer is $\\frac{3}{8}$. I hope it is correct.", "\\frac38"),
                   ("**Answer:** The pool holds 85 litres.", "85"),
                   ("The answer is\n\n\\[\n 14 \n\\]\n", "14"),
@@ -94,7 +101,12 @@ RIGHT = {"point": box((".75", "0.75"), ("-.2", "-0.2"), ("\\$.60", "0.60"), (".1
                   (B % "2, 7", "Then $x$ is $\\boxed{2}$ or $\\boxed{7}$."),
                   (B % "\\frac12", "$\\frac{1}{2}$"), (B % "3", ["3"]), (B % "5", "\\boxed{\\textbf{5}}")],}
 
-WRONG = {"point": box((".75", "75"), ("75", ".75"), (".5", "5"), ("0.05", ".5"), ("(.5, 25)", "(0.5, 0.25)"),
+WRONG = {"spelled": box(("\\text{ninety}", "9"), ("60", "\\text{sixteen}"), ("\\text{forty-two}", "40"),
+                        ("1\\text{ hour }15\\text{ minutes}", "115 \\text{ minutes}"),
+                        ("2\\text{ m }3\\text{ kg}", "5"), ("110 \\text{ base } 3", "110_2"),
+                        ("\\text{base 7: }57", "57_8"), ("8\\text{ times more}", "8"), ("\\log_2 27", "3"))
+         + [("The answer is (c).", "B"), ("从中选 4 个，答案是 12。", "4")],
+         "point": box((".75", "75"), ("75", ".75"), (".5", "5"), ("0.05", ".5"), ("(.5, 25)", "(0.5, 0.25)"),
                       ("-.2", "0.2"), (".60", "6")) + [("The answer is .9", "9")],
          "list": box(("7250", "7, 250"), ("7, 250", "7250"), ("120, 9", "8, 120"),
                      ("30^\\circ, 140^\\circ", "30^\\circ, 150^\\circ"), ("1, 200", "1, 200, 3"),
