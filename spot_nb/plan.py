@@ -226,10 +226,22 @@ def _line(a: float, b: float, layers: int) -> float:
     "The value at `layers` of the line through `a` and `b` at the two traced depths."
     return a + (b - a) / (_DEPTHS[1] - _DEPTHS[0]) * (layers - _DEPTHS[0])
 
+@dataclass(frozen=True)
+class _Case:
+    "A config and a packed row, known by what memory depends on: the config's values and the tree's form."
+    values: str
+    form: bytes
+    config: Any = field(compare=False)
+    packed: Any = field(compare=False)
+
+def _case(config, packed) -> _Case:
+    parts = () if packed is None else (packed.positions, packed.last)
+    form = b"".join(t.cpu().numpy().tobytes() for t in parts)
+    return _Case(type(config).__name__ + config.to_json_string(use_diff=False), form, config, packed)
+
 @lru_cache(maxsize=64)
-def _traced(config: str, kind: type, shape: Shape, tokens: int, n_targets: int) -> tuple:
-    c = kind.from_dict(json.loads(config))
-    return tuple(_trace(c, d, shape, tokens, n_targets) for d in _DEPTHS)
+def _traced(case: _Case, shape: Shape, tokens: int, n_targets: int) -> tuple:
+    return tuple(_trace(case.config, d, shape, tokens, n_targets, case.packed) for d in _DEPTHS)
 
 def row_memory(config, shape: Shape = Shape(), tokens: int = 8192, n_targets: "int | None" = None,
                packed=None) -> dict:
@@ -240,9 +252,7 @@ def row_memory(config, shape: Shape = Shape(), tokens: int = 8192, n_targets: "i
     model that cannot be traced."""
     n_targets, layers = n_targets or tokens, config.num_hidden_layers
     try:
-        if packed is None:
-            runs = _traced(config.to_json_string(use_diff=False), type(config), shape, tokens, n_targets)
-        else: runs = [_trace(config, d, shape, tokens, n_targets, packed) for d in _DEPTHS]
+        runs = _traced(_case(config, packed), shape, tokens, n_targets)
     except SpotError: raise
     except Exception as e:
         raise SpotError(f"{config.model_type} cannot be planned: its forward pass needs values "
