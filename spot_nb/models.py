@@ -310,7 +310,7 @@ class PromptEncoder:
 
     def __call__(self, record: dict, where: str = "record", responses: "tuple" = ()) -> "list[int]":
         "The ids; `responses` are checked against the thinking that the prompt opens or closes."
-        key = json.dumps([record["prompt"], record.get("tools"), template_options(record, where)],
+        key = json.dumps([record["prompt"], tools_of(record, where), template_options(record, where)],
                          sort_keys=True, default=str)
         if key not in self.known:
             text = render_record(self.tokenizer, record, self.enable_thinking, where)

@@ -15,8 +15,8 @@ from typing import Any, Iterable, Sequence
 
 from .records import (SpotError, atomic_path, progress, prompt_id, read_rows, write_json,
                              write_jsonl)
-from .conversations import (NAMES, clean_messages, clean_text, csv_row, parse_pair, parse_sample,
-                                   template_options, was_finished)
+from .conversations import (NAMES, clean_messages, clean_text, csv_row, finish_of, parse_pair,
+                                   parse_sample, template_options, tools_of, was_finished)
 from .diff import _recode, compare, split_units
 from .options import Facts, Parser, last_line, quoted
 
@@ -127,7 +127,8 @@ def _right(pairs: "list[dict]", key: str, workers: int, task: Any = None) -> "li
     known = [k for k, p in enumerate(pairs) if (p.get("answer") is not None or not task.needs_answer)
              and p[key] is not None]
     if known:
-        verdicts = judge_tasks(task, [(pairs[k][key], pairs[k]) for k in known], workers)
+        said = [(pairs[k][key], pairs[k], finish_of(pairs[k], key)) for k in known]
+        verdicts = judge_tasks(task, said, workers)
         broken = next(((k, v) for k, v in zip(known, verdicts) if v.reason == "check failed"), None)
         if broken:
             k, v = broken
@@ -253,9 +254,12 @@ def perplexity_by_gamma(pairs: "list[dict]", ppl: "list[float]", gamma: float = 
 def _extras(pair: dict) -> dict:
     """What a trainer needs besides the messages: tools, template options (with the recorded thinking mode),
     cut responses."""
-    options = {k: v for k, v in template_options(pair).items() if v is not None}
-    out = {"tools": pair["tools"]} if pair.get("tools") else {}
+    recorded = template_options(pair)
+    options = {k: v for k, v in recorded.items() if v is not None}
+    out = {"tools": tools} if (tools := tools_of(pair)) else {}
     if options: out["chat_template_kwargs"] = options
+    if recorded.get("enable_thinking", 0) is None:                    # sampled in the template's own mode
+        out["sampling"] = {"enable_thinking": None}
     for key in ("finish_reason", "chosen_finish_reason", "rejected_finish_reason"):
         if pair.get(key) is not None: out[key] = pair[key]
     return out

@@ -17,6 +17,7 @@ from .records import (SpotError, Store, as_messages, atomic_path, dump_line, ite
 from .oracle import (MODES, ORACLES, PROGRAM, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply,
                             TryAgain, build_messages, check_mode, cost_usd, export_sheet, load_prices,
                             make_oracle, parse_reply, price_for, prompt_hash, with_prompt)
+from .conversations import was_elicited
 from .options import Facts, Parser, last_line, quoted
 from .tasks import Task, find_task, is_math, judge_task, stamp, task_for, try_check
 
@@ -256,6 +257,7 @@ def _sidecar(output: Path, name: str) -> Path: return output.with_name(f"{output
 _STAGGER = 0.005          # seconds between the first calls of two workers
 _ACCEPTED, _FINAL = ("correct", "unchecked"), ("correct", "unchecked", "blocked", "failed")
 _TOKENS = ("input", "output", "thoughts", "cached")
+_TOLD = ("sampling", "tools", "chat_template_kwargs", "enable_thinking")    # how the prompt was rendered
 
 # %% ../nbs/07_rectify.ipynb #d9921fd3
 class _Run:
@@ -533,7 +535,10 @@ def finish(self: _Run, record: dict, calls: "list[dict]"):
            "answer": record.get("answer")}
     if record.get("source") is not None: out["source"] = record["source"]
     out["task"] = record.get("task") or stamp(self.task)
-    out.update({k: record[k] for k in (*self.task.columns, "sampling") if record.get(k) is not None})
+    told = ("sampling",) if was_elicited(record) else _TOLD
+    out.update({k: record[k] for k in (*self.task.columns, *told) if record.get(k) is not None})
+    own = "chosen" if self.mode == "inject" else "rejected"  # a response cut by length has no end to learn
+    if record.get("finish_reason") is not None: out[f"{own}_finish_reason"] = record["finish_reason"]
     out.update({k: last[k] for k in ("verdict", "verified", "reason", "extracted", "change_ratio")})
     out.update(oracle={**self.identity(), **{k: v for k, v in last["info"].items() if k != "error"}},
                usage=dict(total))

@@ -96,6 +96,56 @@ def write(path, rows):
     return path
 
 
+ROWS = {
+    "math": dict(question="1 + 1?", answer="2"),
+    "json": dict(question="Due: 5", answer={"due": 5}),
+    "exact": dict(question="Say hi.", answer="hi"),
+    "choice": dict(question="Which?", choices=["x", "y"], answer="B"),
+    "tool": dict(question="Add.", tools=TOOLS, answer={"name": "add", "arguments": {"a": 1}}),
+}
+
+
+class Heard:
+    "A student that says one thing, and remembers the ids that it was given."
+    def __init__(self, tok, reply): self.tokenizer, self.reply, self.ids = tok, reply, []
+    def info(self): return {"engine": "fake", "model": "m"}
+    def stream(self, prompts, sampling):
+        from spot_nb.generate import _prompt_ids
+        for i, p in enumerate(prompts):
+            self.ids.append(_prompt_ids(self.tokenizer, p, sampling))
+            yield i, [self.reply]
+
+
+@pytest.mark.parametrize("thinking", [None, False])
+@pytest.mark.parametrize("ending", ["stop", "length"])
+@pytest.mark.parametrize("task", ROWS)
+def test_training_reads_what_was_sampled(tmp_path, task, ending, thinking):
+    """From elicitation to the trainer's tokens, and through TRL's form: the prompt's ids are those that were
+    sampled from, and a response cut by length gets no end."""
+    from spot_nb.elicit import elicit, load_problems
+    from spot_nb.generate import Completion, Sampling
+    from spot_nb.oracle import ProgramOracle
+    from spot_nb.rectify import rectify
+    from spot_nb.records import read_jsonl
+    from spot_nb.tasks import find_task
+    tok, said_by = tokenizer(), Completion("no idea {", ending, 9)
+    write_jsonl(tmp_path/"rows.jsonl", [{"id": 0, **ROWS[task]}])
+    problems, student = load_problems(str(tmp_path/"rows.jsonl"), task=task)[0], Heard(tok, said_by)
+    elicit(problems, student, tmp_path/"e", Sampling(enable_thinking=thinking), task=task)
+    errors = read_jsonl(tmp_path/"e"/"errors.jsonl")
+    right = lambda r: f"\\boxed{{{r['answer']}}}" if task in ("math", "choice") else str(r["answer"])
+    rectify(errors, ProgramOracle(right), tmp_path/"raw.jsonl", task=find_task(task))
+    kept, dropped = filter_pairs(load_pairs(tmp_path/"raw.jsonl"), gamma=1., tokenizer=tok)
+    assert not dropped and kept[0]["n_prompt"] == len(student.ids[0])
+    for name in ("pairs.jsonl", "out.jsonl", "out.parquet"):
+        if name == "pairs.jsonl": path = write_jsonl(tmp_path/name, kept)
+        else: path = export_pairs(kept, tmp_path/name)
+        (e,), _ = tokenize_pairs(load_pairs(path), tok, config())
+        assert e.prompt == student.ids[0], name
+        assert tok.decode(e.rejected) == "no idea {" + ("<|im_end|>" if ending == "stop" else ""), name
+        assert tok.decode(e.chosen).endswith("<|im_end|>")
+
+
 @pytest.mark.parametrize("kind", [".jsonl", ".json", ".parquet", ".csv"])
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_through_filter_train_and_export(tmp_path, form, kind):

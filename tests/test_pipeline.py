@@ -1,4 +1,4 @@
-"""The whole loop on a two-layer random model with the embedded student's tokenizer: seconds instead of
+"""The whole loop on a two-layer random model with a small tokenizer: seconds instead of
 minutes, every stage real."""
 import os, signal, subprocess, sys, time
 from pathlib import Path
@@ -14,9 +14,11 @@ METHODS = [dict(name="SFT+", loss="sft_plus", learning_rate=1e-3),
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     import torch
-    from spot_nb.models import load_tokenizer
+    from conftest import small_tokenizer
+    from spot_nb.arithmetic import make_problems
     from transformers import LlamaConfig, LlamaForCausalLM
-    path, tokenizer = tmp_path_factory.mktemp("tiny"), load_tokenizer("embedded")
+    told = (m["content"] for p in make_problems(100, seed=9) for m in p["prompt"])
+    path, tokenizer = tmp_path_factory.mktemp("tiny"), small_tokenizer(told)
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48,
                                  num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
@@ -38,7 +40,7 @@ def test_the_loop_end_to_end(config):
     results = run_pipeline(config)
     out = Path(config.output_dir)
     assert [m["name"] for m in results["models"]] == ["base", "SFT+", "SPoT-BCO"]
-    assert results["errors"] == results["pairs"] == 24 and results["oracle_how"]["rewritten"] > 0
+    assert 20 <= results["errors"] == results["pairs"] <= 24 and results["oracle_how"]["rewritten"] > 0
     assert all(m["kl"]["mean"] > 0 and m["train"]["steps"] == 6 for m in results["models"][1:])
     page = (out/"report.html").read_text()
     assert (page.count("<svg") >= 2 and "SPoT-BCO" in page and page.count('<article class="spot-pair"') == 5

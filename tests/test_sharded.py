@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spot_nb.models import load_tokenizer
+from conftest import small_tokenizer
 from spot_nb.records import read_jsonl, write_jsonl
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ def make_pairs(n, seed):
 def students(tmp_path_factory):
     "Folders with a tiny random Llama (untied) and Qwen3 (tied embeddings)."
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
-    tok, out = load_tokenizer("embedded"), {}
+    tok, out = small_tokenizer(" ".join(map(str, p.values())) for p in make_pairs(200, 5)), {}
     size = dict(vocab_size=len(tok), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
                 num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512, bos_token_id=1,
                 eos_token_id=2, pad_token_id=2, initializer_range=0.05)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import small_tokenizer
 from spot_nb.losses import OBJECTIVES
 from spot_nb.models import load_tokenizer
 from spot_nb.records import SpotError, read_jsonl, write_jsonl
@@ -17,10 +18,10 @@ WORDS = "one two three four five six seven eight nine ten plus minus is answer s
 
 @pytest.fixture(scope="session")
 def student(tmp_path_factory):
-    "A folder with a tiny random Llama and the embedded student's tokenizer."
+    "A folder with a tiny random Llama and a small tokenizer."
     from transformers import LlamaConfig, LlamaForCausalLM
     path = tmp_path_factory.mktemp("tiny")
-    tok = load_tokenizer("embedded")
+    tok = small_tokenizer(" ".join(map(str, p.values())) for p in make_pairs(200))
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=16, intermediate_size=24,
                                  num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
