@@ -9,7 +9,7 @@ __all__ = ['EMBEDDED', 'TEMPLATE_DATE', 'spot_home', 'embedded_student', 'resolv
            'response_body', 'encode_response']
 
 # %% ../nbs/02_models.ipynb #1622c375
-import importlib.util, json, os, shutil, tempfile, warnings
+import importlib.util, json, os, re, shutil, tempfile, warnings
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -71,6 +71,10 @@ def _load(cls, name: "str | Path", what: str, trust_remote_code: bool, **kwargs)
     try: return cls.from_pretrained(path, trust_remote_code=trust_remote_code, **kwargs)
     except (OSError, ValueError) as e:
         why = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        if m := re.match(r"Unrecognized configuration class <class '[\w.]*\.(\w+)'>", why):
+            raise SpotError(f"{what} {str(name)!r} is of no class that writes text alone ({m[1]}): give a "
+                            "causal language model, or save the text part of this one and give "
+                            "that") from None
         hint = " Pass --trust_remote_code if you trust its code." if "trust_remote_code" in str(e) else ""
         raise SpotError(f"{what} {str(name)!r} could not be loaded ({why}): check the name or path, the "
                         f"network, and your access.{hint}") from None
