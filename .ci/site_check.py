@@ -83,8 +83,10 @@ LOOK = r"""
     const r = e.getBoundingClientRect();
     if (r.width && r.right > innerWidth + 1 && shown(e) && !scrolls(e)) { out.wide.push(name(e)); if (out.wide.length > 4) break; }
   }
-  const parse = c => { const m = c.match(/[\d.]+/g); if (!m) return null; const v = m.map(Number);
-    if (c.startsWith('color(srgb')) return [v[0]*255, v[1]*255, v[2]*255, v[3] ?? 1]; return [v[0], v[1], v[2], v[3] ?? 1]; };
+  const dot = document.createElement('canvas').getContext('2d', {willReadFrequently: true}), known = {};
+  // any colour, oklab too, as the browser itself draws it
+  const parse = c => { if (c in known) return known[c]; dot.clearRect(0, 0, 1, 1); dot.fillStyle = '#000'; dot.fillStyle = c; dot.fillRect(0, 0, 1, 1);
+    const v = dot.getImageData(0, 0, 1, 1).data; return known[c] = [v[0], v[1], v[2], v[3] / 255]; };
   const lum = c => { const f = c.slice(0, 3).map(x => { x /= 255; return x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4; }); return .2126*f[0] + .7152*f[1] + .0722*f[2]; };
   const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
   const paper = e => { const stack = []; for (let p = e; p; p = p.parentElement) { const c = parse(getComputedStyle(p).backgroundColor); if (c && c[3] > 0) { stack.push(c); if (c[3] === 1) break; } }
