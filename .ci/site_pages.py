@@ -118,6 +118,18 @@ def colab(own: dict, name: str) -> str:
     return f"::: {{.run-it}}\n[Run in Colab]({address}/blob/{own['branch']}/nbs/{name})\n:::\n\n"
 
 
+SHOWS = ("Markdown", "HTML", "SVG", "print", "display")
+
+
+def empty_handed(cell) -> bool:
+    "Whether a cell ends by showing something, and nothing is stored."
+    try: body = ast.parse(DIRECTIVE.sub("", cell.source)).body
+    except SyntaxError: return False
+    last = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
+    shows = isinstance(last, ast.Name) or isinstance(last, ast.Call) and getattr(last.func, "id", "") in SHOWS
+    return shows and not cell.get("outputs")
+
+
 def notebook_page(path: Path, name: str, own: dict) -> "nbformat.NotebookNode":
     "The notebook as a page: title and summary as front matter, directives gone, exported source folded."
     nb = nbformat.read(path, as_version=4)
@@ -131,6 +143,8 @@ def notebook_page(path: Path, name: str, own: dict) -> "nbformat.NotebookNode":
             cells.append(c)
             continue
         if HIDDEN.search(c.source): continue
+        if empty_handed(c) and not EXPORTED.search(c.source):
+            raise SystemExit(f"error: {name}: run it again: an output is missing (cell {c.source[:60]!r})")
         pictures(c, name)
         if EXPORTED.search(c.source): cells += folded(c, name)
         else:

@@ -72,7 +72,8 @@ def main(argv: "list[str] | None" = None) -> int:
         name = _pick("spot bench", BENCHES, rest)
         if isinstance(name, int): return name
         target, rest, name = f"spot_nb.bench.{name}", rest[1:], f"bench {name}"
-    if name == "train" and {"-h", "--help"} & set(rest):  # from the source of its settings, without torch
+    # from the source of its settings, without torch
+    if name == "train" and {"-h", "--help"} & set(rest) and "--plan" not in rest:
         from spot_nb.options import train_help
         print(train_help(), end=""); return 0
     try: return _run(target, rest)

@@ -68,6 +68,11 @@ def _load(cls, name: "str | Path", what: str, trust_remote_code: bool, **kwargs)
                                 or path.count("/") > 1) and not Path(path).expanduser().exists():
         raise SpotError(f"{what}: the folder {path} does not exist: check the path, or give a hub id such as "
                         f"Qwen/Qwen3-8B")
+    known = ("config.json", "adapter_config.json", "tokenizer_config.json")
+    if Path(path).is_dir() and not any(Path(path, f).is_file() for f in known):
+        inside = sorted(p.parent.name for p in Path(path).glob("*/config.json"))
+        raise SpotError(f"{what}: the folder {path} holds no model (no config.json)"
+                        + (f"; models lie in {', '.join(inside[:4])} inside it" if inside else ""))
     try: return cls.from_pretrained(path, trust_remote_code=trust_remote_code, **kwargs)
     except (OSError, ValueError) as e:
         why = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__

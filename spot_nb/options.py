@@ -180,7 +180,12 @@ def read_yaml(path: "str | Path") -> dict:
 
 # %% ../nbs/00a_options.ipynb #a618bfca
 # Flags of the paper's scripts, and what to type here.
+_PLANS = "it belongs to the plan: spot train --plan --gpus 8 --gpu_memory 80"
 ELSEWHERE = {
+    **{("spot train", f"--{word}"): f"did you mean --{name}?" for word, name in (
+        ("lr", "learning_rate"), ("lora", "use_peft"), ("peft", "use_peft"), ("epochs", "num_train_epochs"),
+        ("bs", "effective_batch_size"), ("batch", "effective_batch_size"))},
+    **{("spot train", f"--{word}"): _PLANS for word in ("gpus", "num-gpus", "gpu-memory", "tflops", "mfu")},
     ("spot rectify", "--direct"): "write --mode direct",
     ("spot rectify", "--correct-output"): "a student's own responses are corrected by default; write --mode "
                                           "with_answer for the gold answer in view, and name the file of "
@@ -369,7 +374,9 @@ def train_help() -> str:
                config=False,
                epilog="`--help-all` also lists transformers' TrainingArguments (learning rate, epochs, "
                       "logging, saving, ...), "
-                      "all of which are accepted.")
+                      "all of which are accepted. `spot train --plan` tells memory, time and cost before a "
+                      "GPU is rented; `spot train --plan --help` lists its options (--gpus, --gpu_memory, "
+                      "...).")
     p.add("config", metavar="FILE|PRESET", help="YAML file or preset with settings; flags win over it")
     left = {name: (default, text) for name, default, text in fields}
     def put(name):

@@ -574,7 +574,7 @@ class OpenAIOracle(Oracle):
     def __init__(self, model: str, base_url: "str | None" = None, api_key_env: str = "OPENAI_API_KEY",
                  max_tokens: "int | None" = 32768, temperature: "float | None" = None,
                  top_p: "float | None" = None, extra: "dict | None" = None, timeout: float = 600.0):
-        if not model: raise SpotError("an OpenAI-compatible Oracle needs --model")
+        if not model: raise SpotError("an OpenAI-compatible Oracle needs --oracle_model")
         need("openai", "openai", "an OpenAI-compatible Oracle")
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         self._key_name = api_key_env
@@ -943,7 +943,8 @@ def make_oracle(kind: str, model: "str | None" = None, *, base_url: "str | None"
     if kind == "openai": return OpenAIOracle(model or "", base_url, api_key_env or "OPENAI_API_KEY", **common)
     if kind == "local":
         from spot_nb.generate import Sampling, make_generator
-        if not model: raise SpotError("a local Oracle needs --model (a folder, a hub id, or `embedded`)")
+        if not model:
+            raise SpotError("a local Oracle needs --oracle_model (a folder, a hub id, or `embedded`)")
         chosen = {k: v
                   for k, v in dict(max_tokens=max_tokens, temperature=temperature).items() if v is not None}
         return GeneratorOracle(make_generator(model, engine, **engine_options), Sampling(**chosen))
@@ -951,7 +952,7 @@ def make_oracle(kind: str, model: "str | None" = None, *, base_url: "str | None"
         if not sheet: raise SpotError("a human Oracle needs --sheet FILE (and --export once, to write it)")
         return HumanOracle(sheet)
     if kind == "program":
-        if not program: raise SpotError("a program Oracle needs --program module:function")
+        if not program: raise SpotError("a program Oracle needs --program FILE.py:FUNCTION")
         return ProgramOracle(load_program(program))
     from spot_nb.arithmetic import arithmetic_oracle
     return ProgramOracle(arithmetic_oracle)

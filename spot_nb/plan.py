@@ -595,7 +595,7 @@ def _parser() -> argparse.ArgumentParser:
                                 description="Memory, time and cost of a run, from the config and the "
                                 "tokenizer.", epilog="All settings of `spot train` are taken too.",
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--gpus", type=int, default=1, help="processes, one a GPU")
+    p.add_argument("--gpus", "--num_gpus", type=int, default=1, help="processes, one a GPU")
     p.add_argument("--gpu_memory", type=float, default=80., help="GB of one GPU")
     p.add_argument("--sharding", default="auto", help="auto, ddp, " + ", ".join(SHARDINGS))
     p.add_argument("--tflops", type=float, help="dense bfloat16 TFLOP/s of one GPU (default: by its memory)")
@@ -617,6 +617,7 @@ def parse_flags(argv: "Sequence[str]") -> tuple:
 def cli(argv: "Sequence[str]") -> int:
     """`spot train --plan [--gpus 8 --gpu_memory 80 --sharding fsdp2] [--config FILE|PRESET] [--setting value
     ...]`."""
+    if {"-h", "--help"} & set(argv): print(_parser().format_help(), end=""); return 0
     config, hardware, sharding = parse_flags(argv)
     made = plan(config, None, hardware, sharding)
     print(json.dumps(asdict(made) | {"total": made.total, "fits": made.fits}) if "--json" in argv

@@ -30,8 +30,8 @@ from .models import (load_model, load_tokenizer,
                             resolve_model, spot_home)
 from .reference import (_digest, drop_parts, keep_part, load_reference, read_parts, reference_key,
                                save_reference, tensor_digest, weights_digest)
-from .records import (SpotError, dump_line, patch, progress, read_json, read_jsonl, write_json,
-                             write_text)
+from .records import (SpotError, dump_line, iter_jsonl, patch, progress, read_json, read_jsonl,
+                             write_json, write_text)
 from .saving import (EndsInTime, STATE, begin_run, locked_folder, check_resumable, check_save,
                             convert_weights, last_checkpoint, mend_generation_config, save_dtype_of)
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
@@ -348,6 +348,9 @@ class _Before:
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         "For a sharded model, the reference comes between sharding it and loading a checkpoint."
+        if (warm := self.args.get_warmup_steps(max_steps)) >= max_steps:
+            warnings.warn(f"the warm-up of {warm} step(s) is all of this run of {max_steps}, and its first "
+                          "step has a learning rate of 0: set --warmup_steps 0", stacklevel=2)
         if self.sharding == "none":
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
@@ -1098,7 +1101,20 @@ def parse_config(argv: "Sequence[str]") -> SPoTConfig:
         unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^']*)", str(e))
         if unknown: refuse_unknown(unknown[1].split("=")[0], parser)
         raise SpotError(f"{e}: `spot train --help` lists the settings") from None
+    given = [a for f in (*map(_arguments, named), argv) for a in f]
+    lora = next((a.split("=")[0] for a in given if a.startswith("--lora_")), "")
+    if lora and not config.use_peft:
+        raise SpotError(f"{lora} is a setting of adapters, and without --use_peft all weights are trained: "
+                        f"add --use_peft, or leave {lora} out")
     return config
+
+def _next_command(config: SPoTConfig) -> str:
+    "What to type after training: the evaluation, by the task that the pairs name."
+    out, path = quoted(config.output_dir), Path(str(config.data_path))
+    first = next(iter_jsonl(path), {}) if path.suffix == ".jsonl" and path.is_file() else {}
+    task = first["task"].get("name", "math") if isinstance(first.get("task"), dict) else "math"
+    how = "" if task == "math" else f" --data ROWS.jsonl --task {quoted(task)}"
+    return f"spot evaluate --model {out}{how} --output {out}/evaluation"
 
 def cli(argv: "Sequence[str]") -> int:
     "`spot train --config FILE|PRESET [--setting value ...]`."
@@ -1108,8 +1124,7 @@ def cli(argv: "Sequence[str]") -> int:
     if config.process_index == 0:
         print(json.dumps({k: v for k, v in result.items() if k != "last"}
                          | {k: round(v, 6) for k, v in result["last"].items()}, ensure_ascii=False))
-        out = quoted(config.output_dir)
-        last_line(config.output_dir, f"spot evaluate --model {out} --output {out}/evaluation")
+        last_line(config.output_dir, _next_command(config))
     return 0
 
 # %% ../nbs/12_train.ipynb #4db43f9d

@@ -484,3 +484,23 @@ def test_a_run_killed_after_its_last_step_trains_no_further(student, pairs, tmp_
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 5 and [x["step"] for x in steps(tmp_path/"a")] == [1, 2, 3, 4, 5]
     assert gap(weights(whole), weights(again)) == 0
+
+
+@pytest.mark.parametrize("argv, said", [(["--lora_r", "8"], "--use_peft"), (["--lr", "1e-5"], "--learning_rate"),
+                                        (["--lora"], "did you mean --use_peft"), (["--epochs", "2"], "num_train"),
+                                        (["--gpus", "8"], "--plan"), (["--num_gpus", "8"], "--plan")])
+def test_flags_that_people_type_are_answered(argv, said):
+    with pytest.raises(SpotError, match=said): parse_config(["--use_cpu", "true", *argv])
+    assert parse_config(["--use_cpu", "true", "--use_peft", "--lora_r", "8"]).lora_r == 8
+
+
+def test_a_warm_up_that_is_the_whole_run_is_said(student, pairs, tmp_path):
+    with pytest.warns(UserWarning, match="warm-up of 1 step.*--warmup_steps 0"):
+        build(config(student, tmp_path, max_steps=1, warmup_steps=0.05), pairs=pairs[:4]).train()
+
+
+def test_the_next_command_names_the_pairs_own_task(tmp_path):
+    from spot_nb.train import _next_command
+    named = lambda **pair: _next_command(config("m", tmp_path/"out",
+                                                data_path=str(write_jsonl(tmp_path/"p.jsonl", [pair]))))
+    assert "--task json" in named(task={"name": "json", "hash": "0"}) and "--task" not in named(id=1)
