@@ -486,9 +486,10 @@ def test_a_run_killed_after_its_last_step_trains_no_further(student, pairs, tmp_
     assert gap(weights(whole), weights(again)) == 0
 
 
-@pytest.mark.parametrize("argv, said", [(["--lora_r", "8"], "--use_peft"), (["--lr", "1e-5"], "--learning_rate"),
-                                        (["--lora"], "did you mean --use_peft"), (["--epochs", "2"], "num_train"),
-                                        (["--gpus", "8"], "--plan"), (["--num_gpus", "8"], "--plan")])
+@pytest.mark.parametrize("argv, said",
+                         [(["--lora_r", "8"], "--use_peft"), (["--lr", "1e-5"], "--learning_rate"),
+                          (["--lora"], "did you mean --use_peft"), (["--epochs", "2"], "num_train"),
+                          (["--gpus", "8"], "--plan"), (["--num_gpus", "8"], "--plan")])
 def test_flags_that_people_type_are_answered(argv, said):
     with pytest.raises(SpotError, match=said): parse_config(["--use_cpu", "true", *argv])
     assert parse_config(["--use_cpu", "true", "--use_peft", "--lora_r", "8"]).lora_r == 8
