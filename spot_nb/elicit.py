@@ -58,6 +58,10 @@ def as_problem(row: dict, instruction: str = INSTRUCTION, where: str = "problem"
         raise SpotError(f"{where}: no {', '.join(_PROMPT)}: found only "
                         f"{', '.join(map(str, row)) or 'nothing'}")
     if answer is None:
+        given = next((k for k in GOLD if isinstance(row.get(k), dict)), None)
+        if given:
+            raise SpotError(f"{where}: {given} is an object, which mathematics cannot read: is it "
+                            "--task json?")
         raise SpotError(f"{where}: no answer: one of {', '.join(GOLD)} or reward_model.ground_truth is "
                         "needed")
     wrapped = isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], dict)

@@ -888,7 +888,7 @@ class _BatchLog:
 
 # %% ../nbs/06_oracle.ipynb #a6e0d1f2
 PROGRAM = ("function(record) -> corrected text, or (text, facts to keep); "
-           "record has id, prompt, response, answer")
+           "record has id, prompt, response and answer (text; objects and lists as JSON)")
 
 def _module_of(where: str, spec: str):
     """The module that a program names: a file from the current folder, or a module, which may lie in the

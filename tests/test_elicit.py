@@ -162,6 +162,11 @@ def test_responses_without_their_thinking_are_refused_and_what_was_sampled_is_ke
     assert elicit(problems(8), Scripted(wrong), tmp_path, Sampling())["sampled_now"] == 5
 
 
+def test_an_answer_that_is_an_object_points_to_its_task():
+    with pytest.raises(SpotError, match="record 1: answer is an object.*--task json"):
+        as_problem({"question": "Due: 5", "answer": {"due": 5}}, where="record 1")
+
+
 def test_tables_and_pictures():
     records = [{"id": i, "prompt": "p", "answer": a, "response": "r"*9, "extracted": "1",
                 "correct": i % 3 == 0, "reason": "match" if i % 3 == 0 else "mismatch",
