@@ -1101,8 +1101,7 @@ def parse_config(argv: "Sequence[str]") -> SPoTConfig:
         unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^']*)", str(e))
         if unknown: refuse_unknown(unknown[1].split("=")[0], parser)
         raise SpotError(f"{e}: `spot train --help` lists the settings") from None
-    given = [a for f in (*map(_arguments, named), argv) for a in f]
-    lora = next((a.split("=")[0] for a in given if a.startswith("--lora_")), "")
+    lora = next((a.split("=")[0] for a in argv if a.startswith("--lora_")), "")
     if lora and not config.use_peft:
         raise SpotError(f"{lora} is a setting of adapters, and without --use_peft all weights are trained: "
                         f"add --use_peft, or leave {lora} out")
