@@ -2,15 +2,14 @@
 warnings on stderr), see that each notebook begins by standing beside its data, and give
 `spot_nb/__init__.py` the names that people import most, each loaded when it is asked for."""
 import sys
-from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
 
+from docs import settings
+
 root = Path(__file__).resolve().parents[1]
-ini = ConfigParser(delimiters=["="])
-ini.read(root/"settings.ini", encoding="utf-8")
-repo = ini["DEFAULT"]["git_url"]
+repo = settings()["repo"]
 MARK = "#| hide\n# Stand beside this notebook's data"
 FIRST = MARK + """, from wherever it was started. Colab fetches the project first.
 import os, sys
@@ -32,7 +31,7 @@ def stand_beside(nb, path: Path) -> bool:
         changed, have.source = have.source != want, want
         return changed
     if not code: return False
-    at = next(i for i, c in enumerate(nb.cells) if c is code[0])
+    at = nb.cells.index(code[0])
     cell = nbformat.v4.new_code_cell(want, id="beside-data")
     nb.cells.insert(at + code[0].source.startswith("#| default_exp"), cell)
     return True

@@ -585,8 +585,7 @@ def by_spelling(g: str, p: str, same) -> "bool | None":
     return same(str(a), other) if b is None else same(other, str(b))
 
 # %% ../nbs/01_compare.ipynb #ca020856
-_BASE = re.compile(r"\(?\s*([0-9A-Za-z]+)\s*\)?\s*(?:_\s*\{?\s*\(?(?:\\text\{\s*)?(\w+)\s*\}?\s*\)?"
-                  r"\}?|(?:\\text\{)?[\s(,]*(?:in\s+)?base[\s-]+(\w+)\)?\s*\}?)")
+_BASE = re.compile(r"\(?\s*([0-9A-Za-z]+)\s*\)?\s*_\s*\{?\s*\(?(?:\\text\{\s*)?(\w+)\s*\}?\s*\)?\}?")
 _BASES = dict(zip("two three four five six seven eight nine ten eleven twelve thirteen fourteen "
                   "fifteen sixteen".split(), range(2, 17)))
 
@@ -597,7 +596,7 @@ _BASE_BEFORE = re.compile(rf"{_IN_WORDS}\s*[:,]?\s*([0-9A-Za-z]+)")
 
 def _base_parts(s: str) -> "tuple[str, str] | None":
     "Digits and the name of the base: `101_2`, `101 base two`, `binary: 101`."
-    if m := _BASE.fullmatch(s): return m[1], m[2] or m[3]
+    if m := _BASE.fullmatch(s): return m[1], m[2]
     words = " ".join(_TEXT.sub(r" \1 ", s).split())
     if m := _BASE_AFTER.fullmatch(words): return m[1], m[2] or m[3]
     if m := _BASE_BEFORE.fullmatch(words): return m[3], m[1] or m[2]

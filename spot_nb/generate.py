@@ -174,8 +174,8 @@ def _prompt_ids(tokenizer, prompt, s: Sampling) -> "list[int]":
 def response_text(tokenizer, ids: "Sequence[int]", finish_reason: "str | None") -> str:
     """What was sampled, without the token that ended it. Other special tokens stay: some models mark their
     thinking with them (gpt-oss, Magistral), and training has to see what was sampled."""
-    special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
-    ended = finish_reason == "stop" and len(ids) and ids[-1] in special
+    special = lambda i: i in tokenizer.all_special_ids or i in getattr(tokenizer, "added_tokens_decoder", {})
+    ended = finish_reason == "stop" and len(ids) and special(ids[-1])
     return tokenizer.decode(list(ids[:-1] if ended else ids), skip_special_tokens=False)
 
 # %% ../nbs/04_generate.ipynb #da3af92c

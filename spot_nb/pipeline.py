@@ -238,6 +238,7 @@ def everyday(base_path: str, base, tokenizer, kept: Path, enable_thinking: "bool
         write_json(kept, [(c[0].text, c[0].finish_reason == "stop") for c in told])
     return read_json(kept)
 
+# %% ../nbs/17_pipeline.ipynb #5fa05601
 def measure(model_path: str, base_path: str, folder: "str | Path", config: PipelineConfig,
             test_path: "str | Path") -> dict:
     """Accuracy on the held-out problems, general knowledge, and KL from the base; writes `metrics.json` into

@@ -702,7 +702,7 @@ def first_guess(self: _Run, records: "list[dict]") -> float:
     if self.price is None:
         if self.cap is None: return 0.0
         raise SpotError(f"there is no price for {self.oracle.model!r}, so a budget cannot be kept: add "
-                        "--price " "IN,OUT (dollars per million tokens)")
+                        "--price IN,OUT (dollars per million tokens)")
     if not any(self.price.values()): return 0.0
     return estimate(records[:500], self.oracle, self.mode, self.prices, task=self.task)["usd_per_call"] or 0.0
 

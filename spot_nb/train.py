@@ -1081,6 +1081,7 @@ def _arguments(path: str) -> "list[str]":
                              else [json.dumps(v) if isinstance(v, (dict, bool)) else str(v)])
     return out
 
+# %% ../nbs/12_train.ipynb #76599112
 def parse_config(argv: "Sequence[str]") -> SPoTConfig:
     """Settings from `--config FILE|PRESET` and flags, which win. Raises `SpotError` for unknown settings and
     bad values."""
