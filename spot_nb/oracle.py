@@ -20,7 +20,7 @@ from typing import Any, Callable, Iterable, Iterator
 from .answers import THINKING
 from .outputs import need, scrub
 from .records import SpotError, as_messages, dump_line, iter_jsonl, patch, write_text
-from .tasks import Task, find_task, load_module
+from .tasks import Task, find_task, importing_from, load_module
 
 # %% ../nbs/06_oracle.ipynb #b09f0b85
 START, END = "[[CORRECTED RESPONSE]]", "[[END OF RESPONSE]]"
@@ -893,13 +893,11 @@ PROGRAM = ("function(record) -> corrected text, or (text, facts to keep); "
 def _module_of(where: str, spec: str):
     """The module that a program names: a file from the current folder, or a module, which may lie in the
     current folder too."""
-    import sys
     if where.endswith(".py"):
         if not Path(where).expanduser().is_file():
             raise SpotError(f"--program {spec}: there is no file {where} in {Path.cwd()}")
         return load_module(where)
-    if str(Path.cwd()) not in sys.path: sys.path.append(str(Path.cwd()))
-    return importlib.import_module(where)
+    with importing_from(Path.cwd()): return importlib.import_module(where)
 
 def load_program(spec: str) -> Callable:
     """The callable that `module:function` or `file.py:function` names; a file's only public function needs

@@ -7,10 +7,12 @@ __all__ = ['without_thinking', 'REASON_IN_STEPS', 'MATH', 'BUILT_IN', 'ENTRY_POI
            'make_problem', 'stamp', 'task_hash', 'limited', 'judge_task', 'judge_tasks', 'try_check', 'MathTask',
            'is_math', 'json_values', 'same_json', 'check_json', 'json_task', 'plain_text', 'check_exact', 'exact_task',
            'chosen_letter', 'check_choice', 'choice_task', 'run_tests', 'code_in', 'check_code', 'code_task',
-           'calls_in', 'check_tool', 'tool_task', 'load_module', 'plug_ins', 'find_task', 'new_task', 'cli', 'task_for']
+           'calls_in', 'check_tool', 'tool_task', 'importing_from', 'load_module', 'plug_ins', 'find_task', 'new_task',
+           'cli', 'task_for']
 
 # %% ../nbs/03a_tasks.ipynb #00ac6885
 import hashlib, inspect, json, re, sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Iterable
@@ -725,6 +727,16 @@ def tool_task(name: str = "tool", **changes) -> Task:
 BUILT_IN = {t.name: t for t in (MATH, json_task(), exact_task(), choice_task(), code_task(), tool_task())}
 ENTRY_POINTS = "spot_nb.tasks"
 
+@contextmanager
+def importing_from(folder: "str | Path"):
+    "Modules of `folder` come first while it lasts and stay importable afterwards."
+    folder = str(folder)
+    sys.path.insert(0, folder)
+    try: yield
+    finally:
+        sys.path.remove(folder)
+        if folder not in sys.path: sys.path.append(folder)
+
 def load_module(path: "str | Path"):
     "The module of a Python file, which may import its neighbours. Raises what the file raises."
     import importlib.util
@@ -733,8 +745,7 @@ def load_module(path: "str | Path"):
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module                      # dataclasses and pickle look a module up by its name
-    if str(path.parent) not in sys.path: sys.path.append(str(path.parent))
-    spec.loader.exec_module(module)
+    with importing_from(path.parent): spec.loader.exec_module(module)
     return module
 
 def _task_of_file(path: str, name: str) -> Task:

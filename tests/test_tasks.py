@@ -7,7 +7,8 @@ import pytest
 from spot_nb.cli import main
 from spot_nb.elicit import elicit, load_problems
 from spot_nb.generate import Completion, Generator, Sampling
-from spot_nb.oracle import END, START, Reply, build_messages, oracle_prompts, prompt_hash, with_prompt
+from spot_nb.oracle import (END, START, Reply, build_messages, load_program, oracle_prompts, prompt_hash,
+                            with_prompt)
 from spot_nb.pairs import filter_pairs
 from spot_nb.records import SpotError, read_json, read_jsonl, write_jsonl
 from spot_nb.rectify import assess, rectify
@@ -354,6 +355,18 @@ def test_assess_by_the_task():
     assert assess(sorry, Reply("I'm sorry, I can't."), "direct", "exact")["verdict"] == "correct"
     assert assess({"id": 1, "prompt": "Q", "response": "x", "answer": None, "schema": {"type": "array"}},
                   Reply(f"{START}\n[1]\n{END}"), task="json")["verdict"] == "correct"
+
+
+def test_modules_of_the_current_folder_come_first(tmp_path, monkeypatch):
+    for folder in ("first", "second"):
+        (tmp_path/folder).mkdir()
+        (tmp_path/folder/"file_of_theirs.py").write_text(f"def where(record): return {folder!r}\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path/"first")
+    assert load_program("file_of_theirs.py:where")({}) == "first"
+    monkeypatch.chdir(tmp_path/"second")
+    assert load_program("file_of_theirs:where")({}) == "second"
+    assert sys.path[-2:] == [str(tmp_path/"first"), str(tmp_path/"second")]
 
 
 def test_a_failing_program_names_its_record(tmp_path, monkeypatch, capsys):
