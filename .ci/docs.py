@@ -39,6 +39,10 @@ def config(own: dict) -> dict:
     "_quarto.yml as the site's project file: paths from nbs/, addresses from settings.ini."
     text = (root/"_quarto.yml").read_text(encoding="utf-8").replace("nbs/", "").replace("REPO", own["repo"])
     cfg = yaml.safe_load(text)
+    for section in cfg["website"]["sidebar"]["contents"]:
+        if isinstance(section, dict) and "MODULES" in (pages := section["contents"]):
+            at = pages.index("MODULES")
+            pages[at:at + 1] = [f"reference/{name}.qmd" for name, _ in site_pages.modules(root)]
     cfg["website"] |= {"site-url": own["site"], "repo-url": own["repo"], "repo-subdir": "nbs",
                        "repo-branch": own["branch"]}
     return cfg

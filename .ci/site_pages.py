@@ -218,15 +218,20 @@ def field_row(n: ast.AnnAssign, text: str) -> str:
     return f"| `{n.target.id}` | `{esc(kind)}` | {'`' + esc(value) + '`' if value else ''} | {esc(words)} |"
 
 
+def modules(root: Path) -> "list[tuple[str, Path]]":
+    "The public modules, `(dotted name, file)`."
+    package = root/"spot_nb"
+    return [(".".join(p.relative_to(package).with_suffix("").parts), p) for p in sorted(package.rglob("*.py"))
+            if not p.name.startswith("_")]
+
+
 def reference(root: Path, site: Path, own: dict) -> None:
     "reference/: an index, and one page a module."
     folder = site/"reference"
     folder.mkdir(exist_ok=True)
     own = own | {"package": root/"spot_nb"}
     rows = []
-    for path in sorted((root/"spot_nb").rglob("*.py")):
-        if path.name.startswith("_"): continue
-        name = ".".join(path.relative_to(root/"spot_nb").with_suffix("").parts)
+    for name, path in modules(root):
         (folder/f"{name}.qmd").write_text(module_page(path, own, {}), encoding="utf-8")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         rows.append((name, docs_of(tree),
@@ -241,8 +246,9 @@ def reference(root: Path, site: Path, own: dict) -> None:
 
 # -- commands
 
-COMMANDS = ("demo", "run", "elicit", "rectify", "filter", "inspect", "train", "grpo", "evaluate", "connect4",
-            "tables", "study", "new")
+COMMANDS = ("demo", "run", "elicit", "rectify", "filter", "inspect", "train", "train --plan", "grpo",
+            "evaluate", "connect4", "tables", "study", "new", "bench train", "bench memory", "bench diff",
+            "bench oracle", "bench elicit", "bench eval")
 OPTION = re.compile(r"^  (-\S.*?|[a-z_.]+)(?:\s{2,}(.*))?$")
 
 
@@ -253,8 +259,13 @@ def front(title: str, description: str) -> "list[str]":
 
 def about_of(text: str) -> str:
     "The sentences under `usage:` in a help text."
-    m = re.search(r"usage:[^\n]*\n\n((?:.+\n)+)", text)
+    m = re.search(r"usage:(?:.+\n)+\n((?:.+\n)+)", text)
     return " ".join(m[1].split()) if m else ""
+
+
+def page_of(command: str) -> str:
+    "The file name of a command's page: `train --plan` is `spot-train-plan`."
+    return "spot-" + re.sub(r"\W+", "-", command)
 
 
 def help_page(name: str, text: str) -> str:
@@ -281,16 +292,16 @@ def commands(root: Path, site: Path) -> None:
     "reference/spot-*.qmd from the parsers themselves, two at a time."
     env = {**os.environ, "PYTHONPATH": str(root), "SPOT_PROGRESS": "0"}
     def ask(name):
-        done = subprocess.run([sys.executable, "-m", "spot_nb.cli", name, "--help"], capture_output=True,
-                              text=True, env=env, cwd=root)
+        done = subprocess.run([sys.executable, "-m", "spot_nb.cli", *name.split(), "--help"],
+                              capture_output=True, text=True, env=env, cwd=root)
         return name, done.stdout if done.returncode == 0 else ""
     with ThreadPoolExecutor(2) as pool: told = [(n, t) for n, t in pool.map(ask, COMMANDS) if t]
-    if len(told) < 10: raise SystemExit(f"error: only {[n for n, _ in told]} answered --help")
+    if len(told) < len(COMMANDS): raise SystemExit(f"error: only {[n for n, _ in told]} answered --help")
     for name, text in told:
-        (site/"reference"/f"spot-{name}.qmd").write_text(help_page(name, text), encoding="utf-8")
+        (site/"reference"/f"{page_of(name)}.qmd").write_text(help_page(name, text), encoding="utf-8")
     lines = (front("Commands", "Every command and every option, from the parsers.")
              + ["| command | what it does |", "|---|---|"])
-    lines += [f"| [`spot {n}`](spot-{n}.qmd) | {about_of(t)} |" for n, t in told]
+    lines += [f"| [`spot {n}`]({page_of(n)}.qmd) | {about_of(t)} |" for n, t in told]
     (site/"reference"/"commands.qmd").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

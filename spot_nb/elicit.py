@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['INSTRUCTION', 'GOLD_LOST', 'GOLD_PATIENCE', 'NOT_AN_ERROR', 'GROUPS', 'BLUE', 'ORANGE', 'unwrap', 'is_english',
-           'as_problem', 'load_problems', 'unreadable_gold', 'gold_shown', 'check_gold', 'GoldWatch', 'is_error',
-           'check_whole', 'elicit', 'answer_class', 'error_table', 'first_edit', 'plot_errors', 'Browse', 'browse',
-           'pass_at_k', 'pass_table', 'rft_samples', 'cli']
+           'as_problem', 'load_problems', 'unreadable_gold', 'gold_shown', 'check_gold', 'check_problems', 'GoldWatch',
+           'is_error', 'check_whole', 'elicit', 'answer_class', 'error_table', 'first_edit', 'plot_errors', 'Browse',
+           'browse', 'pass_at_k', 'pass_table', 'rft_samples', 'cli']
 
 # %% ../nbs/05_elicit.ipynb #2646e72b
 import hashlib, json, math, re, sys, time, unicodedata
@@ -153,6 +153,13 @@ def check_gold(problems: "list[dict]") -> None:
                     f"{bad[0]['answer']!r:.80} (problem {bad[0]['id']!r}): put the bare answer into a "
                     "column `final_answer`, or go on with --ignore_gold_check (ignore_gold_check=True)")
 
+def check_problems(task: Task, problems: "list[dict]", ignore_gold_check: bool = False) -> None:
+    """Raise `SpotError` when `task` cannot check `problems`: by `check_gold` for mathematics (unless
+    `ignore_gold_check`), by `try_check` for other tasks."""
+    if not is_math(task): try_check(task, problems)
+    elif not ignore_gold_check: check_gold(problems)
+
+
 # %% ../nbs/05_elicit.ipynb #2a165bc2
 class GoldWatch:
     """Stops a run whose first `GOLD_PATIENCE` problems have a final answer but never a right one; call it
@@ -226,8 +233,7 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
     finished is on disk."""
     from concurrent.futures import ThreadPoolExecutor
     out, s, task = Path(output_dir), sampling or Sampling(), find_task(task)
-    if not is_math(task): try_check(task, problems)
-    elif not ignore_gold_check: check_gold(problems)
+    check_problems(task, problems, ignore_gold_check)
     watch = GoldWatch(is_math(task) and not ignore_gold_check)
     info = generator.info()
     template = getattr(getattr(generator, "tokenizer", None), "chat_template", None)
@@ -569,6 +575,9 @@ def _told(s: dict) -> None:
     print(f"{s['samples']} samples: {s['correct']} right, {s['errors']} errors, {share}")
     failed = f"; failed {s['failed']} (the same command asks for them again)" if s["failed"] else ""
     print("outcomes: " + (", ".join(f"{k} {n}" for k, n in s["reasons"].items()) or "none") + failed)
+    cut = s["reasons"].get("truncated", 0)
+    if cut > 0.2*s["samples"]:
+        print(f"{cut} of {s['samples']} responses were cut off before an answer: give them more --max_tokens")
     if s.get("judged_again"): print(f"{s['judged_again']} verdicts changed with the check")
 
 def cli(argv: "list[str]") -> int:
@@ -583,6 +592,7 @@ def cli(argv: "list[str]") -> int:
     print(f"{stats['problems']} problems of {stats['rows']} rows ({stats['duplicates']} repeats, "
           f"{stats['other_language']} not English)")
     if is_math(task): print(gold_shown(problems))
+    check_problems(task, problems, a.ignore_gold_check)              # before the weights are loaded
     with make_generator(a.model, a.engine, **engine_options(a)) as generator:
         s = elicit(problems, generator, a.output_dir, sampling, resume=not a.overwrite,
                    target_errors=a.target_errors,

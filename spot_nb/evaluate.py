@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 from .records import (SpotError, Store, patch, prompt_id, read_json, read_jsonl, read_rows, write_json,
                              write_jsonl)
-from .tasks import chosen_letter, find_task, is_math, judge_tasks, make_problem, stamp
+from .tasks import chosen_letter, find_task, is_math, judge_tasks, make_problem, stamp, try_check
 from .options import (Facts, Parser, add_engine, add_sampling, engine_options, last_line, quoted,
                              sampling_of)
 from .answers import strip_thinking  # noqa: F401, offered here too
@@ -215,7 +215,9 @@ def own_benchmark(name: str, source: "str | Path", task: Any = None) -> Benchmar
         if is_math(task):
             from spot_nb.elicit import as_problem
             found = row if isinstance(row.get("task"), dict) else as_problem(row, where="row")
-        else: found = make_problem(task, row, "row")
+        else:
+            found = make_problem(task, row, "row")
+            try_check(task, [found])                     # before any weights are loaded
         return {k: v for k, v in found.items() if k in ("prompt", "answer", *task.columns) and k != "options"}
     return Benchmark(name, str(source), group="own", template=task.system + task.template, prepare=prepare,
                      scorer=task,
@@ -732,6 +734,7 @@ def _line(name: str, r: dict) -> str:
             f"{r['interval'][1]:.1f}]  {r['questions']} questions x {r['trials']}")
     text += (f", {r['truncated']:.0f}% cut off, {r['format_errors']:.0f}% without a readable answer, "
              f"{r['mean_tokens']:.0f} tokens each")
+    if r["truncated"] > 20: text += "\n  many responses were cut off: give them more --max_tokens"
     return text + (f"\n  {r['note']}" if "note" in r else "")
 
 # %% ../nbs/15_evaluate.ipynb #d10ad63a
@@ -987,7 +990,9 @@ def cli(argv: "list[str]") -> int:
         low, high = out["kl"]["interval"]
         print(f"KL from {a.base}: {out['kl']['mean']:.5f} nats a token [{low:.5f}, {high:.5f}]")
     for name, why in out["missing"].items(): print(f"missing: {name}: {why}")
-    last_line(a.output/"aggregated_results.json", f"spot tables --ours NAME={quoted(a.output)}")
+    last_line(a.output/"aggregated_results.json",
+              "the same command, when the cause above is mended" if out["missing"] else
+              f"spot tables --ours NAME={quoted(a.output)}")
     return 1 if out["missing"] else 0
 
 def _kl_of(base: str, policy: str, thinking: "bool | None", trust: bool) -> dict:

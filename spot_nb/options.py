@@ -321,8 +321,8 @@ def add_fields(p: Parser, cls: type, names: "dict[str, tuple] | None" = None) ->
             kind = {"int": int, "float": float}.get(re.sub(r"\W|None", "", str(f.type)), str)
         shown = ("" if value in (None, "") else f" (default: {value})" if not isinstance(value, (list, dict))
                  else "")
-        first = more[0] if more else f.name
-        p.add(first, *more[1:], f.name, dest=f.name, type=kind, default=argparse.SUPPRESS,
+        first, form = more[0] if more else f.name, {"metavar": "true|false"} if kind is _truth else {}
+        p.add(first, *more[1:], f.name, dest=f.name, type=kind, default=argparse.SUPPRESS, **form,
               help=(notes.get(f.name, "") + shown).replace("%", "%%"))
 
 # %% ../nbs/00a_options.ipynb #dbeba095
@@ -372,16 +372,19 @@ def train_help() -> str:
     p = Parser("spot train",
                "Train on pairs: SPoT's objectives and their baselines, with shared-prefix packing.",
                config=False,
-               epilog="`--help-all` also lists transformers' TrainingArguments (learning rate, epochs, "
-                      "logging, saving, ...), "
-                      "all of which are accepted. `spot train --plan` tells memory, time and cost before a "
-                      "GPU is rented; `spot train --plan --help` lists its options (--gpus, --gpu_memory, "
-                      "...).")
+               epilog="transformers' TrainingArguments are all accepted (`--help-all` lists them); those set "
+                      "most: --max_steps, --bf16, --gradient_checkpointing, --use_cpu, --seed, "
+                      "--max_grad_norm, --eval_strategy, "
+                      "--eval_steps, --save_strategy, --save_steps, --save_total_limit, "
+                      "--report_to. "
+                      "`spot train --plan` tells memory, time and cost before a GPU is rented; `spot train "
+                      "--plan --help` lists its options (--gpus, --gpu_memory, ...).")
     p.add("config", metavar="FILE|PRESET", help="YAML file or preset with settings; flags win over it")
     left = {name: (default, text) for name, default, text in fields}
     def put(name):
         default, text = left.pop(name)
-        p.add(_SAID.get(name, name), default=default, dest=name, help=text.replace("%", "%%"))
+        p.add(_SAID.get(name, name), default=default, dest=name, help=text.replace("%", "%%"),
+              **({"metavar": "[true|false]"} if isinstance(default, bool) else {}))
     own = list(left)[:next((i for i, n in enumerate(left) if n == "output_dir"), len(left))]
     for title, patterns in _TRAIN_GROUPS.items():
         p.group(title)
@@ -418,10 +421,10 @@ def strict(kind: type) -> type:
     return Strict
 
 # %% ../nbs/00a_options.ipynb #b3a69abf
-def last_line(written: "str | Path | Iterable", then: str = "") -> None:
-    "Print what a command wrote, and the next command to type."
+def last_line(written: "str | Path | Iterable", then: str = "", did: str = "wrote") -> None:
+    "Print what a command wrote (or `did` else with it), and the next command to type."
     written = [written] if isinstance(written, (str, Path)) else list(written)
-    print(f"wrote {', '.join(map(str, written))}" + (f"; next: {then}" if then else ""), flush=True)
+    print(f"{did} {', '.join(map(str, written))}" + (f"; next: {then}" if then else ""), flush=True)
 
 def quoted(path: Any) -> str:
     "A path as a shell takes it."

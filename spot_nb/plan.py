@@ -523,7 +523,10 @@ def _data_of(config, model, records, tokenizer, limit: int, share: int) -> Data:
                             config.packing, True, config.max_pairs or 4000)
     from spot_nb.models import load_tokenizer
     from spot_nb.train import tokenize_pairs
-    tokenizer = tokenizer or load_tokenizer(config.model_name_or_path, config.trust_remote_code)
+    try: tokenizer = tokenizer or load_tokenizer(config.model_name_or_path, config.trust_remote_code)
+    except SpotError as e:
+        raise SpotError(f"{e}; the tokenizer counts the tokens of your pairs, and without --data the plan is "
+                        "for typical ones") from None
     examples, _ = tokenize_pairs(list(records)[:config.max_pairs], tokenizer, config, o.pairs)
     return measure_data([e.sequences for e in examples], model, limit, share, config.packing)
 
@@ -577,7 +580,8 @@ def show(p: Plan) -> str:
     out = [f"{p.model} on {p.gpus} x {p.gpu_memory:g} GB, sharding: "
            f"{p.sharding if p.sharding != 'none' or p.gpus == 1 else 'ddp'}", ""]
     for k, v in p.parts.items():
-        out.append(f"  {k:20} {v:8.2f} GB  {'█' * round(40 * v / max(p.total, p.gpu_memory))}")
+        size = f"{v:8.2f} GB" if v >= 0.01 else f"{1000 * v:8.2f} MB"
+        out.append(f"  {k:20} {size}  {'█' * round(40 * v / max(p.total, p.gpu_memory))}")
     out += [f"  {'together':20} {p.total:8.2f} GB  {'fits' if p.fits else 'DOES NOT FIT'} (95% of "
             f"{p.gpu_memory:g} GB)", ""]
     out.append(f"longest row: {p.tokens} tokens; rows of up to {p.longest_row} would fit" if p.longest_row

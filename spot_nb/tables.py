@@ -373,15 +373,16 @@ def own_table(ours: dict) -> "Table | None":
     """A table of the tasks of one's own among `ours` (`{"base": folder, "SPoT": folder}`); None when there
     are none.
 
-    A row called `base` is what the differences are taken from."""
-    rows, notes = [], []
-    for label, source in ours.items():
-        found = _own_tasks(source)
-        if not found: continue
+    A row called `base` is what the differences are taken from, and names the model of rows whose label does
+    not."""
+    rows, notes, known = [], [], {label: _own_tasks(source) for label, source in ours.items()}
+    known = {label: found for label, found in known.items() if found}
+    first = known.get("base") or next(iter(known.values()), {"model": ""})
+    for label, found in known.items():
         model, _, method = label.rpartition("/")
         scores = {k: float(t["mean"]) for k, t in found["tasks"].items() if finite(t.get("mean")) is not None}
         std = {k: t["std"] for k, t in found["tasks"].items() if finite(t.get("std")) is not None}
-        rows.append(Row(model, method, scores, std, ours=True))
+        rows.append(Row(model or first["model"], method, scores, std, ours=True))
         for k, t in found["tasks"].items():
             low, high = t["interval"]
             task = (t.get("provenance", {}).get("task") or {}).get("name", "math")
@@ -390,6 +391,8 @@ def own_table(ours: dict) -> "Table | None":
             notes.append(f"{label}, {k}: {found['model']}, {t['questions']} questions × "
                          f"{t['trials']}{limit}, checked by task {task}, "
                          f"95% interval {low:.1f} to {high:.1f}.")
+    order = [r.model for r in rows]
+    rows.sort(key=lambda r: order.index(r.model))                    # a model's rows stand together
     return Table("Your own tasks", rows, "", notes) if rows else None
 
 # %% ../nbs/16_tables.ipynb #cf585e31

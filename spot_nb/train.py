@@ -1124,7 +1124,7 @@ def cli(argv: "Sequence[str]") -> int:
     if config.process_index == 0:
         print(json.dumps({k: v for k, v in result.items() if k != "last"}
                          | {k: round(v, 6) for k, v in result["last"].items()}, ensure_ascii=False))
-        last_line(config.output_dir, _next_command(config))
+        last_line(config.output_dir, _next_command(config), "wrote" if result["seconds"] else "found")
     return 0
 
 # %% ../nbs/12_train.ipynb #4db43f9d

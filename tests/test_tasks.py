@@ -450,13 +450,17 @@ def test_own_rows_are_evaluated_and_have_their_own_table(tmp_path, capsys):
     t = own_table(ours)
     assert ([r.method for r in t.rows] == ["base", "SPoT"] and t.columns == ["mine"]
             and t.delta(t.rows[1], "mine") == 0 and "8 questions × 2" in t.markdown())
+    assert len({r.model for r in t.rows}) == 1 and t.rows[0].model       # the model's name, as recorded
     assert "mine" not in table(1, ours).columns and own_table({"x": {"aime24": 3.0}}) is None
     assert main(["tables", *(x for n in ours for x in ("--ours", f"{n}={ours[n]}"))]) == 0
     shown = capsys.readouterr().out
     assert "Your own tasks" in shown and "Table 1" not in shown
+    write_jsonl(tmp_path/"bad.jsonl", [{"question": "Q", "answer": 1}, {"id": "r2", "question": "R"}])
     for argv, message in ((["--tasks", "aime24=x.jsonl"], "another name"),
                           (["--task", "json"], "rows of your own"),
-                          (["--data", str(tmp_path/"gone.jsonl")], "does not exist")):
+                          (["--data", str(tmp_path/"gone.jsonl")], "does not exist"),
+                          (["--data", str(tmp_path/"bad.jsonl"), "--task", "json"],
+                           "row 2: task json, problem 'r2': its check failed (a row of task json needs")):
         assert main(["evaluate", "embedded", *argv, "--output", str(tmp_path/"o")]) == 2
         assert message in capsys.readouterr().err
 
