@@ -188,11 +188,19 @@ def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
             if fields and not any(isinstance(n, ast.FunctionDef) and n.name == "__init__" for n in node.body):
                 out += ["| field | type | default | |", "|---|---|---|---|"]
                 out += [field_row(n, text) for n in fields] + [""]
-            for m in node.body:
+            for m in [*node.body, *patches_of(tree, node.name)]:
                 if isinstance(m, (ast.FunctionDef, ast.AsyncFunctionDef)) and not m.name.startswith("_"):
                     out += [f"### {node.name}.{m.name} {{#{node.name}.{m.name}}}", "", "```python",
                             signature(m), "```", "", docs_of(m), ""]
     return "\n".join(out)
+
+
+def patches_of(tree: ast.Module, name: str) -> "list[ast.FunctionDef]":
+    "The methods that `@patch` adds to the class `name`, each in a cell of its own."
+    return [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and n.args.args
+            and any("patch" in ast.unparse(d) for d in n.decorator_list)
+            and n.args.args[0].annotation is not None
+            and ast.unparse(n.args.args[0].annotation).strip("'\"") == name]
 
 
 def parts_of(tree: ast.Module, node: ast.ClassDef) -> "list[ast.ClassDef]":

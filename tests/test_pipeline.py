@@ -177,7 +177,7 @@ def test_killed_in_each_stage_nothing_is_lost_or_paid_twice(config, tmp_path, mo
             lost = {k: [x for x in v if x not in set(after.get(k, ()))] for k, v in before.items()
                     if k.startswith(("elicit/", "pairs_raw", "problems", "test"))}
             assert not any(lost.values()), (stage, lost)
-            if p.returncode == 0 and n < kills:                  # it came to its end: once more from the start
+            if p.returncode == 0 and n < kills:  # it came to its end: from the start
                 shutil.rmtree(folder); server.asked = []
         p = spawn(); text = p.communicate()[0]
         assert p.returncode == 0, text
