@@ -455,24 +455,52 @@ def exact_task(ignore_case: bool = False, name: str = "exact", **changes) -> Tas
 
 # %% ../nbs/03a_tasks.ipynb #1611aa6c
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_CHOSEN = (re.compile(r"(?i:\banswer\b(?:\s+is)?)\s*[:=]?\s*\**\s*\(?\s*([A-Z])\s*\)?(?![A-Za-z])"),
-           re.compile(r"(?m)^\s*\**\(?([A-Z])\)?[.)]?\**\s*$"))
-_STYLED = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
+_STYLED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boldsymbol|bm)\s*\{([^{}]*)\}")
+_NAMED = re.compile(r"(?:(?i:(?:the\s+)?(?:option|choice|letter|answer|选项?)\b)\s*)?[(\[]?([A-Za-z])[)\]]?"
+                    r"(?:\s*[.:：)，,;–—-]\s*(.*)|\s*\((.*)\)|\s+(.*))?", re.S)
+_SECOND = re.compile(r"(?i:\b(?:or|and|not)\b|[,/&])\s*(?i:option\s+)?\(?([A-Z])\)?(?![A-Za-z'’])")
+_LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z'’])")
+_LAST_LINE = re.compile(r"(?m)^[\s*_`]*(?i:option\s+)?\(?([A-Z])\)?[.)]?[\s*_`]*$")
 
-def chosen_letter(response: str, letters: str) -> "str | None":
-    """The option letter a response settles on: the last box, else the last `answer: X`, else the last line
-    that is just a letter."""
-    from spot_nb.verify import boxed
-    text = without_thinking(response)
-    for _, _, inside in reversed(boxed(text)[0]):
-        plain = _STYLED.sub(r"\1", inside)
-        if len(inside.strip()) == 1: plain = plain.upper()
-        found = re.search(r"(?<![A-Za-z\\])([A-Z])(?![A-Za-z])", plain)
-        if found and found[1] in letters: return found[1]
-    for pattern in _CHOSEN:
-        found = [c.upper() for c in pattern.findall(text) if c.upper() in letters]
-        if found: return found[-1]
-    return None
+def _same_words(text: str) -> str: return " ".join(text.casefold().strip(" .*_`$\"'").split())
+
+def _letter_in(said: str, letters: str, texts: "dict[str, str]") -> "str | None":
+    """The letter that the words of an answer name: `B`, `(B)`, `option b`, `B. blue`, or an option's own
+    text. None for two letters, and for a letter beside another option's text."""
+    said = _STYLED.sub(r"\1", said).strip().strip("*_`$ \n").rstrip(".!")
+    by_text = [k for k, v in texts.items() if v and _same_words(v) == _same_words(said)]
+    m = _NAMED.fullmatch(said.strip("[]{} "))
+    if m is None: return by_text[0] if len(by_text) == 1 else None
+    letter, beside = m[1].upper(), next((g for g in m.groups()[1:] if g is not None), "").strip()
+    others = [k for k, v in texts.items() if v and k != letter and _same_words(v) == _same_words(beside)]
+    own = _same_words(texts.get(letter) or " ") == _same_words(beside)
+    named = letter in letters and (m[1].isupper() or len(said) <= 3 or said.lower().startswith("option"))
+    if m[4] and not own and not _SECOND.match(beside): named = False      # `A guess`: an article, no letter
+    if named and not others and not _SECOND.search(said): return letter
+    return by_text[0] if len(by_text) == 1 else None
+
+def _other_text(text: str, letter: str, texts: "dict[str, str]") -> bool:
+    "Whether the letter's last mention stands beside another option's text."
+    beside = re.findall(rf"(?<![A-Za-z]){letter}[)\]*_]*\s*[.:)]\s*[*_]*([^\n]+)", text)[-1:]
+    return any(_same_words(v) == _same_words(b) for b in beside for k, v in texts.items() if k != letter)
+
+def chosen_letter(response: str, letters: str, options: str = "") -> "str | None":
+    """The option letter that a response settles on, or None.
+
+    The final answer is found as for mathematics (`spot_nb.answers`: the last box, else `answer: X`, else a
+    last line that is just a letter). `options` are the lines `A. text`; with them an option's own text counts
+    as its letter. Two letters (`B or C`), or a letter beside another option's text, name none."""
+    from spot_nb.answers import extract_candidates
+    text = without_thinking(response or "")
+    texts = dict(re.findall(r"(?m)^([A-Z])\. (.*)$", options or ""))
+    found, doubt = extract_candidates(text)
+    named = [_letter_in(said, letters, texts) for said in found]
+    torn = any(not letter and _LETTER.search(said) for letter, said in zip(named, found))
+    if any(named) or torn:
+        letter = next(filter(None, named), None)
+        return None if torn or _other_text(text, letter, texts) else letter
+    last = [c for c in _LAST_LINE.findall(text) if c in letters]
+    return last[-1] if last else None
 
 def _texts_of(options: Any) -> "list[str]":
     if isinstance(options, str):
@@ -513,7 +541,7 @@ def _lettered(row: dict) -> dict:
 
 def check_choice(response: str, problem: dict) -> tuple:
     "Whether the response settles on the letter `problem['answer']`."
-    found = chosen_letter(response, problem.get("letters") or _LETTERS)
+    found = chosen_letter(response, problem.get("letters") or _LETTERS, problem.get("options") or "")
     return found == problem["answer"], found, "mismatch" if found else "no answer"
 
 def choice_task(name: str = "choice", **changes) -> Task:

@@ -13,7 +13,8 @@ from spot_nb.pairs import filter_pairs
 from spot_nb.records import SpotError, read_json, read_jsonl, write_jsonl
 from spot_nb.rectify import assess, rectify
 from spot_nb.tasks import (BUILT_IN, MATH, Task, answer_text, as_verdict, calls_in, check_code, check_json,
-                           check_tool, choice_task, code_in, exact_task, find_task, json_task, json_values,
+                           check_tool, choice_task, chosen_letter, code_in, exact_task, find_task, json_task,
+                           json_values,
                            judge_task, make_problem, run_tests, same_json, task_for, task_hash, tool_task,
                            try_check)
 
@@ -463,6 +464,26 @@ def test_own_rows_are_evaluated_and_have_their_own_table(tmp_path, capsys):
                            "row 2: task json, problem 'r2': its check failed (a row of task json needs")):
         assert main(["evaluate", "embedded", *argv, "--output", str(tmp_path/"o")]) == 2
         assert message in capsys.readouterr().err
+
+
+# ---- the letter of a choice
+OPTIONS_OF = ["red", "blue", "green", "a light grey"]
+OPTIONS = "A. red\nB. blue\nC. green\nD. a light grey"
+@pytest.mark.parametrize("text, letter", [
+    ("B", "B"), ("b", "B"), ("(b)", "B"), ("`C`", "C"), ("Option C", "C"), ("Answer: option c", "C"),
+    ("Answer: [D]", "D"), ("<answer>B</answer>", "B"), ("The correct choice is B because A and C fail.", "B"),
+    ("blue", "B"), ("The answer is blue.", "B"), ("Answer: Green", "C"), ("Answer: A light grey", "D"),
+    ("Answer: B. blue", "B"), ("Answer: B (blue)", "B"), ("A is wrong, so the answer is (C).", "C"),
+    ("答案：B", "B"), ("La respuesta es B", "B"), ("**Final answer:** $\\text{D}$", "D"),
+    ("Answer: A\n\nWait, that is wrong.\n\nAnswer: B", "B"),
+    ("Answer: B or C", None), ("B or C", None), ("Answer: B, C", None), ("Answer: A and D", None),
+    ("Answer: A/B", None), ("\\boxed{A \\text{ or } B}", None), ("Answer: B. red", None), ("Answer: E", None),
+    ("The answer is not B", None), ("None of them", None), ("A good guess", None), ("Answer: a guess", None),
+    ("The answer is a light one", None), ("I would say so", None), ("Answer: black", None), ("", None)])
+def test_a_choice_is_one_letter(text, letter):
+    assert chosen_letter(text, "ABCD", OPTIONS) == letter
+    row = make_problem(BUILT_IN["choice"], {"question": "?", "options": OPTIONS_OF, "answer": "B"}, "row")
+    assert judge_task(BUILT_IN["choice"], text, row).correct == (letter == "B")
 
 
 # ---- a new task
