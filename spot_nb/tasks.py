@@ -718,7 +718,8 @@ def _as_call(value: Any) -> "dict | None":
 
 def calls_in(response: str) -> "list[dict]":
     "The tool calls of a response, in order. Raises `ValueError` for JSON with a repeated key."
-    values = [v for part in json_values(response) for v in (part if isinstance(part, list) else [part])]
+    parts = [p.get("tool_calls") or p if isinstance(p, dict) else p for p in json_values(response)]
+    values = [v for part in parts for v in (part if isinstance(part, list) else [part])]
     return [c for c in map(_as_call, values) if c]
 
 def check_tool(response: str, problem: dict) -> tuple:
