@@ -7,7 +7,7 @@ __all__ = ['ENGINES', 'Sampling', 'Completion', 'Generator', 'pick_tokens', 'pen
            'VLLMGenerator', 'ReplicatedGenerator', 'OpenAIGenerator', 'RayGenerator', 'make_generator']
 
 # %% ../nbs/04_generate.ipynb #e728117f
-import dataclasses, hashlib, itertools, math, warnings
+import dataclasses, hashlib, itertools, math, re, warnings
 from dataclasses import dataclass
 from typing import Any, Iterator, Sequence
 
@@ -542,9 +542,14 @@ def _number(messages: "list[dict]") -> int:
     digest = hashlib.blake2b(repr(messages).encode("utf-8", "replace"), digest_size=6).digest()
     return int.from_bytes(digest, "big")
 
+# vLLM, SGLang, llama.cpp, TGI and hosted servers, old and new
+_TOO_LONG = re.compile(r"(?i)context[ _-]?(?:length|size|window)|too long|max_model_len|"
+                       r"maximum (?:context|model length|allowed length)|"
+                       r"must have less than \d+ tokens|exceeds? (?:the )?limit of \d+")
+
 def _says_too_long(text: str) -> bool:
     "Whether a server's refusal is about the length of the prompt."
-    return any(w in text.lower() for w in ("context length", "maximum context", "too long", "max_model_len"))
+    return _TOO_LONG.search(text) is not None
 
 def _completions(data: dict) -> "list[Completion]":
     "The completions of a server's reply; its count of tokens is shared out evenly."
@@ -659,7 +664,7 @@ def read(self: _Requests, reply, i: int, body: dict, got: list, attempt: int) ->
         body["n"] = self.s.n - len(got)                  # a server that ignores n
         body["seed"] = _seed_of(body["seed"], [len(got)], attempt)
         return False, "", True
-    if code == 400 and not got and _says_too_long(reply.text):
+    if code in (400, 413, 422) and not got and _says_too_long(reply.text):
         room = _room(reply.text)
         if room and room < body["max_tokens"]: body["max_tokens"] = room; return False, "", True
         return self.put(i, [Completion("", "prompt_too_long")]*self.s.n), "", False

@@ -542,6 +542,9 @@ def _assumptions(hardware: Hardware, setup: Setup, data: Data) -> "list[str]":
                    "middle): no data was read")
     if setup.sharding.startswith("zero"):
         out.append("2 GB of DeepSpeed buckets; its memory was not measured here")
+    if setup.shape.compute == "float32" and setup.shape.device == "cuda":
+        out.append("the time is that of bfloat16: float32 arithmetic takes 2 to 16 times as long "
+                   "(--bf16 true)")
     if setup.shape.four_bit: out.append("NF4 with double quantization; its memory was not measured here")
     return out
 

@@ -39,18 +39,21 @@ def prompt_id(prompt: "str | list[dict]") -> str:
     return hashlib.sha256(blob.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 # %% ../nbs/00_records.ipynb #91058d55
+_UMASK = os.umask(0)                                     # asking sets it, so: once, and back
+os.umask(_UMASK)
+
 @contextmanager
 def atomic_path(path: "str | Path") -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well, and is removed when it does
-    not."""
-    path = Path(path)
+    not. A file keeps its permissions, and a link stays a link to the file that is replaced."""
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, tmp = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(fd)
     try:
         yield Path(tmp)
         with open(tmp, "rb+") as f: os.fsync(f.fileno())
-        os.chmod(tmp, 0o644)
+        os.chmod(tmp, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_UMASK)
         os.replace(tmp, path)
     finally:
         if os.path.exists(tmp): os.unlink(tmp)
@@ -142,6 +145,8 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
             try:
                 frame = (pd.read_parquet(path) if kind == ".parquet"
                          else pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]))
+            except UnicodeDecodeError as e:
+                raise SpotError(f"{path}: not UTF-8 at byte {e.start}: convert the file to UTF-8") from None
             except Exception as e:
                 raise SpotError(f"{path} cannot be read as {kind[1:]} ({type(e).__name__}: {e}): check the "
                                 "file") from None

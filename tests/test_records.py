@@ -1,7 +1,8 @@
 import json, multiprocessing as mp, os, signal, time
 
 import pytest
-from spot_nb.records import SpotError, Store, atomic_path, prompt_id, read_jsonl, read_rows, write_jsonl
+from spot_nb.records import (SpotError, Store, atomic_path, prompt_id, read_json, read_jsonl, read_rows,
+                             write_json, write_jsonl)
 
 
 def _write_forever(path):
@@ -115,3 +116,24 @@ def test_lone_surrogates_and_ids(tmp_path):
     with Store(tmp_path/"a.jsonl") as store: store.append({"id": 1, "response": "\ud83d"})
     assert read_jsonl(tmp_path/"a.jsonl")[0]["response"] in ("?", "\ufffd", "\ufffd\ufffd\ufffd")
     assert len(prompt_id("\ud83d")) == 16
+
+
+def test_a_rewritten_file_keeps_its_permissions_and_links(tmp_path):
+    old = os.umask(0o027)
+    os.umask(old)
+    private, other, link = tmp_path/"private.json", tmp_path/"disk"/"big.json", tmp_path/"link.json"
+    write_json(private, {"x": 1})
+    assert private.stat().st_mode & 0o777 == 0o666 & ~old
+    private.chmod(0o600)
+    write_json(private, {"x": 2})
+    assert private.stat().st_mode & 0o777 == 0o600 and read_json(private) == {"x": 2}
+    write_json(other, {"x": 1})
+    link.symlink_to(other)
+    write_json(link, {"x": 3})
+    assert link.is_symlink() and read_json(other) == {"x": 3} and len(list(tmp_path.rglob("*"))) == 4
+
+
+def test_a_table_in_another_encoding_says_what_to_do(tmp_path):
+    (tmp_path/"rows.csv").write_bytes("prompt,answer\nWie heißt es?,Köln\n".encode("latin-1"))
+    with pytest.raises(SpotError, match="rows.csv: not UTF-8 at byte .*convert the file to UTF-8"):
+        read_rows(tmp_path/"rows.csv")
