@@ -191,12 +191,16 @@ def cli(argv: "list[str]") -> int:
     sides = [s for s in a.sides.split(",") if s]
     if set(sides) - set(SIDES):
         raise SpotError(f"--sides takes {', '.join(SIDES)}, not {a.sides!r}")
-    old = json.loads(Path(a.output).read_text()) if a.output and Path(a.output).is_file() else {"results": [],
-                                                                                                "sweep": []}
-    new = [run_contender(s, a.model, a.pairs, a.steps, a.seed) for s in sides]
-    done = {"results": sorted([r for r in old["results"] if r["side"] not in sides] + new,
-                              key=lambda r: list(SIDES).index(r["side"])),
-            "sweep": sweep(a.model) if a.sweep else old["sweep"]}
+    old = (json.loads(Path(a.output).read_text()) if a.output and Path(a.output).is_file()
+           else {"results": [], "sweep": []})
+    done = {"results": [r for r in old["results"] if r["side"] not in sides], "sweep": old["sweep"]}
+    def keep():
+        done["results"].sort(key=lambda r: list(SIDES).index(r["side"]))
+        if a.output: write_json(a.output, {"machine": machine(), **done})
+    for side in sides:                                                # what is measured is kept
+        done["results"].append(run_contender(side, a.model, a.pairs, a.steps, a.seed))
+        keep()
+    if a.sweep: done["sweep"] = sweep(a.model); keep()
     show(done)
-    if a.output: write_json(a.output, {"machine": machine(), **done})
     return 0
+
