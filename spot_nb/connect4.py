@@ -15,6 +15,7 @@ from typing import Iterable
 from .answers import strip_thinking
 from .records import SpotError, prompt_id, write_jsonl
 from .options import Parser, last_line, quoted
+from .outputs import check_output, note_output
 
 # %% ../nbs/13_connect4.ipynb #a816e5e7
 ROWS, COLS = 6, 7
@@ -200,6 +201,7 @@ def generate_bits(n: int, seed: int = 0, max_quiet: float = 0.2) -> "tuple":
     import numpy as np
     if n < 1 or not 0 <= max_quiet <= 1:
         raise SpotError(f"n must be at least 1 and max_quiet between 0 and 1, not {n} and {max_quiet}")
+    if seed < 0: raise SpotError(f"the seed must not be negative, as {seed} is")
     rng, pool, quota = np.random.default_rng(seed), np.zeros((0, 3), np.uint64), int(max_quiet*n)
     while True:
         fresh = np.stack([a.astype(np.uint64) for a in _random_positions(min(max(2*n, 2000), 100_000), rng)],
@@ -303,8 +305,10 @@ def cli(argv: "list[str]") -> int:
           help="largest share of states in which neither side has an immediate win")
     p.add("output", type=Path, default=Path("connect4.jsonl"), help="the file to write")
     a = p.parse(argv)
+    check_output(a.output, (".jsonl",))
     found = generate(a.n, a.seed, a.max_quiet)
     write_jsonl(a.output, (make_record(s, i) for i, s in enumerate(found)))
+    note_output(a.output)
     quiet = sum(not (m or t) for m, t in (s.winning() for s in found))
     print(f"{len(found)} states to {a.output} (seed {a.seed}): {quiet} with no immediate win, "
           f"{sum(bool(s.winning()[0]) for s in found)} with one for the player to move")

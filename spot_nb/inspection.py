@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .diff import report_html
 from .options import Parser, last_line, quoted
+from .outputs import check_output, note_output
 from .pairs import load_pairs
 from .records import SpotError, write_text
 
@@ -34,6 +35,7 @@ def cli(argv: "list[str]") -> int:
     args = _parser().parse(argv)
     args.pairs = args.data or args.pairs
     if not args.pairs: raise SpotError("--data is missing: name a file of pairs")
+    check_output(args.output, (".html", ".htm"))
     rows = load_pairs(args.pairs)
     pairs = [row for row in rows if row["chosen"]][:args.max_pairs]
     if not pairs: raise SpotError(f"{args.pairs} holds no pair with a correction: run `spot rectify` first")
@@ -43,6 +45,7 @@ def cli(argv: "list[str]") -> int:
         tokenizer = load_tokenizer(args.model)
     write_text(args.output, report_html(pairs, tokenizer, args.title or Path(args.pairs).name, args.gamma,
                                         args.workers))
+    note_output(args.output)
     print(f"{len(pairs)} pairs in {args.output} ({Path(args.output).stat().st_size/1e6:.1f} MB)")
     last_line(args.output, f"open {quoted(args.output)} in a browser")
     return 0

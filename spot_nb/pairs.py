@@ -19,6 +19,7 @@ from .conversations import (NAMES, clean_messages, clean_text, csv_row, finish_o
                                    parse_sample, template_options, tools_of, was_finished)
 from .diff import _recode, compare, split_units
 from .options import Facts, Parser, last_line, quoted
+from .outputs import check_output, note_output
 
 # %% ../nbs/09_pairs.ipynb #4e82ebc7
 def as_pair(row: dict, where: str = "pair") -> dict:
@@ -429,7 +430,18 @@ def _checked_settings(args) -> str:
                         f"other forms")
     if Path(source).exists() and Path(source).resolve() == Path(args.output).resolve():
         raise SpotError("--output would overwrite the input: choose another name")
+    for option, path, kinds in _written(args): check_output(path, kinds, option)
     return source
+
+def _written(args) -> "list[tuple]":
+    "`(option, file, endings)` of everything that a command line writes."
+    out = Path(args.output)
+    files = [("--output", out, ()), ("--output", out.with_suffix(".dropped.jsonl"), ()),
+             ("--output", out.with_suffix(".stats.json"), ())]
+    if args.plot: files.append(("--plot", Path(args.plot), (".png", ".svg", ".pdf")))
+    if args.export and Path(args.export).suffix: files.append(("--export", Path(args.export),
+                                                               (".parquet", ".jsonl")))
+    return files
 
 # %% ../nbs/09_pairs.ipynb #fc472642
 def _template(path: "str | None") -> "str | None":
@@ -462,6 +474,7 @@ def cli(argv: "list[str]") -> int:
     write_json(out.with_suffix(".stats.json"), dict(gamma=args.gamma, model=args.model, **stats))
     if args.plot: plot_change_ratios(candidates, args.gamma, args.plot)
     if args.export: export_pairs(kept, args.export, args.keys)
+    note_output(*(path for _, path, _ in _written(args)))
     print(_report(stats, "tokens" if tokenizer else "words"))
     if args.push_to_hub:
         print(push_pairs(kept, args.push_to_hub, dataset_card(stats, args.gamma, args.model),

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from .records import SpotError, patch, read_json, write_text
 from .options import Parser, last_line
+from .outputs import check_output, note_output
 
 # %% ../nbs/16_tables.ipynb #06de08e6
-from .evaluate import GROUPS, NAMES, averages, finite, task_key
+from .evaluate import GROUPS, NAMES, REGISTRY, averages, finite, task_key
 
 GROUP_NAMES = {"in_domain": "In-domain", "ood": "OOD", "ifeval": "IF", "overall": "Overall"}
 
@@ -283,6 +284,13 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     if other:
         notes.append(f"{name}: {', '.join(other)} asked in other words than the benchmark's own here "
                      "(--prompt, --system_prompt or --raw_prompt).")
+    elsewhere: dict = {}
+    for k, p in made.items():
+        hub = REGISTRY[k].source if k in REGISTRY else None
+        data = str(p.get("data") or hub)
+        if hub and not data.startswith(hub) and Path(hub).name not in data:
+            elsewhere.setdefault(data, []).append(NAMES.get(k, k))
+    notes += [f"{name}: {', '.join(ks)} with questions from {data}." for data, ks in elsewhere.items()]
     notes += [f"{name}: {NAMES.get(k, k)} has no score, so averages with it are left out."
               for k, v in scores.items() if v is None]
     scores = {k: v for k, v in scores.items() if v is not None}
@@ -319,7 +327,11 @@ def table(number: "int | str", ours: "dict | None" = None) -> Table:
     for label, source in (ours or {}).items():
         scores, std, more = load_scores(source)
         scores = {k: v for k, v in scores.items() if k not in _own_tasks(source).get("tasks", {})}
-        model, method = _place(label, rows)
+        recorded = _recorded_model(source)
+        model, method = _place(label, rows, recorded)
+        if recorded and model == recorded:
+            more.append(f"{label}: the model is {recorded}; write MODEL/{label}=PATH to set it beside one of "
+                        "the paper's.")
         at = max((i for i, r in enumerate(rows) if r.model == model and (_plain(r.method) == _plain(method))),
                  default=None)
         if at is None: at = max((i for i, r in enumerate(rows) if r.model == model), default=len(rows) - 1)
@@ -327,15 +339,31 @@ def table(number: "int | str", ours: "dict | None" = None) -> Table:
         notes += more
     return Table(f"Table {n}. {spec['title']}", rows, data["source"], notes)
 
-def _place(label: str, rows: "list[Row]") -> "tuple[str, str]":
-    """Model and method of a row of ours; without a model, the first that has the method, else the table's
-    first."""
+def _recorded_model(source: "dict | str | Path") -> "str | None":
+    """The model that a results file names: a hub name, or what a trained folder's card says that it was
+    trained from; None for plain scores."""
+    if isinstance(source, dict): return None
+    path = Path(source)
+    data = read_json(path/"aggregated_results.json" if path.is_dir() else path)
+    name = re.sub(r" [0-9a-f]{16}$", "", str(data.get("model") or "")) if isinstance(data, dict) else ""
+    card = Path(name)/"README.md"
+    told = name and card.is_file() and re.search(r"(?m)^base_model: (\S+)", card.read_text(encoding="utf-8"))
+    return told[1] if told else name or None
+
+def _place(label: str, rows: "list[Row]", recorded: "str | None" = None) -> "tuple[str, str]":
+    """Model and method of a row of ours. The model is the label's, else the one `recorded` with the results
+    (the paper's own where it is one of those, or its SPoT), else the first that has the method."""
     models = list(dict.fromkeys(r.model for r in rows))
     model, _, method = label.rpartition("/")
     if model:
         known = {_plain(m): m for m in models}
         if _plain(model) in known: return known[_plain(model)], method
         return model, method
+    if recorded:
+        last = _plain(recorded.rsplit("/", 1)[-1])
+        beside = next((m for m in models if last in (_plain(m), _plain(m) + "spot")), recorded)
+        return beside, next((r.method for r in rows if r.model == beside
+                             and _plain(r.method) == _plain(method)), method)
     hit = [r for r in rows if _plain(r.method) == _plain(method)]
     return (hit[0].model, hit[0].method) if hit else (models[0], method)
 
@@ -427,6 +455,7 @@ def cli(argv: "list[str]") -> int:
     a = _parser().parse(argv)
     bad = [o for o in a.ours if "=" not in o]
     if bad: raise SpotError(f"--ours {bad[0]!r}: write NAME=PATH, for example SPoT=evaluation_results")
+    if a.output: check_output(a.output, () if a.format else _ENDINGS)
     tables = _chosen(a.numbers, dict(o.split("=", 1) for o in a.ours))
     kind = a.format or _ENDINGS.get(a.output.suffix.lower() if a.output else "", "markdown")
     text = "\n".join(t.frame().to_csv() if kind == "csv" else getattr(t, kind)() for t in tables)
@@ -436,6 +465,7 @@ def cli(argv: "list[str]") -> int:
         text = f'<!doctype html><html lang="en">{head}<body>{text}</body></html>\n'
     if not a.output: print(text); return 0
     write_text(a.output, text)
+    note_output(a.output)
     print(f"{len(tables)} table(s)")
     last_line(a.output)
     return 0

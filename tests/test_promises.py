@@ -1,0 +1,139 @@
+"""What the commands promise about money, files and figures, typed as a user types it."""
+import json, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from spot_nb.cli import main
+from spot_nb.oracle import END, START
+from spot_nb.records import read_jsonl, write_json, write_jsonl
+
+ERRORS = [{"id": f"e{i}", "prompt": f"What is {i} + 1?", "response": f"\\boxed{{{i}}}", "answer": str(i + 1)}
+          for i in range(1, 13)]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    write_jsonl("errors.jsonl", ERRORS)
+    return tmp_path
+
+
+@pytest.fixture
+def server():
+    "A chat server on this machine; each reply is a right correction and costs 100 + 50 tokens."
+    asked = []
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *a): pass
+        def do_GET(self): self.say({"object": "list", "data": [{"id": "m", "object": "model"}]})
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            prompt = body["messages"][-1]["content"]
+            e = next(e for e in ERRORS[::-1] if e["prompt"] in prompt)
+            asked.append(e["id"])
+            text = f"{START}\n\\boxed{{{e['answer']}}}\n{END}"
+            self.say({"id": "1", "object": "chat.completion", "created": 1, "model": "m",
+                      "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
+                      "choices": [{"index": 0, "finish_reason": "stop",
+                                   "message": {"role": "assistant", "content": text}}]})
+        def say(self, what):
+            blob = json.dumps(what).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(blob)))
+            self.end_headers()
+            self.wfile.write(blob)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_port}/v1", asked
+    http.shutdown(); http.server_close()
+
+
+def rectify(url, *more):
+    return main(["rectify", "--data", "errors.jsonl", "--output", "raw.jsonl", "--oracle", "openai",
+                 "--oracle_model", "m", "--base_url", url, "--workers", "1", *more])
+
+
+@pytest.mark.parametrize("budget", [0.0006, 0.0011, 1])
+def test_a_price_counts_on_this_machine_too(here, server, budget):
+    rectify(server[0], "--price", "1,2", "--max_cost_usd", str(budget))        # $0.0002 a call
+    rows = read_jsonl("raw.jsonl")
+    spent = sum(r["usage"]["cost_usd"] for r in rows)
+    assert len(server[1]) == len(rows) and spent == pytest.approx(0.0002*len(rows)) and spent <= budget
+    assert len(rows) == 12 if budget == 1 else 0 < len(rows) < 12
+
+
+def test_without_a_price_a_server_on_this_machine_is_free_and_says_so(here, server, capsys):
+    assert rectify(server[0]) == 0
+    told = capsys.readouterr()
+    assert len(read_jsonl("raw.jsonl")) == 12 and "free" in (told.out + told.err).lower()
+
+
+def test_nothing_is_asked_twice_and_other_settings_are_refused(here, server, capsys):
+    assert rectify(server[0]) == 0
+    n = len(server[1])
+    assert rectify(server[0]) == 0 and len(server[1]) == n  # the same command: nothing
+    write_jsonl("errors.jsonl", [{**ERRORS[0], "response": "\\boxed{77}"}, *ERRORS[1:]])
+    capsys.readouterr()
+    assert rectify(server[0]) in (0, 2)
+    paid = {r["id"] for p in here.glob("raw*.jsonl") for r in read_jsonl(p) if "id" in r}
+    assert paid >= {e["id"] for e in ERRORS}                                   # nothing paid is deleted
+
+
+@pytest.mark.parametrize("command", [
+    ["rectify", "--data", "errors.jsonl", "--output", "o.jsonl", "--oracle", "openai", "--oracle_model", "m",
+     "--base_url", "http://127.0.0.1:9/v1"],
+    ["elicit", "--model", "m", "--engine", "openai", "--base_url", "http://127.0.0.1:9/v1", "--data",
+     "problems.jsonl", "--output", "e"],
+    ["evaluate", "--model", "m", "--engine", "openai", "--base_url", "http://127.0.0.1:9/v1", "--data",
+     "problems.jsonl", "--output", "v"]])
+def test_a_dead_server_is_named_at_once(here, capsys, command):
+    import time
+    write_jsonl("problems.jsonl", [{"question": e["prompt"], "answer": e["answer"]} for e in ERRORS])
+    start = time.monotonic()
+    assert main(command) != 0
+    told = capsys.readouterr()
+    assert time.monotonic() - start < 30 and "127.0.0.1:9" in told.err and "next:" not in told.out
+    assert len(told.err.strip().splitlines()) <= 3
+
+
+@pytest.mark.parametrize("command, file", [
+    (["connect4", "--n", "3", "-o", "mine.jsonl"], "mine.jsonl"),
+    (["filter", "pairs.jsonl", "--model", "embedded", "-o", "mine.jsonl"], "mine.jsonl"),
+    (["inspect", "pairs.jsonl", "-o", "mine.html"], "mine.html"),
+    (["tables", "-o", "mine.md"], "mine.md")])
+def test_a_file_of_somebody_else_is_not_overwritten(here, capsys, command, file):
+    write_jsonl("pairs.jsonl", [{"id": 1, "prompt": "q", "rejected": "\\boxed{1}", "chosen": "\\boxed{2}",
+                                 "answer": "2"}])
+    (here/file).write_text("my notes\n")
+    assert main(command) == 2
+    assert file in capsys.readouterr().err and (here/file).read_text() == "my notes\n"
+    (here/file).unlink()
+    assert main(command) == main(command) == 0  # its own file it may write again
+
+
+@pytest.mark.parametrize("command", [["tables", "-o", "t.xyz"], ["inspect", "pairs.jsonl", "-o", "p.xyz"],
+                                     ["connect4", "--n", "3", "-o", "c.xyz"]])
+def test_an_unknown_ending_is_refused(here, capsys, command):
+    write_jsonl("pairs.jsonl", [{"id": 1, "prompt": "q", "rejected": "a", "chosen": "b", "answer": "b"}])
+    assert main(command) == 2
+    assert ".xyz" in capsys.readouterr().err and not list(here.glob("*.xyz"))
+
+
+@pytest.mark.parametrize("score, low, high", [(0., 0., 28.), (100., 72., 100.)])
+def test_a_share_of_none_has_a_width_in_the_tables(here, capsys, score, low, high):
+    from spot_nb.evaluate import mean_interval
+    got = [100*x for x in mean_interval([score/100]*10)]
+    assert got[0] == pytest.approx(low, abs=.5) and got[1] == pytest.approx(high, abs=.5)
+
+
+def test_a_result_is_shown_under_the_model_that_was_recorded(here, capsys):
+    from spot_nb.evaluate import NINE
+    result = lambda mean, **made: {"mean": mean, "std": 0., "interval": [mean, mean], "questions": 5,
+                                   "trials": 1, "complete": True, "group": "in_domain", "provenance": made}
+    write_json("r/aggregated_results.json",
+               {"version": 1, "unit": "percent", "model": "tiny-135m", "missing": {}, "averages": {},
+                "tasks": {k: result(10., limit=5, data="mine.jsonl 12ab") for k in NINE}})
+    assert main(["tables", "--ours", "SPoT=r"]) == 0
+    told = capsys.readouterr().out
+    assert "tiny-135m" in told and "--limit 5" in told and "mine.jsonl" in told
