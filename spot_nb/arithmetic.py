@@ -19,7 +19,7 @@ def steps_of(expression: str) -> "list[tuple[int, str, int, int]]":
     """The steps `(left, op, right, result)` of a chain like `4 + 9 - 6`, left to right. Raises `SpotError`
     when it is no such chain."""
     tokens = expression.split()
-    ok = (len(tokens) >= 3 and len(tokens) % 2 == 1 and all(t.isdigit() for t in tokens[::2])
+    ok = (len(tokens) >= 3 and len(tokens) % 2 == 1 and all(t.isdecimal() for t in tokens[::2])
           and all(t in _OPS for t in tokens[1::2]))
     if not ok: raise SpotError(f"{expression!r} is not a chain of whole numbers joined by + and -")
     total, steps = int(tokens[0]), []

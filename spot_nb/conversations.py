@@ -146,6 +146,12 @@ def was_elicited(row: dict) -> bool:
     task = row.get("task")
     return '"hash"' in task if isinstance(task, str) else isinstance(task, dict) and "hash" in task
 
+def _object_of(value: Any, name: str, where: str) -> Any:
+    "`value`, read where it is the text of a JSON object. Raises `SpotError` for text that only looks so."
+    if not isinstance(value, str) or not value.lstrip().startswith("{"): return value
+    try: return json.loads(value)
+    except ValueError: raise SpotError(f"{where}: {name!r} holds no valid JSON: {value[:40]!r}") from None
+
 def tools_of(row: dict, where: str = "record") -> "list[dict] | None":
     """The tools of a record that its chat template has to render (JSON schemas, or JSON text of them), or
     None. Raises `SpotError` for anything else."""
@@ -158,7 +164,7 @@ def tools_of(row: dict, where: str = "record") -> "list[dict] | None":
     if tools is None or tools == []: return None
     if not isinstance(tools, list):
         raise SpotError(f"{where}: 'tools' must be a list of JSON schemas, not {type(tools).__name__}")
-    tools = [json.loads(t) if isinstance(t, str) and t.lstrip().startswith("{") else t for t in tools]
+    tools = [_object_of(t, "tools", where) for t in tools]
     if not all(isinstance(t, dict) for t in tools):
         raise SpotError(f"{where}: 'tools' must be a list of JSON schemas")
     return without_none(tools)
@@ -170,10 +176,9 @@ def template_options(row: dict, where: str = "record") -> dict:
     A recorded None means that the template's own default was used. Raises `SpotError` when two places
     disagree."""
     options = row.get("chat_template_kwargs")
-    if isinstance(options, str): options = json.loads(options) if options.strip().startswith("{") else None
+    options = _object_of(options, "chat_template_kwargs", where)
     options = without_none(options) if isinstance(options, dict) else {}
-    sampling = row.get("sampling")
-    if isinstance(sampling, str) and sampling.strip().startswith("{"): sampling = json.loads(sampling)
+    sampling = _object_of(row.get("sampling"), "sampling", where)
     places = [p["enable_thinking"] for p in (sampling, row) if isinstance(p, dict) and "enable_thinking" in p]
     for mode in places:
         if options.setdefault("enable_thinking", mode) != mode:
@@ -209,7 +214,7 @@ def _no_other_kind(row: dict, where: str) -> None:
     if "completions" in row and "labels" in row:
         raise SpotError(f"{where}: 'completions' with 'labels' is stepwise supervision: join the steps to "
                         f"one response, and pair a right with a wrong one")
-    if any(row.get(k) is not None for k in ("images", "image", "videos", "audio")):
+    if any(row.get(k) not in (None, [], "") for k in ("images", "image", "videos", "audio")):
         raise SpotError(f"{where}: the record holds images or sound: only text can be trained on")
 
 def _finish(row: dict, found: dict, where: str) -> dict:

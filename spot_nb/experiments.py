@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from .models import fast_dtype
+from .options import yaml_fault
 from .records import SpotError, read_json, write_json
 
 # %% ../nbs/19_experiments.ipynb #a6e6a9b3
@@ -33,7 +34,7 @@ def load_protocol(path: "str | Path" = "recipes/study/claims.yaml", quick: bool 
     except OSError as e:
         raise SpotError(f"{path} cannot be read ({e.strerror}): name the protocol with --protocol") from None
     except yaml.YAMLError as e:
-        raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+        raise SpotError(f"{path}: not valid YAML ({yaml_fault(e)})") from None
     if not isinstance(p, dict) or p.get("version") != 1:
         raise SpotError(f"{path}: this spot_nb reads protocols of version 1")
     over = p.pop("quick", {})

@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 from .records import (SpotError, patch, prompt_id, read_json, read_jsonl, write_json, write_jsonl,
                              write_text)
-from .options import Parser, add_fields
+from .options import Parser, add_fields, yaml_fault
 
 # %% ../nbs/17_pipeline.ipynb #0121b78b
 @dataclass
@@ -840,7 +840,7 @@ def parse_config(argv: "list[str]", prog: str = "spot demo",
         try: values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except FileNotFoundError: raise SpotError(f"{path} does not exist: check the path") from None
         except yaml.YAMLError as e:
-            raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+            raise SpotError(f"{path}: not valid YAML ({yaml_fault(e)})") from None
         if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
         values = {_OTHER.get(k, k): v for k, v in values.items()}
         unknown = set(values) - {f.name for f in dataclasses.fields(PipelineConfig)}

@@ -522,7 +522,7 @@ def _right_letter(answer: Any, texts: "list[str]", labels: "list[str]") -> str:
     if said in labels: return _LETTERS[labels.index(said)]
     if len(said) == 1 and said.upper() in _LETTERS[:n] and said not in texts: return said.upper()
     if texts.count(said) == 1: return _LETTERS[texts.index(said)]
-    if said.isdigit() and int(said) < n: return _LETTERS[int(said)]
+    if said.isdecimal() and int(said) < n: return _LETTERS[int(said)]
     raise SpotError(f"the answer {answer!r} is neither a letter, a position nor the text of one of {n} "
                     f"options")
 

@@ -37,7 +37,8 @@ from .saving import (EndsInTime, STATE, begin_run, locked_folder, check_resumabl
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
 from .sharding import (end_step, from_main, keep_precision, largest, reshard, row_backward,
                               row_context, share_arrays, sharding_kind, whole_parameters, whole_weights)
-from .options import Facts, last_line, quoted, refuse_unknown, strict, train_argv, train_help
+from .options import (Facts, last_line, quoted, refuse_unknown, strict, train_argv, train_help,
+                             yaml_fault)
 from .logps import response_logps  # noqa: F401, offered here too
 from .models import encode_prompt, encode_response  # noqa: F401, and these
 
@@ -1067,7 +1068,7 @@ def _arguments(path: str) -> "list[str]":
     except FileNotFoundError:
         raise SpotError(f"{path} is neither a file nor a preset ({', '.join(presets())})") from None
     except yaml.YAMLError as e:
-        raise SpotError(f"{path}: not valid YAML ({str(e).splitlines()[0]})") from None
+        raise SpotError(f"{path}: not valid YAML ({yaml_fault(e)})") from None
     if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
     known = {f.name for f in fields(SPoTConfig) if f.init}
     out = []

@@ -196,3 +196,16 @@ def test_log_files_get_lines(tmp_path):
     assert err.count("\n") >= 2 and "\r" not in err and all(l.startswith("work:") for l in err.splitlines())
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env={**env, "SPOT_PROGRESS": "0", "SPOT_LOG_EVERY": "0"}, check=True).stderr == ""
+
+
+@pytest.mark.parametrize("command", [["train"], ["run"], ["elicit"]])
+def test_a_broken_settings_file_names_its_line(command, tmp_path, capsys):
+    (tmp_path/"settings.yaml").write_text("model: embedded\ntemperature: 1\n\tseed: 3\n")
+    assert cli.main([*command, "--config", str(tmp_path/"settings.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert "settings.yaml: not valid YAML (line 3: " in err and len(err.splitlines()) == 1
+
+
+def test_a_switch_takes_no_value(capsys):
+    assert cli.main(["elicit", "--overwrite=yes", "--data", "x"]) == 2
+    assert "--overwrite takes no value, and 'yes' is one" in capsys.readouterr().err

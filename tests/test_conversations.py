@@ -407,3 +407,23 @@ def test_split_prompt_leaves_multi_turn_history_whole():
     assert parse_pair(dict(prompt="c", chosen=[history[0], user("c"), said("4")],
                            rejected=[history[0], user("c"), said("5")]))["prompt"] == [history[0], user("c")]
     assert clean_messages(history) == history
+
+
+@pytest.mark.parametrize("row, says", [
+    ({"tools": ["{bad"]}, "record 4: 'tools' holds no valid JSON"),
+    ({"tools": "[bad"}, "record 4: 'tools' is no valid JSON"),
+    ({"chat_template_kwargs": "{bad"}, "record 4: 'chat_template_kwargs' holds no valid JSON"),
+    ({"sampling": "{bad"}, "record 4: 'sampling' holds no valid JSON"),
+    ({"images": ["a.png"]}, "record 4: the record holds images or sound")])
+def test_broken_columns_name_their_record(row, says):
+    from spot_nb.conversations import parse_sample, template_options, tools_of
+    with pytest.raises(SpotError, match=says.replace("'", ".")):
+        tools_of(row, "record 4")
+        template_options(row, "record 4")
+        parse_sample({"prompt": "q", "chosen": "a", **row}, "record 4")
+
+
+@pytest.mark.parametrize("nothing", [None, [], ""])
+def test_a_column_for_images_that_is_empty_is_no_image(nothing):
+    from spot_nb.conversations import parse_sample
+    assert parse_sample({"prompt": "q", "chosen": "a", "images": nothing}, "record 1")
