@@ -321,3 +321,38 @@ def test_training_is_measured_along_the_way(tmp_path):
     assert (steps[0]["delta"] == 0
             and steps[2]["delta"]
             == pytest.approx(np.mean([(s["chosen"] + s["rejected"]) / 2 for s in steps[:2]]), abs=1e-3))
+
+
+def test_rates_that_differ_have_jobs_that_differ():
+    from spot_nb.experiments import rate_name
+    rates = (5e-6, 1e-5, 1.5e-5, 2e-5, 2.04e-5, 1e-4, 1e-3)
+    names = [rate_name(r) for r in rates]
+    assert len(set(names)) == len(rates) and [float(x) for x in names] == list(rates)
+    assert [rate_name(r) for r in (5e-6, 2e-5, 1e-3)] == ["5e-6", "2e-5", "1e-3"]      # as results are named
+
+
+@pytest.mark.parametrize("text, says", [
+    ("version: 1\n", "a protocol needs runs, claims, methods"),
+    ("version: 1\nmethods: {a: {}}\nclaims: [{parts: []}]\nruns: [{methods: [a], rate_of: b}]\n",
+     "'b' is no method"),
+    ("version: 1\nruns: [\n", "not valid YAML .line 3")])
+def test_a_protocol_that_cannot_be_run_is_refused(tmp_path, text, says):
+    from spot_nb.experiments import load_protocol
+    (tmp_path/"p.yaml").write_text(text)
+    with pytest.raises(SpotError, match=says): load_protocol(tmp_path/"p.yaml")
+
+
+def test_a_job_that_says_much_ends(tmp_path, monkeypatch):
+    import subprocess, sys, types
+    from spot_nb import experiments
+    loud = [sys.executable, "-c", "import sys; sys.stderr.write('x\\n'*200000 + 'last\\n'); sys.exit(3)"]
+    monkeypatch.setattr(experiments, "subprocess", types.SimpleNamespace(
+        DEVNULL=subprocess.DEVNULL, PIPE=subprocess.PIPE, Popen=lambda argv, **k: subprocess.Popen(loud, **k)))
+    process = experiments._start(types.SimpleNamespace(name="loud"), "p.yaml", False, tmp_path)
+    assert process.wait(30) == 3 and experiments._last_line(process) == "last"
+
+
+@pytest.mark.parametrize("n, seeds", [(0, 1), (100, 0)])
+def test_power_needs_questions_and_seeds(n, seeds):
+    from spot_nb.study import smallest_difference
+    with pytest.raises(SpotError, match="at least 1"): smallest_difference(n, .1, seeds=seeds)
