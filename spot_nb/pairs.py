@@ -101,6 +101,8 @@ def measure(pairs: "list[dict]", tokenizer: Any = None, workers: int = 1,
     Items are words without a tokenizer. `prefix` counts what both responses share before the first edit.
     Pairs without a correction get `n_chosen` 0. `workers` processes share the comparisons. `enable_thinking`:
     of pairs that do not record it."""
+    from spot_nb.models import as_tokenizer
+    tokenizer = as_tokenizer(tokenizer)
     texts = [(p["rejected"], p["chosen"] or "") for p in pairs]
     ids = _ids([t for pair in texts for t in pair], tokenizer)
     sizes = sizes_of(list(zip(ids[::2], ids[1::2])), workers)
@@ -149,11 +151,14 @@ def filter_pairs(pairs: "Iterable[dict]", gamma: float = 0.6, tokenizer: Any = N
     `gamma`: largest change ratio kept. `max_length`: most tokens of prompt and longer response. `verify`:
     check final answers where a pair has an `answer`; a pair that its stage flagged `verified: false` is
     dropped in any case. `task` checks the answers: by default the one that the pairs name, else mathematics.
-    Raises `SpotError` for a gamma outside [0, 1]."""
+    `tokenizer` may be a model's name; without one, words are counted. Raises `SpotError` for a gamma outside
+    [0, 1], and for what is no tokenizer."""
     if not 0 <= gamma <= 1:
         raise SpotError(f"gamma is {gamma}: it is a share of tokens, between 0 and 1 (the paper uses 0.6)")
-    pairs = measure([as_pair(p) for p in pairs], tokenizer, workers, enable_thinking)
+    from spot_nb.models import as_tokenizer
     from spot_nb.tasks import task_for
+    tokenizer = as_tokenizer(tokenizer)
+    pairs = measure([as_pair(p) for p in pairs], tokenizer, workers, enable_thinking)
     task = task_for(pairs, task, "the pairs") if verify else None
     chosen_right = _right(pairs, "chosen", workers, task) if verify else [None]*len(pairs)
     rejected_right = _right(pairs, "rejected", workers, task) if verify else [None]*len(pairs)
@@ -231,7 +236,8 @@ def perplexities(model: Any, tokenizer: Any, pairs: "list[dict]", chunk: int = 1
     tokens, end of turn included. Prompts as in training."""
     import math
     from spot_nb.logps import pair_logps
-    from spot_nb.models import PromptEncoder, encode_response
+    from spot_nb.models import PromptEncoder, as_tokenizer, encode_response
+    tokenizer = as_tokenizer(tokenizer)
     encode = PromptEncoder(tokenizer, enable_thinking)                       # as in training
     prompts = [encode(p, f"pair {p.get('id')}", (p["chosen"], p["rejected"])) for p in pairs]
     responses = [[encode_response(tokenizer, p[k], was_finished(p, k)) for k in ("chosen", "rejected")]

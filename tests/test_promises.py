@@ -137,3 +137,50 @@ def test_a_result_is_shown_under_the_model_that_was_recorded(here, capsys):
     assert main(["tables", "--ours", "SPoT=r"]) == 0
     told = capsys.readouterr().out
     assert "tiny-135m" in told and "--limit 5" in told and "mine.jsonl" in told
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"oracle": "openai", "oracle_args": {"model": "m"}}, "OPENAI_API_KEY"),
+    ({"methods": [{"name": "S", "loss": "spot_bcoo"}]}, "spot_bco"),
+    ({"methods": [{"name": "S", "loss": "spot_bco", "lerning_rate": 1e-5}]}, "learning_rate"),
+    ({"train": {"num_train_epoch": 1}}, "num_train_epochs"),
+    ({"model": "./no-such-model"}, "no-such-model"),
+    ({"test_path": "gone.jsonl"}, "gone.jsonl"),
+    ({"price": "cheap", "max_cost_usd": 1.0}, "price")])
+def test_a_run_is_checked_before_anything_is_sampled(here, capsys, monkeypatch, change, says):
+    import yaml
+    monkeypatch.delenv("OPENAI_API_KEY")
+    write_jsonl("problems.jsonl", [{"question": e["prompt"], "answer": e["answer"]} for e in ERRORS])
+    settings = {"model": "embedded", "data_path": "problems.jsonl", "output_dir": "out", "n_test": 4, "n_train": 8,
+                "oracle": "program", "oracle_args": {"program": "fix.py:right"}} | change
+    (here/"fix.py").write_text("def right(record): return record['answer']\n")
+    (here/"c.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["run", "--config", "c.yaml"]) == 2
+    err = capsys.readouterr().err
+    assert says in err and not list(here.rglob("all_results.jsonl")), err
+
+
+def test_another_data_set_is_not_mixed_into_a_folder(here, server, capsys):
+    def elicit(rows):
+        write_jsonl("problems.jsonl", [{"question": e["prompt"], "answer": e["answer"]} for e in rows])
+        return main(["elicit", "--model", "m", "--engine", "openai", "--base_url", server[0], "--data",
+                     "problems.jsonl", "--output", "e", "--ignore_gold_check"])
+    elicit(ERRORS[:5])
+    n, kept = len(server[1]), (here/"e"/"all_results.jsonl").read_bytes()
+    assert n == 5
+    capsys.readouterr()
+    assert elicit(ERRORS[6:]) == 2 and len(server[1]) == n
+    assert "e" in capsys.readouterr().err and (here/"e"/"all_results.jsonl").read_bytes() == kept
+
+
+def test_a_string_is_a_tokenizer_to_load():
+    from spot_nb.models import load_tokenizer
+    from spot_nb.pairs import filter_pairs
+    pairs = [{"id": 1, "prompt": "q", "rejected": "So it is unquestionably \\boxed{1}", "chosen":
+              "So it is unquestionably \\boxed{2}", "answer": "2"}]
+    named, = filter_pairs(pairs, 1.0, "embedded")[0]
+    given, = filter_pairs(pairs, 1.0, load_tokenizer("embedded"))[0]
+    words, = filter_pairs(pairs, 1.0)[0]
+    assert named["change_ratio"] == given["change_ratio"] != words["change_ratio"]
+    for wrong in (3, object(), b"embedded"):
+        with pytest.raises(Exception, match="tokenizer"): filter_pairs(pairs, 1.0, wrong)

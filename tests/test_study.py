@@ -347,7 +347,7 @@ def test_a_job_that_says_much_ends(tmp_path, monkeypatch):
     from spot_nb import experiments
     loud = [sys.executable, "-c", "import sys; sys.stderr.write('x\\n'*200000 + 'last\\n'); sys.exit(3)"]
     monkeypatch.setattr(experiments, "subprocess", types.SimpleNamespace(
-        DEVNULL=subprocess.DEVNULL, PIPE=subprocess.PIPE, Popen=lambda argv, **k: subprocess.Popen(loud, **k)))
+        DEVNULL=subprocess.DEVNULL, Popen=lambda argv, **k: subprocess.Popen(loud, **k)))
     process = experiments._start(types.SimpleNamespace(name="loud"), "p.yaml", False, tmp_path)
     assert process.wait(30) == 3 and experiments._last_line(process) == "last"
 
