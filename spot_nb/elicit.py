@@ -306,7 +306,7 @@ def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]") -> int
     """Whether samples on disk may have to be judged again.
 
     Raises `SpotError` when the samples in `out` come from another model, chat template or sampling, or answer
-    other problems under the same ids."""
+    problems that are not among `problems`; more problems than before are fine."""
     samples = out/"all_results.jsonl"
     if not resume or not (out/"run.json").is_file() or not samples.is_file() or not samples.stat().st_size:
         return 0
@@ -318,9 +318,10 @@ def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]") -> int
     if before.get("task", {}).get("name", MATH.name) != run["task"]["name"]: differ.insert(0, "task")
     asked = {p["id"]: p for p in problems}
     for r in () if differ else _whole_lines(out/"all_results.jsonl"):
-        p = asked.get(r.get("problem_id", r.get("id")))
-        if p and not all(same_on_disk(p[k], r.get(k)) for k in ("prompt", "answer")):
-            differ.append(f"the problem with id {p['id']!r}")
+        name = r.get("problem_id", r.get("id"))
+        p = asked.get(name)
+        if p is None or not all(same_on_disk(p[k], r.get(k)) for k in ("prompt", "answer")):
+            differ.append(f"the problem with id {name!r}" if p else f"the data, without problem {name!r},")
             break
     if differ:
         raise SpotError(f"{out} holds samples of another run ({', '.join(differ)} differ): choose another "

@@ -308,11 +308,13 @@ def load_prices(spec: "str | dict | None") -> dict:
     Raises `SpotError` for a negative price or another shape."""
     if not spec: return dict(PRICES)
     if isinstance(spec, str):
-        m = re.fullmatch(r"\s*([\d.]+)\s*,\s*([\d.]+)\s*", spec)
-        if m: spec = {"*": {"input": float(m[1]), "output": float(m[2])}}
-        else:
-            from spot_nb.records import read_json
-            spec = read_json(spec)
+        number = r"\s*(\d+\.?\d*|\.\d+)\s*"
+        m = re.fullmatch(f"{number},{number}", spec)
+        if not m and not Path(spec).is_file():
+            raise SpotError(f"the price {spec!r} is neither IN,OUT (dollars per million tokens) nor a JSON "
+                            "file")
+        from spot_nb.records import read_json
+        spec = {"*": {"input": float(m[1]), "output": float(m[2])}} if m else read_json(spec)
     ok = (isinstance(spec, dict)
           and all(isinstance(p, dict) and {"input", "output"} <= set(p)
                   and all(isinstance(v, (int, float)) and v >= 0 for v in p.values()) for p in spec.values()))

@@ -151,8 +151,8 @@ def test_a_run_is_checked_before_anything_is_sampled(here, capsys, monkeypatch, 
     import yaml
     monkeypatch.delenv("OPENAI_API_KEY")
     write_jsonl("problems.jsonl", [{"question": e["prompt"], "answer": e["answer"]} for e in ERRORS])
-    settings = {"model": "embedded", "data_path": "problems.jsonl", "output_dir": "out", "n_test": 4, "n_train": 8,
-                "oracle": "program", "oracle_args": {"program": "fix.py:right"}} | change
+    settings = {"model": "embedded", "data_path": "problems.jsonl", "output_dir": "out", "n_test": 4,
+                "n_train": 8, "oracle": "program", "oracle_args": {"program": "fix.py:right"}} | change
     (here/"fix.py").write_text("def right(record): return record['answer']\n")
     (here/"c.yaml").write_text(yaml.safe_dump(settings))
     assert main(["run", "--config", "c.yaml"]) == 2
