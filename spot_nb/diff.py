@@ -116,8 +116,10 @@ def edit_spans(rejected: Sequence, chosen: Sequence) -> "list[Span]":
 def split_units(text: str, tokenizer: Any = None) -> "tuple[list, list[tuple[int, int]]]":
     """What is compared, and where each item stands in `text`: `(items, [(start, end), ...])`.
 
-    Items are the token ids of a (fast) `tokenizer`; with `None` or "words": words, runs of space, single
-    signs; with "chars": characters."""
+    Items are the token ids of a (fast) `tokenizer`, or of the model that it names; with `None` or "words":
+    words, runs of space, single signs; with "chars": characters. Raises `SpotError` for anything else."""
+    from spot_nb.models import as_tokenizer
+    tokenizer = as_tokenizer(tokenizer)
     if tokenizer == "chars": return list(text), [(i, i + 1) for i in range(len(text))]
     if tokenizer in (None, "words") or not getattr(tokenizer, "is_fast", False):
         found = [(m.group(), m.span()) for m in re.finditer(r"\s+|\w+|[^\w\s]", text)]
@@ -402,8 +404,10 @@ class Pair:
     @property
     def unit(self) -> str:
         "What is counted: tokens, words or chars."
-        return (self.tokenizer if isinstance(self.tokenizer, str) else "tokens"
-                if getattr(self.tokenizer, "is_fast", False) else "words")
+        from spot_nb.models import as_tokenizer
+        counted = as_tokenizer(self.tokenizer)
+        if isinstance(counted, str): return counted
+        return "tokens" if getattr(counted, "is_fast", False) else "words"
 
     def to_html(self) -> str:
         "The view as an HTML fragment; put `pair_css()` into the page once."
@@ -420,7 +424,7 @@ class Pair:
 def facts(self: Pair) -> "list[tuple[str, str]]":
     "(label, value) for what the view's head shows."
     d = self.diff
-    first = f"{self.unit[:-1]} {d.prefix + 1} of {d.n_chosen}" if d.edits else "none"
+    first = f"{self.unit[:-1]} {min(d.prefix + 1, d.n_chosen)} of {d.n_chosen}" if d.edits else "none"
     facts = [("change ratio", f"{d.change_ratio:.3f}"), ("first edit", first), ("edits", str(d.edits)),
              (self.unit, f"{d.n_rejected} → {d.n_chosen} (−{d.deleted} +{d.inserted})")]
     if self.record.get("answer") is not None: facts.append(("answer", str(self.record["answer"])))
@@ -516,6 +520,7 @@ def report_html(pairs: "Iterable[dict | Pair]", tokenizer: Any = None, title: st
 
     `tokenizer` as in `split_units`; `gamma` is marked in the histogram; `workers` processes draw the pairs.
     Raises `SpotError` for an empty set or a record without prompt, rejected or chosen."""
+    if not 0 <= gamma <= 1: raise SpotError(f"gamma is {gamma}: it is a share, between 0 and 1")
     pairs = as_pairs(pairs, tokenizer)
     if not pairs: raise SpotError("there are no pairs to show")
     if workers > 1 and len(pairs) > 200:

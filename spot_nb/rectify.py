@@ -54,6 +54,8 @@ def load_errors(errors: "str | Path | Iterable[dict]") -> "list[dict]":
     rows = read_rows(errors) if isinstance(errors, (str, Path)) else list(errors)
     out, seen = [], set()
     for n, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not isinstance(row.get("id", 0), (str, int, float)):
+            raise SpotError(f"{where}, record {n}: a record is an object whose id is text or a number")
         r = as_sample(row, f"{where}, record {n}")
         if r["id"] in seen:
             raise SpotError(f"{where}, record {n}: id {r['id']!r} occurs twice: keep one response a "
@@ -667,7 +669,7 @@ def _check_settings(*, timeout: float, max_cost_usd: "float | None", retry: Iter
                     **counts: int) -> None:
     "Refuse what cannot be meant, before anything is read or paid."
     for name, value in counts.items():
-        if value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
+        if value is not None and value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
     if timeout <= 0: raise SpotError(f"timeout must be more than 0 seconds, not {timeout:g}")
     if max_cost_usd is not None and not max_cost_usd > 0:
         raise SpotError(f"max_cost_usd must be more than 0, not {max_cost_usd:g}")
@@ -734,8 +736,9 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     start = time.monotonic()
     oracle = oracle if isinstance(oracle, Oracle) else ProgramOracle(oracle)
     check_mode(mode)
-    _check_settings(workers=workers, attempts=attempts, tries=tries, timeout=timeout,
-                    max_cost_usd=max_cost_usd, retry=retry)
+    retry = [retry] if isinstance(retry, str) else list(retry)
+    _check_settings(workers=workers, attempts=attempts, tries=tries, timeout=timeout, limit=limit,
+                    target_correct=target_correct, max_cost_usd=max_cost_usd, retry=retry)
     records = load_errors(errors)[:limit]
     _check_side(records, mode)
     follow = follow and _first(follow, records)

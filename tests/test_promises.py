@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from spot_nb.cli import main
 from spot_nb.oracle import END, START
-from spot_nb.records import read_jsonl, write_json, write_jsonl
+from spot_nb.records import SpotError, read_jsonl, write_json, write_jsonl
 
 ERRORS = [{"id": f"e{i}", "prompt": f"What is {i} + 1?", "response": f"\\boxed{{{i}}}", "answer": str(i + 1)}
           for i in range(1, 13)]
@@ -184,3 +184,20 @@ def test_a_string_is_a_tokenizer_to_load():
     assert named["change_ratio"] == given["change_ratio"] != words["change_ratio"]
     for wrong in (3, object(), b"embedded"):
         with pytest.raises(Exception, match="tokenizer"): filter_pairs(pairs, 1.0, wrong)
+
+
+def test_bad_settings_of_rectify_and_the_views_are_refused(here):
+    from spot_nb.diff import Pair, report_html
+    from spot_nb.rectify import load_errors, rectify
+    right = lambda r: f"\\boxed{{{r['answer']}}}"
+    for wrong in ({"limit": 0}, {"limit": -1}, {"target_correct": 0}, {"retry": ["rong"]}, {"workers": 0}):
+        with pytest.raises(SpotError, match=next(iter(wrong)) if "retry" not in wrong else "verdict rong"):
+            rectify(ERRORS, right, "a.jsonl", **wrong)
+    assert rectify(ERRORS, right, "a.jsonl", retry="wrong")["errors"] == 12
+    for wrong in (1, None, {"id": [1], "prompt": "p", "response": "r"}):
+        with pytest.raises(SpotError, match="record 2"): load_errors([ERRORS[0], wrong])
+    pair = {"prompt": "p", "rejected": "a b c", "chosen": "a b"}
+    assert dict(Pair(pair).facts())["first edit"] == "word 3 of 3"
+    assert dict(Pair(pair, "chars").facts())["first edit"] == "char 3 of 3"
+    with pytest.raises(SpotError, match="char"): Pair(pair, "char").change_ratio
+    with pytest.raises(SpotError, match="gamma"): report_html([pair], gamma=2)
