@@ -166,7 +166,7 @@ def names_of(tree: ast.Module) -> "list[str]":
                  and getattr(n.targets[0], "id", "") == "__all__"), [])
 
 
-def module_page(path: Path, own: dict, page_of: "dict[str, str]") -> str:
+def module_page(path: Path, own: dict) -> str:
     "One module's public names: signature, docstring, methods, and where the source is."
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
@@ -240,7 +240,7 @@ def reference(root: Path, site: Path, own: dict) -> None:
     own = own | {"package": root/"spot_nb"}
     rows = []
     for name, path in modules(root):
-        (folder/f"{name}.qmd").write_text(module_page(path, own, {}), encoding="utf-8")
+        (folder/f"{name}.qmd").write_text(module_page(path, own), encoding="utf-8")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         rows.append((name, docs_of(tree),
                      [n.name for n in tree.body if is_public(n) and n.name in names_of(tree)]))

@@ -159,7 +159,6 @@ def check_problems(task: Task, problems: "list[dict]", ignore_gold_check: bool =
     if not is_math(task): try_check(task, problems)
     elif not ignore_gold_check: check_gold(problems)
 
-
 # %% ../nbs/05_elicit.ipynb #2a165bc2
 class GoldWatch:
     """Stops a run whose first `GOLD_PATIENCE` problems have a final answer but never a right one; call it
@@ -217,23 +216,61 @@ def check_whole(completion) -> None:
                         "--reasoning-parser; llama.cpp: --reasoning-format none), or use "
                         "--enable_thinking false")
 
+# %% ../nbs/05_elicit.ipynb #19473a84
+class _Judging:
+    """Completions on their way: judged in side threads, written to `store` in the order in which they came.
+    `target`: the number of errors at which the run is over."""
+    def __init__(self, store: Store, threads, verdict: Callable, watch: Callable, target: "int | None"):
+        self.store, self.threads, self.verdict = store, threads, verdict
+        self.watch, self.target = watch, target
+        self.waiting, self.seconds = deque(), 0.0
+        self.errors = sum(map(is_error, iter_jsonl(store.path))) if len(store) else 0
+
+    @property
+    def over(self) -> bool: return bool(self.target and self.errors >= self.target)
+
+    def add(self, *sample) -> None: self.waiting.append(self.threads.submit(self._judged, *sample))
+
+    def _judged(self, *sample) -> dict:
+        start = time.perf_counter()
+        record = self.verdict(*sample)
+        self.seconds += time.perf_counter() - start
+        return record
+
+    def settle(self, limit: int, bar) -> None:
+        "Write the verdicts that are there; wait for the oldest ones only where more than `limit` are open."
+        while self.waiting and (len(self.waiting) > limit or self.waiting[0].done()):
+            record = self.waiting.popleft().result()
+            if record["id"] in self.store: continue
+            self.store.append(record)
+            self.errors += is_error(record)
+            bar.update(1)
+            bar.set_postfix(errors=self.errors, refresh=False)
+            if not self.over: self.watch(record)
+
+    def keep_rest(self) -> None:
+        "On the way out of an error: judge and keep what was sampled."
+        for f in self.waiting:
+            if not f.cancelled() and f.exception() is None and f.result()["id"] not in self.store:
+                self.store.append(f.result())
+
 # %% ../nbs/05_elicit.ipynb #57131b25
 def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path",
            sampling: "Sampling | None" = None, *, resume: bool = True, target_errors: "int | None" = None,
            timeout: float = 5.0, verify_threads: int = 1, extra: "dict | None" = None,
-           task: "Task | str | None" = None, ignore_gold_check: bool = False) -> dict:
+           task: "Task | str | None" = None, ignore_gold_check: bool = False, checked: bool = False) -> dict:
     """Sample `problems`, verify, write the four files in `output_dir`, and return the summary.
 
     `task` checks the responses; the samples on disk are judged again when its check has changed, or had
     failed. With `resume`, samples on disk are kept if model, chat template, sampling and problems are the
     same (else `SpotError`); without it they are thrown away. Raises `SpotError` before anything is sampled
     when the gold answers cannot be read (`check_gold`), and after 50 problems without a right answer
-    (`GoldWatch`), unless `ignore_gold_check`. `target_errors` stops once that many errors are on disk.
-    `extra` is added to the summary. A generator's failure or an interruption passes through after everything
-    finished is on disk."""
+    (`GoldWatch`), unless `ignore_gold_check`; `checked` problems have passed `check_problems` before.
+    `target_errors` stops once that many errors are on disk. `extra` is added to the summary. A generator's
+    failure or an interruption passes through after everything finished is on disk."""
     from concurrent.futures import ThreadPoolExecutor
     out, s, task = Path(output_dir), sampling or Sampling(), find_task(task)
-    check_problems(task, problems, ignore_gold_check)
+    if not checked: check_problems(task, problems, ignore_gold_check)
     watch = GoldWatch(is_math(task) and not ignore_gold_check)
     info = generator.info()
     template = getattr(getattr(generator, "tokenizer", None), "chat_template", None)
@@ -242,64 +279,39 @@ def elicit(problems: "list[dict]", generator: Generator, output_dir: "str | Path
     run["task"] = stamp(task)
     again = _same_run(out, run, resume, problems)
     if again: again = _judge_again(out, task, problems, timeout)
-    began, judging, failed = time.perf_counter(), [0.0], 0
-    def judged(problem, k, completion):
-        start = time.perf_counter()
-        record = _record(problem, k, completion, s, timeout, task)
-        judging[0] += time.perf_counter() - start
-        return record
+    began, failed = time.perf_counter(), 0
     with (Store(out/"all_results.jsonl", resume=resume, keep=False) as store,
           ThreadPoolExecutor(verify_threads) as threads):
         write_json(out/"run.json", run)
         rid = (lambda p, k: p["id"]) if s.n == 1 else (lambda p, k: f"{p['id']}#{k}")
         todo = [p for p in problems if not all(rid(p, k) in store for k in range(s.n))]
         kept = len(store)
-        errors = sum(map(is_error, iter_jsonl(store.path))) if kept else 0
         watch.on = watch.on and not (kept and any(r["correct"] for r in iter_jsonl(store.path)))
-        waiting = deque()
-        def settle(limit):
-            """Write the verdicts that are there; wait for the oldest ones only where more than `limit` are
-            open."""
-            nonlocal errors
-            while waiting and (len(waiting) > limit or waiting[0].done()):
-                record = waiting.popleft().result()
-                if record["id"] in store: continue
-                store.append(record)
-                errors += is_error(record)
-                bar.update(1)
-                bar.set_postfix(errors=errors, refresh=False)
-                if not (target_errors and errors >= target_errors): watch(record)
-        stream = (iter(()) if target_errors and errors >= target_errors
-                  else generator.stream([p["prompt"] for p in todo], s))
+        judging = _Judging(store, threads, lambda p, k, c: _record(p, k, c, s, timeout, task), watch,
+                           target_errors)
+        stream = iter(()) if judging.over else generator.stream([p["prompt"] for p in todo], s)
         try:
             with progress(desc="elicit", total=len(todo)*s.n) as bar:
                 for i, completions in stream:
                     for k, c in enumerate(completions):
                         check_whole(c)
                         if c.finish_reason == "error": failed += 1
-                        else: waiting.append(threads.submit(judged, todo[i], k, c))
-                    settle(256)
-                    if target_errors and errors >= target_errors: break
-                settle(0)
+                        else: judging.add(todo[i], k, c)
+                    judging.settle(256, bar)
+                    if judging.over: break
+                judging.settle(0, bar)
         finally:
             try:
                 if hasattr(stream, "close"): stream.close()
-                if sys.exc_info()[0] is not None: _settle_quietly(waiting, store)
+                if sys.exc_info()[0] is not None: judging.keep_rest()
             finally:
                 sampled = len(store) - kept
                 summary = _finish(out,
                                   {**run, "engine": info, "kept_from_before": kept, "sampled_now": sampled,
                                    "failed": failed, "judged_again": again, "problems": len(problems),
                                    "seconds": round(time.perf_counter() - began, 2),
-                                   "verify_seconds": round(judging[0], 3), **(extra or {})})
+                                   "verify_seconds": round(judging.seconds, 3), **(extra or {})})
     return summary
-
-# %% ../nbs/05_elicit.ipynb #a4777bad
-def _settle_quietly(waiting, store):
-    "On the way out of an error: judge and keep what was sampled."
-    for f in waiting:
-        if not f.cancelled() and f.exception() is None and f.result()["id"] not in store:
-            store.append(f.result())
 
 # %% ../nbs/05_elicit.ipynb #b8e3c442
 def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]") -> int:
@@ -597,7 +609,7 @@ def cli(argv: "list[str]") -> int:
     with make_generator(a.model, a.engine, **engine_options(a)) as generator:
         s = elicit(problems, generator, a.output_dir, sampling, resume=not a.overwrite,
                    target_errors=a.target_errors,
-                   timeout=a.timeout, ignore_gold_check=a.ignore_gold_check,
+                   timeout=a.timeout, ignore_gold_check=a.ignore_gold_check, checked=True,
                    extra={"data": {"path": a.data_path, **stats}}, task=task)
     _told(s)
     if not s["errors"]:

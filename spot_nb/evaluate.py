@@ -210,14 +210,17 @@ def _known(name: str, where: str = "") -> str:
 def own_benchmark(name: str, source: "str | Path", task: Any = None) -> Benchmark:
     """A benchmark of one's own rows, asked and checked as `task` says (a task's name, `FILE.py`, or the
     task itself)."""
-    task = find_task(task)
+    from time import monotonic
+    task, left = find_task(task), [10.0]                 # seconds for trying the check, over all rows
     def prepare(row, rng):
         if is_math(task):
             from spot_nb.elicit import as_problem
             found = row if isinstance(row.get("task"), dict) else as_problem(row, where="row")
         else:
             found = make_problem(task, row, "row")
-            try_check(task, [found])                     # before any weights are loaded
+            start = monotonic()
+            if left[0] > 0: try_check(task, [found])     # before any weights are loaded
+            left[0] -= monotonic() - start
         return {k: v for k, v in found.items() if k in ("prompt", "answer", *task.columns) and k != "options"}
     return Benchmark(name, str(source), group="own", template=task.system + task.template, prepare=prepare,
                      scorer=task,

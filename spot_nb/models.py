@@ -111,7 +111,6 @@ def as_tokenizer(tokenizer: Any) -> Any:
     if isinstance(tokenizer, str): return _tokenizer_named(tokenizer)
     raise SpotError(f"a tokenizer is a model's name, a tokenizer, words or chars, not {tokenizer!r:.60}")
 
-
 # %% ../nbs/02_models.ipynb #4c5a37af
 def adapter_of(name: "str | Path") -> "dict | None":
     "The adapter configuration in a folder that holds PEFT adapters and no whole model, else None."

@@ -323,6 +323,7 @@ def load_prices(spec: "str | dict | None") -> dict:
                         "million tokens), or IN,OUT")
     return {**PRICES, **spec}
 
+# %% ../nbs/06_oracle.ipynb #71074af7
 def price_for(oracle: "Oracle", prices: "dict | None" = None) -> "dict | None":
     """The price that a run books for `oracle`: an explicit one always counts; without one a local server or
     program is free.

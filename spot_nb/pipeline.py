@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 from .records import (SpotError, patch, prompt_id, read_json, read_jsonl, write_json, write_jsonl,
                              write_text)
-from .options import Parser, add_fields, yaml_fault
+from .options import Parser, add_fields, settings_in
 
 # %% ../nbs/17_pipeline.ipynb #0121b78b
 @dataclass
@@ -829,7 +829,6 @@ def _parser(prog: str, about: str) -> Parser:
 def parse_config(argv: "list[str]", prog: str = "spot demo",
                  about: str = "The whole SPoT loop.") -> "tuple[PipelineConfig, argparse.Namespace]":
     "Settings from `--config` and flags. Raises `SpotError` for an unknown setting in the file."
-    import yaml
     args = vars(_parser(prog, about).parse_args(argv))
     path, own = args.pop("config"), {k: args.pop(k)
                                      for k
@@ -837,11 +836,8 @@ def parse_config(argv: "list[str]", prog: str = "spot demo",
                                          if k not in {f.name for f in dataclasses.fields(PipelineConfig)}]}
     values = {}
     if path:
-        try: values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        try: values = settings_in(Path(path), path)
         except FileNotFoundError: raise SpotError(f"{path} does not exist: check the path") from None
-        except yaml.YAMLError as e:
-            raise SpotError(f"{path}: not valid YAML ({yaml_fault(e)})") from None
-        if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
         values = {_OTHER.get(k, k): v for k, v in values.items()}
         unknown = set(values) - {f.name for f in dataclasses.fields(PipelineConfig)}
         if unknown:

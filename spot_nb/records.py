@@ -7,7 +7,7 @@ __all__ = ['SpotError', 'as_messages', 'same_on_disk', 'prompt_id', 'atomic_path
            'write_jsonl', 'read_json', 'iter_jsonl', 'read_jsonl', 'read_rows', 'patch', 'Store', 'progress']
 
 # %% ../nbs/00_records.ipynb #9d567e70
-import builtins, hashlib, importlib.util, json, os, sys, tempfile, threading
+import builtins, hashlib, importlib.util, json, os, secrets, sys, threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
@@ -39,21 +39,19 @@ def prompt_id(prompt: "str | list[dict]") -> str:
     return hashlib.sha256(blob.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 # %% ../nbs/00_records.ipynb #91058d55
-_UMASK = os.umask(0)                                     # asking sets it, so: once, and back
-os.umask(_UMASK)
-
 @contextmanager
 def atomic_path(path: "str | Path") -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well, and is removed when it does
     not. A file keeps its permissions, and a link stays a link to the file that is replaced."""
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, tmp = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(fd)
+    mode = path.stat().st_mode & 0o777 if path.exists() else None
+    tmp = path.parent/f".{path.name}.{secrets.token_hex(4)}"
+    tmp.touch(0o666 if mode is None else 0o600, exist_ok=False)    # less what the umask takes away
     try:
-        yield Path(tmp)
+        yield tmp
         with open(tmp, "rb+") as f: os.fsync(f.fileno())
-        os.chmod(tmp, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_UMASK)
+        if mode is not None: tmp.chmod(mode)
         os.replace(tmp, path)
     finally:
         if os.path.exists(tmp): os.unlink(tmp)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from .records import SpotError, patch, read_json, write_text
 from .options import Parser, last_line
@@ -230,15 +231,46 @@ th[scope=row]{background:#0072b218}
 system-ui,sans-serif;opacity:.75;max-width:60em}"""
 
 # %% ../nbs/16_tables.ipynb #b7c1e2d4
+def _results_of(source: "str | Path") -> "tuple[Path, Any]":
+    "A results file, or that of its folder, and what it holds."
+    path = Path(source)
+    if path.is_dir(): path = path/"aggregated_results.json"
+    return path, read_json(path)
+
+def _model_of(data: Any) -> str:
+    "The model that results name, without the hash of its files."
+    return re.sub(r" [0-9a-f]{16}$", "", str(data.get("model") or "")) if isinstance(data, dict) else ""
+
 def _own_tasks(source: "dict | str | Path") -> dict:
     """The figures of the tasks of one's own (rows named by `--tasks NAME=FILE`) in a results file or its
     folder, and the model."""
     if isinstance(source, dict): return {}
-    path = Path(source)
-    data = read_json(path/"aggregated_results.json" if path.is_dir() else path)
+    data = _results_of(source)[1]
     if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict): return {}
     own = {k: t for k, t in data["tasks"].items() if isinstance(t, dict) and t.get("group") == "own"}
-    return {"model": str(data.get("model", "")).split(" ")[0], "tasks": own} if own else {}
+    return {"model": _model_of(data), "tasks": own} if own else {}
+
+# %% ../nbs/16_tables.ipynb #138e6c62
+def _made(tasks: "dict[str, dict]") -> "list[str]":
+    "What sets figures apart from the benchmark's own: parts of it, other words, questions from elsewhere."
+    of = lambda k: NAMES.get(k, k)
+    made = {k: t.get("provenance") or {} for k, t in tasks.items()}
+    notes = [f"{of(k)} is not complete; its score covers the questions answered so far."
+             for k, t in tasks.items() if t.get("complete") is False]
+    notes += [f"{of(k)} was evaluated with --limit {p['limit']}; its score covers that part of the questions "
+              "only." for k, p in made.items() if p.get("limit")]
+    other = [of(k) for k, p in made.items() if p.get("prompt") or p.get("system_prompt")
+             or (p.get("sampling") or {}).get("raw")]
+    if other:
+        notes.append(f"{', '.join(other)} asked in other words than the benchmark's own here (--prompt, "
+                     "--system_prompt or --raw_prompt).")
+    elsewhere: dict = {}
+    for k, p in made.items():
+        hub = REGISTRY[k].source if k in REGISTRY else None
+        place = str(p.get("data") or hub)
+        if hub and not place.startswith(hub) and Path(hub).name not in place:
+            elsewhere.setdefault(place, []).append(of(k))
+    return notes + [f"{', '.join(ks)} with questions from {place}." for place, ks in elsewhere.items()]
 
 # %% ../nbs/16_tables.ipynb #66c5f56c
 def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
@@ -248,10 +280,7 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     A score that is NaN, missing, or from part of a task's questions becomes a note. Raises `SpotError` when
     the file holds no results."""
     name, data = "the scores given", source
-    if not isinstance(source, dict):
-        path = Path(source)
-        if path.is_dir(): path = path/"aggregated_results.json"
-        name, data = str(path), read_json(path)
+    if not isinstance(source, dict): name, data = _results_of(source)
     tasks = {}
     if isinstance(data, dict) and "tasks" in data:
         if data.get("version") != 1:
@@ -272,25 +301,7 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     if not isinstance(raw, dict) or not raw:
         raise SpotError(f"{name} holds no results: expected {{task: score}}, or what `spot evaluate` writes")
     scores = {task_key(k): finite(v) for k, v in raw.items()}
-    notes = [f"{name}: {NAMES.get(k, k)} is not complete; its score covers the questions answered so far."
-             for k, t in tasks.items() if t.get("complete") is False]
-    limits = {k: (t.get("provenance") or {}).get("limit") for k, t in tasks.items()}
-    notes += [f"{name}: {NAMES.get(k, k)} was evaluated with --limit {n}; its score covers that part of the "
-              "questions only." for k, n in limits.items() if n]
-    made = {k: t.get("provenance") or {} for k, t in tasks.items()}
-    other = [NAMES.get(k, k)
-             for k, p in made.items() if p.get("prompt") or p.get("system_prompt")
-             or (p.get("sampling") or {}).get("raw")]
-    if other:
-        notes.append(f"{name}: {', '.join(other)} asked in other words than the benchmark's own here "
-                     "(--prompt, --system_prompt or --raw_prompt).")
-    elsewhere: dict = {}
-    for k, p in made.items():
-        hub = REGISTRY[k].source if k in REGISTRY else None
-        data = str(p.get("data") or hub)
-        if hub and not data.startswith(hub) and Path(hub).name not in data:
-            elsewhere.setdefault(data, []).append(NAMES.get(k, k))
-    notes += [f"{name}: {', '.join(ks)} with questions from {data}." for data, ks in elsewhere.items()]
+    notes = [f"{name}: {note}" for note in _made(tasks)]
     notes += [f"{name}: {NAMES.get(k, k)} has no score, so averages with it are left out."
               for k, v in scores.items() if v is None]
     scores = {k: v for k, v in scores.items() if v is not None}
@@ -303,6 +314,33 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
                                                    data, dict) and "tasks" in data):
         raise SpotError(f"{name}: every score is at most 1: they look like fractions; multiply by 100")
     return scores, {k: v for k, v in std.items() if v is not None}, notes
+
+# %% ../nbs/16_tables.ipynb #5436d50b
+def _recorded_model(source: "dict | str | Path") -> "str | None":
+    """The model that a results file names: a hub name, or what a trained folder's card says that it was
+    trained from; None for plain scores."""
+    if isinstance(source, dict): return None
+    name = _model_of(_results_of(source)[1])
+    card = Path(name)/"README.md"
+    told = name and card.is_file() and re.search(r"(?m)^base_model: (\S+)", card.read_text(encoding="utf-8"))
+    return told[1] if told else name or None
+
+def _place(label: str, rows: "list[Row]", recorded: "str | None" = None) -> "tuple[str, str]":
+    """Model and method of a row of ours. The model is the label's, else the one `recorded` with the results
+    (the paper's own where it is one of those, or its SPoT), else the first that has the method."""
+    models = list(dict.fromkeys(r.model for r in rows))
+    model, _, method = label.rpartition("/")
+    if model:
+        known = {_plain(m): m for m in models}
+        if _plain(model) in known: return known[_plain(model)], method
+        return model, method
+    if recorded:
+        last = _plain(recorded.rsplit("/", 1)[-1])
+        beside = next((m for m in models if last in (_plain(m), _plain(m) + "spot")), recorded)
+        return beside, next((r.method for r in rows if r.model == beside
+                             and _plain(r.method) == _plain(method)), method)
+    hit = [r for r in rows if _plain(r.method) == _plain(method)]
+    return (hit[0].model, hit[0].method) if hit else (models[0], method)
 
 # %% ../nbs/16_tables.ipynb #0b3d32cf
 def table(number: "int | str", ours: "dict | None" = None) -> Table:
@@ -326,7 +364,8 @@ def table(number: "int | str", ours: "dict | None" = None) -> Table:
     notes = []
     for label, source in (ours or {}).items():
         scores, std, more = load_scores(source)
-        scores = {k: v for k, v in scores.items() if k not in _own_tasks(source).get("tasks", {})}
+        own = _own_tasks(source).get("tasks", {})
+        scores = {k: v for k, v in scores.items() if k not in own}
         recorded = _recorded_model(source)
         model, method = _place(label, rows, recorded)
         if recorded and model == recorded:
@@ -338,34 +377,6 @@ def table(number: "int | str", ours: "dict | None" = None) -> Table:
         rows.insert(at + 1, Row(model, method, scores, std, ours=True))
         notes += more
     return Table(f"Table {n}. {spec['title']}", rows, data["source"], notes)
-
-def _recorded_model(source: "dict | str | Path") -> "str | None":
-    """The model that a results file names: a hub name, or what a trained folder's card says that it was
-    trained from; None for plain scores."""
-    if isinstance(source, dict): return None
-    path = Path(source)
-    data = read_json(path/"aggregated_results.json" if path.is_dir() else path)
-    name = re.sub(r" [0-9a-f]{16}$", "", str(data.get("model") or "")) if isinstance(data, dict) else ""
-    card = Path(name)/"README.md"
-    told = name and card.is_file() and re.search(r"(?m)^base_model: (\S+)", card.read_text(encoding="utf-8"))
-    return told[1] if told else name or None
-
-def _place(label: str, rows: "list[Row]", recorded: "str | None" = None) -> "tuple[str, str]":
-    """Model and method of a row of ours. The model is the label's, else the one `recorded` with the results
-    (the paper's own where it is one of those, or its SPoT), else the first that has the method."""
-    models = list(dict.fromkeys(r.model for r in rows))
-    model, _, method = label.rpartition("/")
-    if model:
-        known = {_plain(m): m for m in models}
-        if _plain(model) in known: return known[_plain(model)], method
-        return model, method
-    if recorded:
-        last = _plain(recorded.rsplit("/", 1)[-1])
-        beside = next((m for m in models if last in (_plain(m), _plain(m) + "spot")), recorded)
-        return beside, next((r.method for r in rows if r.model == beside
-                             and _plain(r.method) == _plain(method)), method)
-    hit = [r for r in rows if _plain(r.method) == _plain(method)]
-    return (hit[0].model, hit[0].method) if hit else (models[0], method)
 
 # %% ../nbs/16_tables.ipynb #974e7a4f
 def plot_trade(model: str = "Qwen3-8B", ours: "dict | None" = None, ax=None):
@@ -403,8 +414,8 @@ def own_table(ours: dict) -> "Table | None":
 
     A row called `base` is what the differences are taken from, and names the model of rows whose label does
     not."""
-    rows, notes, known = [], [], {label: _own_tasks(source) for label, source in ours.items()}
-    known = {label: found for label, found in known.items() if found}
+    rows, notes = [], []
+    known = {label: found for label, source in ours.items() if (found := _own_tasks(source))}
     first = known.get("base") or next(iter(known.values()), {"model": ""})
     for label, found in known.items():
         model, _, method = label.rpartition("/")

@@ -37,8 +37,8 @@ from .saving import (EndsInTime, STATE, begin_run, locked_folder, check_resumabl
 from .schedule import Steps, cost_of, deal, settle_batch, top_up, work_of, world_size
 from .sharding import (end_step, from_main, keep_precision, largest, reshard, row_backward,
                               row_context, share_arrays, sharding_kind, whole_parameters, whole_weights)
-from .options import (Facts, last_line, quoted, refuse_unknown, strict, train_argv, train_help,
-                             yaml_fault)
+from .options import (Facts, last_line, quoted, refuse_unknown, settings_in, strict, train_argv,
+                             train_help)
 from .logps import response_logps  # noqa: F401, offered here too
 from .models import encode_prompt, encode_response  # noqa: F401, and these
 
@@ -1062,14 +1062,9 @@ def presets() -> "dict[str, Path]":
 
 def _arguments(path: str) -> "list[str]":
     "A YAML file as command-line arguments, its keys checked."
-    import yaml
-    file = presets().get(path, Path(path))
-    try: values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try: values = settings_in(presets().get(path, Path(path)), path)
     except FileNotFoundError:
         raise SpotError(f"{path} is neither a file nor a preset ({', '.join(presets())})") from None
-    except yaml.YAMLError as e:
-        raise SpotError(f"{path}: not valid YAML ({yaml_fault(e)})") from None
-    if not isinstance(values, dict): raise SpotError(f"{path}: expected settings as `name: value` lines")
     known = {f.name for f in fields(SPoTConfig) if f.init}
     out = []
     for k, v in values.items():

@@ -1,5 +1,8 @@
 """Shared fixtures: the optional folder of public benchmark questions, and a quiet progress bar."""
+import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,39 @@ ORDER = ["test_train", "test_sharded", "test_task_loop", "test_pipeline", "test_
 
 def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda t: ORDER.index(t.path.stem) if t.path.stem in ORDER else len(ORDER))
+
+
+class ChatServer(ThreadingHTTPServer):
+    """A chat-completions server on this machine. `reply(prompt)` gives the text, `asked` lists the prompts so
+    far, `usage` are the tokens that each call is said to have cost."""
+    def __init__(self, reply, usage=(5, 7)):
+        server, self.asked = self, []
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args): pass
+            def do_GET(self): self.say({"object": "list", "data": [{"id": "m", "object": "model"}]})
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                prompt = body["messages"][-1]["content"]
+                server.asked.append(prompt)
+                message = {"role": "assistant", "content": reply(prompt)}
+                self.say({"id": "1", "object": "chat.completion", "created": 1, "model": body["model"],
+                          "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1],
+                                    "total_tokens": sum(usage)},
+                          "choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
+            def say(self, what):
+                blob = json.dumps(what).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(blob)))
+                self.end_headers()
+                self.wfile.write(blob)
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+    def __exit__(self, *exc):
+        self.shutdown()
+        self.server_close()
 
 
 def small_tokenizer(texts):

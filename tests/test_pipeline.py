@@ -99,38 +99,6 @@ def test_killed_in_each_stage_it_goes_on(config, tmp_path):
         if "kl" in a: assert a["kl"]["mean"] == pytest.approx(b["kl"]["mean"], rel=1e-3)
 
 
-class PaidOracle:
-    "A chat-completions server on this machine that corrects arithmetic, and keeps what it was asked."
-    def __init__(self):
-        import json, threading
-        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-        from spot_nb.oracle import END, START
-        self.asked, outer, said = [], self, f"{START}\nSo it is \\boxed{{{{{{}}}}}}.\n{END}"
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *a): pass
-            def say(self, what):
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                text = json.dumps(what).encode()
-                self.send_header("content-length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-            def do_GET(self): self.say({"object": "list", "data": [{"id": "paid", "object": "model"}]})
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                prompt = body["messages"][-1]["content"]
-                question, answer = next((q, a) for q, a in outer.answers.items() if q in prompt)
-                outer.asked.append(question)
-                self.say({"id": "1", "object": "chat.completion", "created": 1, "model": "paid",
-                          "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
-                          "choices": [{"index": 0, "finish_reason": "stop",
-                                       "message": {"role": "assistant", "content": said.format(answer)}}]})
-        self.answers = {}
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-
 def _lines(folder):
     "The whole lines of every record file, as they stand after a kill."
     return {p.relative_to(folder).as_posix(): p.read_bytes()[:p.read_bytes().rfind(b"\n") + 1].splitlines()
@@ -142,10 +110,17 @@ def test_killed_in_each_stage_nothing_is_lost_or_paid_twice(config, tmp_path, mo
     """`kill -9` of `spot run` at random moments of each stage, with an Oracle behind a network.
     SPOT_TEST_KILLS: how many a stage."""
     import dataclasses, random, shutil, yaml
+    from conftest import ChatServer
     from spot_nb.arithmetic import make_problems
-    kills, rng, server = int(os.environ.get("SPOT_TEST_KILLS", "2")), random.Random(0), PaidOracle()
+    from spot_nb.oracle import END, START
+    kills, rng = int(os.environ.get("SPOT_TEST_KILLS", "2")), random.Random(0)
+    answers = {p["prompt"][-1]["content"]: p["answer"]
+               for p in make_problems(config.n_train, seed=config.seed)}
+    def question(prompt): return next(q for q in answers if q in prompt)
+    server = ChatServer(lambda p: f"{START}\nSo it is \\boxed{{{answers[question(p)]}}}.\n{END}")
+    asked = lambda: list(map(question, server.asked))
     config.oracle, config.workers, config.methods = "openai", 4, METHODS[1:]
-    config.oracle_args = {"model": "paid", "base_url": server.url, "api_key_env": "PAID_KEY"}
+    config.oracle_args = {"model": "m", "base_url": server.url, "api_key_env": "PAID_KEY"}
     monkeypatch.setenv("PAID_KEY", "k")
     def spawn():
         path = tmp_path/"config.yaml"
@@ -153,11 +128,9 @@ def test_killed_in_each_stage_nothing_is_lost_or_paid_twice(config, tmp_path, mo
         return subprocess.Popen([sys.executable, "-m", "spot_nb.cli", "run", "--config", str(path)],
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                 env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"})
-    server.answers = {p["prompt"][-1]["content"]: p["answer"]
-                      for p in make_problems(config.n_train, seed=config.seed)}
     want = run_pipeline(config)
     stages, done = read_json(Path(config.output_dir)/"stages.json"), {}
-    assert len(server.asked) == len(set(server.asked)) > 20
+    assert len(asked()) == len(set(asked())) > 20
     for stage, told in stages.items():
         folder = Path(config.output_dir).parent/f"killed {slug(stage)}"
         config.output_dir, server.asked, n = str(folder), [], 0
@@ -172,7 +145,7 @@ def test_killed_in_each_stage_nothing_is_lost_or_paid_twice(config, tmp_path, mo
                     n += 1
                     break
             p.wait()
-            assert not paid & set(server.asked[seen:]), stage
+            assert not paid & set(asked()[seen:]), stage
             after = _lines(folder)
             lost = {k: [x for x in v if x not in set(after.get(k, ()))] for k, v in before.items()
                     if k.startswith(("elicit/", "pairs_raw", "problems", "test"))}
@@ -186,7 +159,7 @@ def test_killed_in_each_stage_nothing_is_lost_or_paid_twice(config, tmp_path, mo
         for a, b in zip(want["models"], got["models"]):
             assert a["held_out"]["mean"] == b["held_out"]["mean"]
             if "kl" in a: assert a["kl"]["mean"] == pytest.approx(b["kl"]["mean"], rel=1e-3)
-    server.http.shutdown()
+    server.__exit__()
     print(f"killed: {done}")
     assert set(done) >= {"elicit", "filter"} and all(n == kills for n in done.values())
 

@@ -1,8 +1,6 @@
 """What the commands promise about money, files and figures, typed as a user types it."""
-import json, threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
+from conftest import ChatServer
 from spot_nb.cli import main
 from spot_nb.oracle import END, START
 from spot_nb.records import SpotError, read_jsonl, write_json, write_jsonl
@@ -21,32 +19,11 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    "A chat server on this machine; each reply is a right correction and costs 100 + 50 tokens."
-    asked = []
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *a): pass
-        def do_GET(self): self.say({"object": "list", "data": [{"id": "m", "object": "model"}]})
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            prompt = body["messages"][-1]["content"]
-            e = next(e for e in ERRORS[::-1] if e["prompt"] in prompt)
-            asked.append(e["id"])
-            text = f"{START}\n\\boxed{{{e['answer']}}}\n{END}"
-            self.say({"id": "1", "object": "chat.completion", "created": 1, "model": "m",
-                      "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
-                      "choices": [{"index": 0, "finish_reason": "stop",
-                                   "message": {"role": "assistant", "content": text}}]})
-        def say(self, what):
-            blob = json.dumps(what).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(blob)))
-            self.end_headers()
-            self.wfile.write(blob)
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_port}/v1", asked
-    http.shutdown(); http.server_close()
+    "Each reply is a right correction and costs 100 + 50 tokens."
+    def reply(prompt):
+        e = next(e for e in ERRORS[::-1] if e["prompt"] in prompt)
+        return f"{START}\n\\boxed{{{e['answer']}}}\n{END}"
+    with ChatServer(reply, (100, 50)) as s: yield s.url, s.asked
 
 
 def rectify(url, *more):
@@ -75,7 +52,8 @@ def test_nothing_is_asked_twice_and_other_settings_are_refused(here, server, cap
     assert rectify(server[0]) == 0 and len(server[1]) == n  # the same command: nothing
     write_jsonl("errors.jsonl", [{**ERRORS[0], "response": "\\boxed{77}"}, *ERRORS[1:]])
     capsys.readouterr()
-    assert rectify(server[0]) in (0, 2)
+    assert rectify(server[0]) == 2 and len(server[1]) == n
+    assert "corrects another response" in capsys.readouterr().err
     paid = {r["id"] for p in here.glob("raw*.jsonl") for r in read_jsonl(p) if "id" in r}
     assert paid >= {e["id"] for e in ERRORS}                                   # nothing paid is deleted
 
@@ -121,7 +99,7 @@ def test_an_unknown_ending_is_refused(here, capsys, command):
 
 
 @pytest.mark.parametrize("score, low, high", [(0., 0., 28.), (100., 72., 100.)])
-def test_a_share_of_none_has_a_width_in_the_tables(here, capsys, score, low, high):
+def test_a_share_of_none_or_of_all_has_a_width(score, low, high):
     from spot_nb.evaluate import mean_interval
     got = [100*x for x in mean_interval([score/100]*10)]
     assert got[0] == pytest.approx(low, abs=.5) and got[1] == pytest.approx(high, abs=.5)
@@ -186,7 +164,8 @@ def test_a_string_is_a_tokenizer_to_load():
         with pytest.raises(Exception, match="tokenizer"): filter_pairs(pairs, 1.0, wrong)
 
 
-def test_bad_settings_of_rectify_and_the_views_are_refused(here):
+def test_bad_settings_of_rectify_and_the_views_are_refused(here, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)       # `char` is looked for nowhere
     from spot_nb.diff import Pair, report_html
     from spot_nb.rectify import load_errors, rectify
     right = lambda r: f"\\boxed{{{r['answer']}}}"

@@ -3,7 +3,7 @@ import json, math
 
 import pytest
 
-from spot_nb.records import SpotError
+from spot_nb.records import SpotError, write_json
 from spot_nb.tables import averages, check_averages, cli, load_scores, plot_trade, published, shown, table
 
 SHOWN = ("1", "2", "3", "4", "7", "9", "12")
@@ -126,3 +126,12 @@ def test_picture():
     ax = plot_trade("Qwen3-8B", {"SPoT": published()["tables"]["1"]["rows"]["Qwen3-8B"]["RFT"]})
     assert sorted(t.get_text() for t in ax.texts) == ["RFT", "SFT", "SFT+", "SPoT", "SPoT (ours)"]
     with pytest.raises(SpotError, match="no model"): plot_trade("GPT")
+
+
+def test_a_weak_model_is_no_fraction(tmp_path):
+    "A results file is in percent, however low; only scores typed by hand may be fractions."
+    weak = {"version": 1, "model": "weak", "tasks": {k: {"mean": 0.5, "provenance": {"data": "file x.jsonl"}}
+                                                     for k in ("aime24", "amc23", "minerva")}}
+    write_json(tmp_path/"aggregated_results.json", weak)
+    for source in (weak, str(tmp_path)): assert "0.5" in table(1, {"SPoT": source}).markdown()
+    with pytest.raises(SpotError, match="fractions"): table(1, {"SPoT": {"aime24": 0.5, "amc23": 0.5}})

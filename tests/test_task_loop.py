@@ -1,9 +1,9 @@
 """Three tasks that are not mathematics, 20 problems each, from elicitation to the table, by commands alone on
 the embedded student."""
-import csv, json, re, threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import csv, json, re
 
 import pytest
+from conftest import ChatServer
 from spot_nb.cli import main
 from spot_nb.oracle import END, START
 from spot_nb.records import read_json, read_jsonl, write_jsonl
@@ -38,39 +38,13 @@ def right(record):
 """
 
 
-class Server:
-    "A chat-completions server on this machine that corrects by looking the prompt up."
-    def __init__(self):
-        self.right, self.asked, outer = {}, [], self
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *a): pass
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                prompt = body["messages"][0]["content"]
-                outer.asked.append(prompt)
-                text = next(v for k, v in outer.right.items() if k in prompt)
-                reply = json.dumps({"id": "1", "object": "chat.completion", "created": 1,
-                                    "model": body["model"],
-                                    "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
-                                    "choices":
-                                    [{"index": 0, "finish_reason": "stop",
-                                      "message": {"role": "assistant",
-                                                  "content": f"{START}\n{text}\n{END}"}}]}).encode()
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(reply)))
-                self.end_headers()
-                self.wfile.write(reply)
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-
 @pytest.fixture(scope="module")
 def server():
-    s = Server()
-    yield s
-    s.http.shutdown(); s.http.server_close()
+    "Corrects by looking the prompt up in `right`."
+    def reply(prompt): return f"{START}\n{next(v for k, v in s.right.items() if k in prompt)}\n{END}"
+    with ChatServer(reply) as s:
+        s.right = {}
+        yield s
 
 
 def run(capsys, *argv):

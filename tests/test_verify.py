@@ -173,8 +173,7 @@ def test_a_thousand_hostile_strings_end_and_leave_nothing_behind():
     pids = {p for p in children() - others if Path(f"/proc/{p}").exists()}   # `ps` is a child as well
     assert pids
     close_workers()
-    deadline = time.monotonic() + 10
-    while pids & children() and time.monotonic() < deadline: time.sleep(0.1)
+    time.sleep(0.2)
     assert not pids & children()
 
 

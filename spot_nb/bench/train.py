@@ -203,4 +203,3 @@ def cli(argv: "list[str]") -> int:
     if a.sweep: done["sweep"] = sweep(a.model); keep()
     show(done)
     return 0
-
