@@ -239,9 +239,18 @@ def extract_candidates(response: Any, finish_reason: "str | None" = None) -> "tu
         return _answers_in_boxes(text, boxes), ""
     found, end = _stated(text)
     if found and not (cut and end == len(text)): return found, ""
+    if cut and (whole := _whole_sentences(text)) and re.search(r"\d|\\", _first(_stated(whole)[0])):
+        return _stated(whole)[0], ""
     if cut or (not text.strip() and raw.strip()):
         return [], "truncated" if cut or _OPENS.search(raw) else "no answer"
     return _unmarked(text), "no answer"
+
+def _first(found: "list[str]") -> str: return found[0] if found else ""
+
+def _whole_sentences(text: str) -> str:
+    "`text` up to the end of its last sentence that was not cut."
+    ends = [m.end() for m in re.finditer(r"[.!]\**(?=\s)", text)]
+    return text[:ends[-1]] if ends else ""
 
 def _in_tag(inside: str, cut: bool) -> "tuple[list[str], str]":
     "The candidates of an `<answer>` block."

@@ -336,7 +336,7 @@ _KNOWN = (r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:degrees?|deg|radians?|rad|met
           r"micro|nano|deci|hecto)?(?:met(?:er|re)|gram|lit(?:er|re)|watt|joule|volt|newton|"
           r"amp(?:ere)?|pascal|hertz)s?|"
           r"[kcmdnhµ]m|[km]?g|[km]J|k[NWVP]|[mM][NWVJ]|kWh|kPa|MPa|seconds?|secs?|ms|"
-          r"minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|yrs?|mph|kph|dollars?|"
+          r"minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|yrs?|decades?|centur(?:y|ies)|mph|kph|dollars?|"
           r"cents?|euros?|pounds?|lbs?|ounces?|oz|tons?|units?|points?|people|students?|"
           r"ways|" r"[kMG]?Hz|[kMG]?eV|ergs?|AU|pc|m[Ll]|[dc][Ll]|mol|Pa|cups?|gallons?|quarts?|"
           r"pints?|rupees?|USD|dB|cal|kcal|ohms?|Angstroms?|\\Omega)")
@@ -410,7 +410,8 @@ def _units():
         import pint
         r = pint.UnitRegistry(cache_folder=None)
         for line in ("dollar = [dollars]", "cent = 0.01 dollar", "euro = [euros]",
-                     "pound_sterling = [sterling]", "rupee = [rupees]", "yen = [yens]"):
+                     "pound_sterling = [sterling]", "rupee = [rupees]", "yen = [yens]", "decade = 10 year",
+                     "century = 100 year"):
             r.define(line)
         _registry = r
     return _registry
@@ -602,16 +603,20 @@ def _base_parts(s: str) -> "tuple[str, str] | None":
     if m := _BASE_BEFORE.fullmatch(words): return m[3], m[1] or m[2]
     return None
 
-def _base(s: str) -> "tuple[str, int | None] | None":
+def _base(s: str, sure: bool = True) -> "tuple[str, int | None] | None":
+    "Digits and base. Letters alone with an index, such as `a_{12}`, are a name unless `sure` is false."
     if not (parts := _base_parts(s)): return None
     b = int(parts[1]) if parts[1].isdigit() else _BASES.get(parts[1].lower())
     digits = parts[0].upper()
-    return (digits, b) if b and 2 <= b <= 36 and all(c.isalnum() and int(c, 36) < b for c in digits) and any(
-                      c.isdigit() for c in digits) else None
+    if not b or not 2 <= b <= 36 or not all(c.isalnum() and int(c, 36) < b for c in digits): return None
+    lettered = not any(c.isdigit() for c in digits)
+    if sure and lettered and _BASE.fullmatch(s) and not re.fullmatch(r"[A-Z]{2,}", parts[0]): return None
+    return digits, b
 
 def by_base(g: str, p: str, same) -> "bool | None":
     a, b = _base(g), _base(p)
     if not a and not b: return None
+    a, b = a or _base(g, sure=False), b or _base(p, sure=False)
     if a and b: return a == b
     named, other = (a, p) if a else (b, g)
     return named[0] == re.sub(r"\s", "", other).upper()
@@ -756,7 +761,7 @@ def pairs_off(gold: list, pred: list, same: Callable) -> bool:
 # %% ../nbs/01_compare.ipynb #4b009b47
 _EQ = re.compile(r"(?<![<>!\\:=])=(?!=)|:=")
 _SIMPLE = re.compile(r"(?:[A-Za-z]{1,3}|\\[a-z]+|\\mathcal\{\w\})(?:_\{?(?:\\text\{)?[\w ,"
-                  r"+\\-]+\}?\}?)?'*(?:\s*\([^()=]*\))?")
+                  r"+\\-]+\}?\}?)?'*(?:\s*\([^()=]*\))?|[A-Za-z]\^\{?-1\}?\s*\([^()=]*\)")
 
 def sides(s: str) -> "list[str]":
     "The sides of an equation or chain at top level; `[s]` when there is no equals sign."
@@ -781,6 +786,14 @@ def _value_side(parts: "list[str]") -> "str | None":
         return first
     return None if _unsolved(first) else last
 
+_OPERATIONS = re.compile(r"\\(?:[dt]?frac|sqrt|cdot|times|div|pi|left|right|pm|mp|log|ln|lg|a?(?:rc)?(?:sin|cos|tan)|"
+                         r"[dt]?binom|[lr](?:floor|ceil)|circ)(?![A-Za-z])")
+
+def _is_value(side: str) -> bool:
+    "Whether a side is a quantity, with or without its unit, and holds no name of anything."
+    if number(split_unit(side)[0]) is not None: return True
+    return bool(re.search(r"\d", side)) and not re.search(r"[A-Za-z]", _OPERATIONS.sub("", side))
+
 def by_equation(g: str, p: str, same, algebra) -> "bool | None":
     gs, ps = sides(g), sides(p)
     if len(gs) == len(ps) == 1: return None
@@ -789,7 +802,8 @@ def by_equation(g: str, p: str, same, algebra) -> "bool | None":
         v = _value_side(ps)
         return v is not None and same(g, v)
     v = _value_side(gs)
-    names_it = _SIMPLE.fullmatch(gs[0]) or not re.search(r"\d", gs[0]) or not re.search(r"[A-Za-z]", gs[0])
+    if all(map(_is_value, gs)): return any(same(x, p) for x in gs)
+    names_it = _SIMPLE.fullmatch(gs[0]) or not re.search(r"\d", gs[0])
     return (v is not None and bool(names_it) and not (_norm(gs[-1]) == "0"
                       and not _SIMPLE.fullmatch(gs[0])) and same(v, p))
 

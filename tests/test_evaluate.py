@@ -1,7 +1,6 @@
 """Evaluation: every task on rows in the hub's own columns, runs that stop and go on, figures that follow from
 the scores."""
 import json
-import math
 import random
 import signal
 import subprocess
@@ -11,9 +10,8 @@ import time
 import pytest
 
 from spot_nb import evaluate as ev
-from spot_nb.evaluate import (NINE, REGISTRY, Task, bootstrap, chosen_letter, cli, compare, evaluate,
-                              find_local, general_prompts, kl_from_base, load_problems, pass_at_k, register,
-                              resolve_tasks, score_samples, task_key)
+from spot_nb.evaluate import (REGISTRY, Task, bootstrap, chosen_letter, cli, compare, evaluate,
+                              load_problems, pass_at_k, register, score_samples)
 from spot_nb.generate import Completion, Generator, Sampling
 from spot_nb.records import SpotError, read_json, read_jsonl, write_jsonl
 
@@ -61,14 +59,6 @@ def test_each_task_reads_the_hubs_columns(name, tmp_path):
     assert (made["questions"] == 1 and "sha256" in made["data"] and "{question}" not in problems[0]["prompt"]
             and "{options}" not in problems[0]["prompt"])
 
-def test_connect4_states_are_made_and_solved_again(tmp_path):
-    problems, made = load_problems(REGISTRY["connect4"])
-    assert len(problems) == 500 and made["data"] == "spot_nb.connect4 n=500 seed=0"
-    write_jsonl(tmp_path/"connect4.jsonl", [{"prompt": problems[3]["prompt"], "answer": "[[], []]"}])
-    (again,), _ = load_problems(REGISTRY["connect4"], tmp_path)
-    # the file's answers are not trusted
-    assert again["answer"] == problems[3]["answer"] and again["prompt"] == problems[3]["prompt"]
-
 MATH_FILES = {"aime24": 30, "aime25": 30, "amc23": 40, "math_500": 500, "minerva": 272, "olympiadbench": 675,
               "ifeval": 541}
 
@@ -94,24 +84,6 @@ def test_all_published_questions_load_render_and_score_their_gold(benchmarks):
         assert sum(s["score"] for s in wrong) <= .05*len(wrong) + 1
     assert total == 2088
 
-def test_gpqa_options_depend_on_the_seed_alone(tmp_path):
-    rows = [{**HUB["gpqa:diamond"], "Question": f"Which is noble, {i}?"} for i in range(60)]
-    write_jsonl(tmp_path/"gpqa_diamond.jsonl", rows)
-    letters = lambda seed: "".join(p["answer"]
-                                   for p in load_problems(REGISTRY["gpqa:diamond"], tmp_path, seed=seed)[0])
-    assert letters(1) == letters(1) != letters(2) and set(letters(1)) == set("ABCD")
-    for p in load_problems(REGISTRY["gpqa:diamond"], tmp_path)[0]:
-        assert f"\n{p['answer']}. Neon\n" in p["prompt"]
-
-def test_mmlu_pro_draws_500_by_seed(tmp_path):
-    write_jsonl(tmp_path/"mmlu-pro.jsonl", [{**HUB["mmlu_pro_500"], "question": f"{i}?"} for i in range(700)])
-    ids = lambda seed: [p["id"] for p in load_problems(REGISTRY["mmlu_pro_500"], tmp_path, seed=seed)[0]]
-    assert len(ids(0)) == 500 and ids(0) == ids(0) != ids(1)
-
-def test_limit_is_spread_over_the_rows(tmp_path):
-    write_jsonl(tmp_path/"aime24.jsonl", [{"problem": f"q{i}", "answer": i} for i in range(30)])
-    assert [p["answer"] for p in load_problems(REGISTRY["aime24"], tmp_path, limit=3)[0]] == ["0", "10", "20"]
-
 @pytest.mark.parametrize("text, letter",
                          [("\\boxed{B}", "B"), ("\\boxed{b}", "B"), ("\\boxed{\\text{(C)}}", "C"),
                           ("\\boxed{A. Neon}", "A"), ("I say A, no: the answer is **D**.", "D"),
@@ -121,16 +93,6 @@ def test_limit_is_spread_over_the_rows(tmp_path):
                           ("Since the answer is a value above 3, this one holds:\nC", "C"),
                           ("the answer is a guess", None)])
 def test_chosen_letter(text, letter): assert chosen_letter(text, "ABCD") == letter
-
-def test_task_names():
-    assert [t.name for t in resolve_tasks()] == NINE
-    assert [t.name for t in resolve_tasks("custom|math_500|0|0,connect4 GPQA")] == ["math_500", "connect4",
-                                                                                    "gpqa:diamond"]
-    assert task_key("Something new") == "Something new"
-    for bad, message in (("custom|aime24|5|0", "zero-shot"), ("aime23", "did you mean"),
-                         ("nonsense", "Tasks:")):
-        with pytest.raises(SpotError, match=message): resolve_tasks(bad)
-
 
 class Adder(Generator):
     "Adds the two numbers in a prompt; about `slips` responses in ten are off by one, always the same ones."
@@ -159,23 +121,6 @@ def sums(tmp_path):
     yield tmp_path
     for name in ("sums", "more"): REGISTRY.pop(name)
 
-def test_figures_follow_from_the_scores(sums):
-    out = evaluate(Adder(), ["sums", "more"], sums/"run", report=quiet)
-    t = out["tasks"]["sums"]
-    rows = read_jsonl(sums/"run"/"scores"/"sums.jsonl")
-    assert len(rows) == 50 and all(len(r["scores"]) == 4 for r in rows)
-    by_trial = [100*sum(r["scores"][j] for r in rows)/50 for j in range(4)]
-    mean = sum(by_trial)/4
-    assert t["per_trial"] == pytest.approx(by_trial) and t["mean"] == pytest.approx(mean)
-    assert t["std"] == pytest.approx(math.sqrt(sum((x - mean)**2 for x in by_trial)/3))
-    assert (t["pass_at_k"]["4"] == pytest.approx(100*sum(any(r["scores"]) for r in rows)/50)
-            and t["pass_at_k"]["1"] == pytest.approx(mean))
-    assert (t["interval"][0] <= mean <= t["interval"][1] and t["tokens"] == 1000
-            and out["tasks"]["more"]["trials"] == 2)
-    assert t["provenance"]["engine"] == {"engine": "adder",
-                                         "version": "1"} and t["provenance"]["sampling"]["n"] == 4
-    assert read_json(sums/"run"/"aggregated_results.json") == out
-
 def test_a_killed_run_goes_on_and_equals_an_unbroken_one(sums):
     with pytest.raises(KeyboardInterrupt):
         evaluate(Adder(stop_after=17), ["sums", "more"], sums/"run", report=quiet)
@@ -188,10 +133,6 @@ def test_a_killed_run_goes_on_and_equals_an_unbroken_one(sums):
     idle = Adder()
     evaluate(idle, ["sums"], sums/"run", report=quiet)
     assert idle.asked == []
-
-def test_results_of_other_tasks_stay(sums):
-    evaluate(Adder(), ["sums"], sums/"run", report=quiet)
-    assert set(evaluate(Adder(), ["more"], sums/"run", report=quiet)["tasks"]) == {"sums", "more"}
 
 def test_an_earlier_result_outlives_a_run_that_cannot_load_its_data_or_score_it(sums, monkeypatch):
     first = evaluate(Adder(), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]
@@ -279,11 +220,6 @@ def test_another_setting_in_the_same_folder_is_refused(sums, change, message):
     assert evaluate(Adder(), ["sums"], sums/"run", report=quiet, overwrite=True,
                     **change)["tasks"]["sums"]["complete"]
 
-def test_another_engine_version_midway_is_refused(sums):
-    with pytest.raises(KeyboardInterrupt): evaluate(Adder(stop_after=5), ["sums"], sums/"run", report=quiet)
-    with pytest.raises(SpotError, match="version: '1' before, '2' now"):
-        evaluate(Adder(version="2"), ["sums"], sums/"run", report=quiet)
-
 def test_fewer_samples_are_named_and_asked_again(sums):
     said = []
     t = evaluate(Adder(short=(3, 4)), ["sums"], sums/"run", report=said.append)
@@ -292,15 +228,6 @@ def test_fewer_samples_are_named_and_asked_again(sums):
     engine = Adder()
     assert (evaluate(engine, ["sums"], sums/"run", report=quiet)["tasks"]["sums"]["complete"]
             and sorted(b for _, b in engine.asked) == [3, 4])
-
-def test_failed_requests_are_asked_again_not_scored(sums):
-    class Failing(Adder):
-        def stream(self, prompts, sampling=None):
-            for i, got in super().stream(prompts, sampling):
-                yield i, [Completion("", "error", 0)]*2 + got[2:] if i == 7 else got
-    t = evaluate(Failing(), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]
-    assert not t["complete"] and t["questions"] == 49 and "as few as 2" in t["note"]
-    assert evaluate(Adder(), ["sums"], sums/"run", report=quiet)["tasks"]["sums"]["complete"]
 
 def test_cut_off_responses_are_counted(sums):
     t = evaluate(Adder(reasons=("stop", "length", "prompt_too_long", "stop")), ["sums"], sums/"run",
@@ -320,21 +247,9 @@ def test_one_bad_task_does_not_stop_the_others(sums, monkeypatch):
     assert ("accept its terms" in out["missing"]["gpqa:diamond"] and "nan" in out["missing"]["broken"]
             and "ZeroDivisionError" in out["missing"]["raises"])
 
-def test_a_result_of_another_version_is_named(sums):
-    evaluate(Adder(), ["sums"], sums/"run", report=quiet)
-    path = sums/"run"/"aggregated_results.json"
-    path.write_text(path.read_text().replace('"version": 1,', '"version": 0,', 1))
-    for call in (lambda: evaluate(Adder(), ["sums"], sums/"run", report=quiet),
-                 lambda: compare(sums/"run", sums/"run")):
-        with pytest.raises(SpotError, match="format version 0"): call()
-
 def test_no_task_at_all_is_an_error(tmp_path):
     with pytest.raises(SpotError, match="no folder"):
         evaluate(Adder(), ["aime24"], tmp_path/"run", data_dir=tmp_path/"none", report=quiet)
-
-def test_two_files_for_one_task_are_named(tmp_path):
-    for name in ("math500.jsonl", "math_500.csv"): (tmp_path/name).write_text("")
-    with pytest.raises(SpotError, match="several files"): find_local(REGISTRY["math_500"], tmp_path)
 
 def test_compare_is_paired(sums):
     evaluate(Adder(slips=4), ["sums", "more"], sums/"a", report=quiet)
@@ -352,15 +267,6 @@ def test_compare_is_paired(sums):
     wide = ev.bootstrap([a[i] for i in a])
     assert t["interval"][1] - t["interval"][0] < 100*(wide[1] - wide[0])*2
 
-def test_compare_names_other_data(sums):
-    evaluate(Adder(), ["sums"], sums/"a", report=quiet)
-    write_jsonl(sums/"sums.jsonl",
-                [{"question": f"What is 19 + {i}?", "answer": 19 + i} for i in range(25, 75)])
-    evaluate(Adder(), ["sums"], sums/"b", report=quiet)
-    c = compare(sums/"a", sums/"b")
-    assert (c.tasks["sums"]["questions"] == 25 and any("data_hash" in w for w in c.warnings)
-            and any("only 25 questions" in w for w in c.warnings))
-
 def test_pass_at_k_equals_enumeration():
     from itertools import combinations
     for n in (1, 4, 6):
@@ -377,15 +283,6 @@ def test_bootstrap_interval_covers():
         low, high = bootstrap([float(rng.random() < .3) for _ in range(100)], draws=400, seed=i)
         hits += low <= .3 <= high
     assert 178 <= hits <= 199
-
-def test_command_lists_and_names_mistakes(tmp_path, capsys):
-    assert cli(["--list"]) == 0 and "olympiadbench" in capsys.readouterr().out
-    for argv, message in (([], "--model is missing"), (["m", "--source", "x"], "TASK=PATH"),
-                          (["m", "--enable-thinking", "--disable_thinking"], "contradict"),
-                          (["m", "--chat_template", "/nowhere"], "cannot be read"),
-                          (["m", "--tasks", "nope"], "no task"),
-                          (["m", "--temperature", "-1"], "temperature")):
-        with pytest.raises(SpotError, match=message): cli([*argv, "-o", str(tmp_path/"o")])
 
 def test_command_runs_the_student_and_goes_on_after_a_kill(tmp_path):
     write_jsonl(tmp_path/"aime24.jsonl",
@@ -410,27 +307,3 @@ def test_command_runs_the_student_and_goes_on_after_a_kill(tmp_path):
     result = read_json(tmp_path/"run"/"aggregated_results.json")["tasks"]["aime24"]
     assert (result["questions"] == 4 and result["trials"] == 2
             and result["provenance"]["engine"]["engine"] == "transformers")
-
-def test_kl_is_zero_at_home_and_exact_elsewhere():
-    import copy
-    import torch
-    from spot_nb.models import encode_prompt, encode_response, load_model, load_tokenizer
-    base, tok = load_model("embedded"), load_tokenizer("embedded")
-    prompts, replies = general_prompts()[:3], [("Red light bends less.", True), ("Weather is now", False),
-                                               ("Mercury, Venus, Earth and so on.", True)]
-    policy = copy.deepcopy(base)
-    with torch.no_grad(): policy.model.layers[-1].mlp.down_proj.weight.mul_(.7)
-    assert kl_from_base(base, base, tok, prompts, responses=replies)["mean"] == pytest.approx(0, abs=1e-7)
-    got = kl_from_base(base, policy, tok, prompts, responses=replies, chunk=3)
-    total = n = 0
-    for p, (text, finished) in zip(prompts, replies):
-        x, y = encode_prompt(tok, p), encode_response(tok, text, finished)
-        with torch.no_grad():
-            lp, lq = (m(torch.tensor([x + y])).logits[0, len(x) - 1:-1].double().log_softmax(-1)
-                      for m in (base, policy))
-        total, n = total + (lp.exp()*(lp - lq)).sum().item(), n + len(y)
-    assert got["tokens"] == n and got["mean"] == pytest.approx(total/n, rel=1e-4) and got["mean"] > 1e-3
-    with pytest.raises(SpotError, match="one for each"):
-        kl_from_base(base, policy, tok, prompts, responses=replies[:2])
-
-def test_general_prompts_are_many_and_distinct(): assert len(set(general_prompts())) == 40

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 pytest.importorskip("lm_eval", reason="needs the ifeval extra")
-from spot_nb.ifeval import accuracies, build_checks, checker_info, instruction_kinds, score, small_set
-from spot_nb.records import SpotError, read_jsonl
+from spot_nb.ifeval import build_checks, checker_info, instruction_kinds, score, small_set
+from spot_nb.records import read_jsonl
 
 FRENCH = "Le chat dort sur la chaise près de la fenêtre et le soleil chauffe toute la maison."
 SAMPLES = {"fr": FRENCH, "en": "The cat sleeps on the chair near the window while the sun warms the house.",
@@ -132,8 +132,6 @@ row_of = lambda kind, args, prompt="Do it.": {"prompt": prompt, "instruction_id_
                                               "kwargs": [args]}
 
 
-def test_there_are_25_kinds(): assert len(instruction_kinds()) == 25
-
 @pytest.mark.parametrize("kind", instruction_kinds())
 def test_each_kind_passes_and_fails(kind):
     args = OWN.get(kind, {})
@@ -159,39 +157,6 @@ def test_published_scores_do_not_move_between_runs(benchmarks):
     first = [score(reply, r) for r in rows]
     build_checks.__globals__["_built"].cache_clear()
     assert [score(reply, r) for r in reversed(rows)][::-1] == first
-
-def test_hub_rows_with_nones_and_floats():
-    wide = {"num_words": 5.0, "relation": "at least", "language": None, "keywords": None}
-    assert score("one two three four five",
-                 row_of("length_constraints:number_words", wide))["prompt_strict"] == 1
-
-def test_loose_forgives_an_introduction_and_strict_does_not():
-    row = row_of("detectable_format:number_bullet_lists", {"num_bullets": 2})
-    got = score("- Sure!\n- one\n- two", row)
-    assert (got["prompt_strict"], got["prompt_loose"]) == (0, 1)
-    row = row_of("startend:end_checker", {"end_phrase": "The end"})
-    assert score("Well.\n**The end**", row)["loose"] == [True]
-
-def test_thinking_is_stripped_first():
-    row = row_of("punctuation:no_comma", {})
-    assert score("<think>well, now</think>\n\nNo pause.", row)["prompt_strict"] == 1
-    assert score("<think>No pause", row)["prompt_loose"] == 0
-
-def test_accuracies_weigh_prompts_and_instructions():
-    got = accuracies([{"strict": [True, False], "loose": [True, True], "prompt_strict": 0, "prompt_loose": 1},
-                      {"strict": [True], "loose": [True], "prompt_strict": 1, "prompt_loose": 1}])
-    assert (got["prompt_strict"] == 50 and round(got["instruction_strict"], 4) == 66.6667
-            and got["prompt_loose"] == got["instruction_loose"] == 100)
-
-@pytest.mark.parametrize("row, message",
-                         [(row_of("punctuation:no_semicolon", {}), "no IFEval instruction"),
-                          (row_of("startend:end_checker", {}), "lacks"),
-                          ({"prompt": "x"}, "instruction_id_list"),
-                          ({**row_of("punctuation:no_comma", {}), "kwargs": []}, "one kwargs"),
-                          (row_of("length_constraints:number_words", {"num_words": 3, "relation": "about"}),
-                           "refuses")])
-def test_bad_rows_are_named(row, message):
-    with pytest.raises(SpotError, match=message): score("text", row)
 
 def test_small_set_is_our_own_and_solvable(benchmarks):
     rows, public = small_set(), {r["prompt"] for r in read_jsonl(benchmarks/"ifeval.jsonl")}

@@ -12,7 +12,7 @@ from spot_nb.generate import Completion, Generator
 from spot_nb.oracle import ProgramOracle
 from spot_nb.overlap import Follower, elicit_and_rectify
 from spot_nb.pipeline import run_pipeline
-from spot_nb.records import SpotError, read_json, read_jsonl, write_json, write_jsonl
+from spot_nb.records import SpotError, read_json, read_jsonl, write_json
 from spot_nb.rounds import changes, next_problems
 
 
@@ -137,19 +137,6 @@ def test_pipeline_overlaps_and_never_deletes_what_was_paid(config, quick, monkey
     assert manifest["settings"]["max_tokens"] == 10 and manifest["machine"]["python"]
     stages = read_json(out/"stages.json")
     assert stages["filter"]["files"]["pairs.jsonl"] and stages["elicit"]["settings"][0] == config.model
-
-
-def test_paid_corrections_of_same_responses_are_reused(config):
-    from spot_nb.pipeline import Run
-    run = Run(config)
-    rows = [{"id": k, "prompt": f"q{k}", "rejected": f"r{k}"} for k in range(4)]
-    write_jsonl(run.out/"pairs_raw.jsonl", rows)
-    run.keep_paid([{"id": k, "prompt": f"q{k}", "response": f"r{k}" if k < 2 else "other"} for k in range(4)])
-    assert [r["id"] for r in read_jsonl(run.out/"pairs_raw.jsonl")] == [0, 1]
-    assert [r["id"] for r in read_jsonl(run.out/"pairs_raw.superseded.jsonl")] == [2, 3]
-    run.keep_paid([])
-    run.keep_paid([])                                                          # a second time changes nothing
-    assert [r["id"] for r in read_jsonl(run.out/"pairs_raw.superseded.jsonl")] == [2, 3, 0, 1]
 
 
 def test_rounds_learn_lose_and_resume(config, quick):

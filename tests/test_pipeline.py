@@ -185,17 +185,6 @@ def test_recipes_parse():
             assert SPoTConfig(output_dir="unused", report_to="none", **settings).loss == m["loss"]
 
 
-def test_bad_settings_are_named(tmp_path):
-    (tmp_path/"c.yaml").write_text("learning_rat: 1\n")
-    with pytest.raises(SpotError, match="learning_rat"): parse_config(["--config", str(tmp_path/"c.yaml")])
-    (tmp_path/"d.yaml").write_text("n_train: 5\nmodel: other\n")
-    config, own = parse_config(["--config", str(tmp_path/"d.yaml"), "--n-train", "7", "--fresh"])
-    assert (config.n_train, config.model, own.fresh) == (7, "other", True)
-    with pytest.raises(SpotError, match="does not exist"):
-        parse_config(["--config", str(tmp_path/"none.yaml")])
-    assert slug("SFT+") != slug("SFT") and slug("SPoT-BCO") == "spot_bco"
-
-
 @pytest.mark.parametrize("settings, message", [
     (dict(model="./no/such/model"), "does not exist"),
     (dict(data_path="no_such_file.jsonl"), "does not exist"),
@@ -208,12 +197,3 @@ def test_bad_input_is_one_sentence(config, settings, message, capsys):
     assert main(["demo", *(x for k, v in flags.items() for x in (f"--{k}", str(v)))]) == 2
     err = capsys.readouterr().err.strip().splitlines()[-1]
     assert err.startswith("spot demo: ") and message in err
-
-
-def test_empty_and_malformed_data(config, tmp_path):
-    (tmp_path/"empty.jsonl").write_text("")
-    config.data_path = str(tmp_path/"empty.jsonl")
-    with pytest.raises(SpotError, match="empty.jsonl"): run_pipeline(config)
-    (tmp_path/"bad.jsonl").write_text('{"prompt": "1+1?", "answer": "2"}\n{"prompt": \n')
-    config.data_path = str(tmp_path/"bad.jsonl")
-    with pytest.raises(SpotError, match="line 2"): run_pipeline(config)

@@ -16,7 +16,6 @@ from hypothesis import given, settings, strategies as st
 
 from spot_nb.verify import (Verdict, boxed, clean, close_workers, extract_candidates, is_correct, judge,
                             judge_many, number)
-from spot_nb.answers import THINKING, gold_of, strip_thinking
 from spot_nb.compare import _key, elements as _elements
 from verify_cases import RIGHT, WRONG
 
@@ -295,32 +294,6 @@ def test_rounding_is_a_policy():
             == [True, False]*4)
     from spot_nb.records import SpotError
     with pytest.raises(SpotError, match="rounding"): judge("1", "1", rounding="loose")
-
-
-@pytest.mark.parametrize("opening, shut", THINKING)
-def test_every_reader_drops_every_kind_of_thinking(opening, shut):
-    from spot_nb.connect4 import strip_thinking as for_connect4
-    from spot_nb.oracle import _thoughtless
-    from spot_nb.tasks import without_thinking
-    text = f"{opening}a draft{shut}the rest"
-    assert (strip_thinking(text) == for_connect4(text) == without_thinking(text) == _thoughtless(text)
-            == "the rest")
-
-
-def test_gold_comes_from_the_column_that_holds_an_answer():
-    story = ("We first note that the number of ways is even, and that no three of them meet. Hence the "
-             "claim follows at once from the lemma above.")
-    for row, gold in [({"solution": [story], "final_answer": ["$3$"]}, "$3$"),
-                      ({"answer": f"{story}\n#### 1,250"}, "1,250"), ({"solution": "17"}, "17"),
-                      ({"solution": f"{story} So it is $\\boxed{{\\frac12}}$."}, "\\frac12"),
-                      ({"rationale": f"{story} The answer is C.", "correct": "C"}, "C"),
-                      ({"answer": story, "target": "5"}, "5"),
-                      ({"solution": f"{story} Thus $x=\\boxed{{2}}$ or $x=\\boxed{{7}}$."}, "2, 7"),
-                      ({"reward_model": {"ground_truth": "-4"}}, "-4"),
-                      ({"answer": f"{story} The final answer is $42$."}, "42"),
-                      ({"answer": 0, "solution": story}, "0"), ({"answer": [1, 2]}, "1, 2")]:
-        assert gold_of(row)[0] == gold, row
-    assert gold_of({"question": "?"}) is None and gold_of({"answer": ""}) is None
 
 
 class Chat(ThreadingHTTPServer):
