@@ -56,17 +56,19 @@ def make_problems(n: int, seed: int = 0, low: int = 2, high: int = 12, terms: in
 
     Raises `SpotError` when the range holds too few distinct problems."""
     rng, seen, out = random.Random(seed), {p["id"] for p in exclude} | {_pid(e) for e in EXAMPLES}, []
-    for _ in range(200 * n + 1000):
+    missed = 0
+    while missed < 200 * (len(seen) + 20):                          # so long without a new one: there is none
         if len(out) == n: return out
+        missed += 1
         tokens = [str(rng.randint(low, high))]
         for _ in range(terms - 1): tokens += [rng.choice("+-"), str(rng.randint(low, high))]
         expression = " ".join(tokens)
         steps = steps_of(expression)
         if _pid(expression) in seen or any(s[-1] < 0 for s in steps): continue
         seen.add(_pid(expression))
+        missed = 0
         out.append({"id": _pid(expression), "prompt": few_shot(expression), "answer": str(steps[-1][-1]),
                     "source": "arithmetic"})
-    if len(out) == n: return out
     raise SpotError(f"only {len(out)} of {n} distinct problems with operands {low} to {high} were found: "
                     "widen the range")
 

@@ -398,7 +398,7 @@ _ALIAS = {"cents": "cent", "hrs": "hour", "yrs": "year", "yr": "year", "secs": "
           "\\Omega": "ohm", "dollars": "dollar", "usd": "dollar", "euros": "euro", "rupees": "rupee",
           "deg": "degree", "degrees": "degree", "pc": "parsec", "au": "astronomical_unit",
           "AU": "astronomical_unit", "degC": "degC", "degF": "degF", "L": "liter", "l": "liter", "a": "a?",
-          "d": "d?"}
+          "d": "d?", "decade": "ten_years", "decades": "ten_years"}
 _NEUTRAL = {"unit", "units", "total", "intotal", "altogether", "inall", "points", "point", "of", "the",
             "people", "ways", "each"}
 _registry = None
@@ -410,8 +410,8 @@ def _units():
         import pint
         r = pint.UnitRegistry(cache_folder=None)
         for line in ("dollar = [dollars]", "cent = 0.01 dollar", "euro = [euros]",
-                     "pound_sterling = [sterling]", "rupee = [rupees]", "yen = [yens]", "decade = 10 year",
-                     "century = 100 year"):
+                     "pound_sterling = [sterling]", "rupee = [rupees]", "yen = [yens]",
+                     "ten_years = 10 year"):
             r.define(line)
         _registry = r
     return _registry
@@ -786,8 +786,8 @@ def _value_side(parts: "list[str]") -> "str | None":
         return first
     return None if _unsolved(first) else last
 
-_OPERATIONS = re.compile(r"\\(?:[dt]?frac|sqrt|cdot|times|div|pi|left|right|pm|mp|log|ln|lg|a?(?:rc)?(?:sin|cos|tan)|"
-                         r"[dt]?binom|[lr](?:floor|ceil)|circ)(?![A-Za-z])")
+_OPERATIONS = re.compile(r"\\(?:[dt]?frac|sqrt|cdot|times|div|pi|left|right|pm|mp|log|ln|lg|(?:arc)?sin|"
+                         r"(?:arc)?cos|(?:arc)?tan|[dt]?binom|[lr](?:floor|ceil)|circ)(?![A-Za-z])")
 
 def _is_value(side: str) -> bool:
     "Whether a side is a quantity, with or without its unit, and holds no name of anything."
@@ -802,7 +802,8 @@ def by_equation(g: str, p: str, same, algebra) -> "bool | None":
         v = _value_side(ps)
         return v is not None and same(g, v)
     v = _value_side(gs)
-    if all(map(_is_value, gs)): return any(same(x, p) for x in gs)
+    if all(map(_is_value, gs)):
+        return same(gs[-1], p) or any(same(x, p) and same(gs[-1], x) for x in gs[:-1])
     names_it = _SIMPLE.fullmatch(gs[0]) or not re.search(r"\d", gs[0])
     return (v is not None and bool(names_it) and not (_norm(gs[-1]) == "0"
                       and not _SIMPLE.fullmatch(gs[0])) and same(v, p))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DELTA', 'load_protocol', 'Job', 'base_job', 'pairs_job', 'rate_name', 'train_job', 'results', 'best_rate', 'plan',
            'quick_copy', 'grouped_attention', 'answer', 'own_answers', 'own_sequences', 'drift', 'elicit', 'bare',
-           'rebuild', 'corrected', 'bits', 'held_out_nats', 'Bench', 'open_bench', 'run_base', 'run_pairs',
-           'cumulative_shift', 'settings', 'along', 'train_once', 'run_train', 'run_job', 'run_jobs', 'main']
+           'rebuild', 'corrected', 'bits', 'held_out_nats', 'Bench', 'open_bench', 'run_base', 'run_pairs', 'settings',
+           'along', 'train_once', 'run_train', 'run_job', 'run_jobs', 'main']
 
 # %% ../nbs/19_experiments.ipynb #9d28d6ae
 import copy, hashlib, json, os, subprocess, sys, tempfile, time
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from .models import fast_dtype
-from .options import yaml_fault
+from .options import settings_in
 from .records import SpotError, read_json, write_json
 
 # %% ../nbs/19_experiments.ipynb #a6e6a9b3
@@ -29,18 +29,20 @@ def load_protocol(path: "str | Path" = "recipes/study/claims.yaml", quick: bool 
     """The protocol in `path`; with `quick`, its `quick` part laid over the rest.
 
     Raises `SpotError` for a file that cannot be read, or a run or claim that names an unknown method."""
-    import yaml
-    try: p = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise SpotError(f"{path} cannot be read ({e.strerror}): name the protocol with --protocol") from None
-    except yaml.YAMLError as e:
-        raise SpotError(f"{path}: not valid YAML ({yaml_fault(e)})") from None
-    if not isinstance(p, dict) or p.get("version") != 1:
-        raise SpotError(f"{path}: this spot_nb reads protocols of version 1")
-    over = p.pop("quick", {})
+    try: p = settings_in(Path(path), path)
+    except FileNotFoundError:
+        raise SpotError(f"{path} does not exist: name the protocol with --protocol") from None
+    if p.get("version") != 1: raise SpotError(f"{path}: this spot_nb reads protocols of version 1")
+    over = p.pop("quick", None) or {}
+    if quick and not isinstance(over, dict): raise SpotError(f"{path}: `quick` must hold settings")
     if quick: p = _merged(p, over)
-    lacking = [k for k in ("runs", "claims", "methods") if not p.get(k)]
+    needed = ("world", "training", "methods", "rates", "pilot", "runs", "claims")
+    lacking = [k for k in needed if not p.get(k)]
     if lacking: raise SpotError(f"{path}: a protocol needs {', '.join(lacking)}, and has none")
+    for kind, keys in (("runs", ("family", "methods", "rate", "seeds")), ("claims", ("id", "says", "parts"))):
+        for i, entry in enumerate(p[kind], 1):
+            gone = [k for k in keys if not isinstance(entry, dict) or k not in entry]
+            if gone: raise SpotError(f"{path}: entry {i} of `{kind}` has no {gone[0]!r}")
     named = [m for r in p["runs"] for m in [*r["methods"], *([r["rate_of"]] if r.get("rate_of") else [])]]
     named += [part[k] for c in p["claims"] for part in c["parts"] for k in ("method", "against") if k in part]
     unknown = sorted(set(named) - set(p["methods"]))
@@ -249,6 +251,8 @@ def corrected(samples: "Sequence[dict]", data: str = "rectified", tokenizer: Any
     from spot_nb.diff import change_ratio
     from spot_nb.models import encode_text
     from spot_nb.worlds import direct, oracle
+    if data not in ("rectified", "direct", "mixed", "filtered"):
+        raise SpotError(f"data must be rectified, direct, mixed or filtered, not {data!r}")
     out = []
     for s in samples:
         own = data == "direct" or data in ("mixed",
@@ -357,19 +361,12 @@ def run_pairs(spec: dict) -> dict:
     return {"samples": bare(wrong), "asked": len(train)}
 
 # %% ../nbs/19_experiments.ipynb #cc799220
-def cumulative_shift():
-    "A `RewardShift` that weighs all steps alike: the mean of all rewards so far."
-    from spot_nb.losses import RewardShift
-    class CumulativeShift(RewardShift):
-        steps = 0
-        def update(self, mean_chosen, mean_rejected):
-            self.mean = (self.steps * self.mean + (mean_chosen + mean_rejected) / 2) / (self.steps + 1)
-            self.steps += 1
-            return self.delta
-    return CumulativeShift(floor=None)
+#| export
+
 
 # %% ../nbs/19_experiments.ipynb #cd9ea5d6
-DELTA = {"floor": {"delta_floor": 0.0}, "ema": {}, "zero": {"delta_decay": 1.0}, "cumulative": {}}
+DELTA = {"floor": {"delta_floor": 0.0}, "ema": {}, "zero": {"delta_decay": 1.0},
+         "cumulative": {"delta": "cumulative", "delta_batches": 2}}            # the authors': two parts a step
 
 def settings(spec: dict, epochs: float, folder: str):
     "The `SPoTConfig` of a train job."
@@ -389,6 +386,8 @@ def along(points: "list[float]", batch: int, n: int, at_point):
     from transformers import TrainerCallback
     per_epoch = -(-n // batch)
     due = {max(1, round(e * per_epoch)): e for e in points}
+    if len(due) < len(points):
+        raise SpotError(f"points {points} fall on {len(due)} different steps: an epoch has {per_epoch}")
     class Along(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):
             if state.global_step in due: at_point(due[state.global_step], state.global_step, model)
@@ -406,7 +405,6 @@ def train_once(spec: dict, pairs: "list[dict]", points: "list[float]", model, to
         config = settings(spec, max(points), folder)
         trainer = build(config, pairs, model, tokenizer,
                         callbacks=[along(points, spec["training"]["batch"], len(pairs), at_point)])
-        if spec["method"].get("delta") == "cumulative": trainer.shift = cumulative_shift()
         trainer.train()
     steps = [{"step": h["step"],
               **{k.split("/")[-1]: round(h[k], 4)
@@ -487,6 +485,7 @@ def run_jobs(protocol_path, folder, quick: bool = False, workers: int = 2, minut
 
     With `minutes`, no job is started after that long; `only` limits the jobs to names that contain it."""
     p, folder, start = load_protocol(protocol_path, quick), Path(folder), time.time()
+    if workers < 1: raise SpotError(f"workers must be at least 1, not {workers}")
     folder.mkdir(parents=True, exist_ok=True)
     busy, failed = {}, set()
     try:

@@ -7,7 +7,7 @@ __all__ = ['SpotError', 'as_messages', 'same_on_disk', 'prompt_id', 'atomic_path
            'write_jsonl', 'read_json', 'iter_jsonl', 'read_jsonl', 'read_rows', 'patch', 'Store', 'progress']
 
 # %% ../nbs/00_records.ipynb #9d567e70
-import builtins, hashlib, importlib.util, json, os, secrets, sys, threading
+import builtins, hashlib, importlib.util, json, os, re, secrets, sys, threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
@@ -57,18 +57,19 @@ def atomic_path(path: "str | Path") -> Iterator[Path]:
         if os.path.exists(tmp): os.unlink(tmp)
 
 def write_text(path: "str | Path", text: str) -> Path:
-    "Write `text` to `path` in one step (UTF-8)."
-    with atomic_path(path) as tmp: tmp.write_text(text, encoding="utf-8")
+    "Write `text` to `path` in one step (UTF-8). Lone surrogates become `\\ufffd`."
+    with atomic_path(path) as tmp: tmp.write_text(_utf8(text), encoding="utf-8")
     return Path(path)
 
 def write_json(path: "str | Path", obj: Any) -> Path:
     "Write `obj` as indented JSON to `path` in one step."
     return write_text(path, json.dumps(obj, ensure_ascii=False, indent=1) + "\n")
 
+def _utf8(text: str) -> str: return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
 def dump_line(record: dict) -> str:
     "One JSON line for `record`. Lone surrogates, which UTF-8 cannot hold, become `\\ufffd`."
-    line = json.dumps(record, ensure_ascii=False)
-    return line.encode("utf-8", "surrogatepass").decode("utf-8", "replace") + "\n"
+    return _utf8(json.dumps(record, ensure_ascii=False)) + "\n"
 
 def write_jsonl(path: "str | Path", records: Iterable[dict]) -> Path:
     "Write all `records` to `path` in one step; see `Store` for appending one by one."
@@ -82,8 +83,11 @@ def read_json(path: "str | Path") -> Any:
     path = Path(path)
     try: return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError: raise SpotError(f"{path} does not exist: check the path") from None
+    except IsADirectoryError: raise SpotError(f"{path} is a folder: name a file in it") from None
     except UnicodeDecodeError as e:
         raise SpotError(f"{path} is not UTF-8 (byte {e.start}): convert it to UTF-8") from None
+    except RecursionError:
+        raise SpotError(f"{path}: not valid JSON (nested too deep): check the file") from None
     except json.JSONDecodeError as e:
         raise SpotError(f"{path}, line {e.lineno}: not valid JSON ({e.msg}): fix that line") from None
 
@@ -93,6 +97,7 @@ def iter_jsonl(path: "str | Path") -> Iterator[dict]:
     Raises `SpotError` naming the file and line for a missing file, bad UTF-8, bad JSON, or a line that is no
     object."""
     path = Path(path)
+    if path.is_dir(): raise SpotError(f"{path} is a folder: name a file in it")
     if not path.is_file(): raise SpotError(f"{path} does not exist: check the path")
     with open(path, "rb") as f:
         for n, raw in enumerate(f, 1):
@@ -139,10 +144,11 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
                 raise SpotError(f"{path}: expected a JSON list of objects: convert it to one, or to .jsonl")
             return rows
         if kind in (".parquet", ".csv"):
-            import pandas as pd
             try:
-                frame = (pd.read_parquet(path) if kind == ".parquet"
-                         else pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]))
+                if kind == ".csv": return _csv_rows(path)
+                import pandas as pd
+                frame = pd.read_parquet(path)
+            except SpotError: raise
             except UnicodeDecodeError as e:
                 raise SpotError(f"{path}: not UTF-8 at byte {e.start}: convert the file to UTF-8") from None
             except Exception as e:
@@ -151,9 +157,9 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
             return [{k: _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
         raise SpotError(f"{path}: unknown kind {kind or 'without an extension'!r}: use .jsonl, .json, "
                         ".parquet or .csv")
-    looks_local = path.suffix.lower() in (".jsonl", ".ndjson", ".json", ".parquet",
-                                          ".csv") or path.is_absolute() or str(source).count("/") > 1
-    if looks_local: raise SpotError(f"{path} does not exist: check the path")
+    endings = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".txt", ".tsv", ".yaml")
+    if path.suffix.lower() in endings or path.is_absolute() or str(source).count("/") > 1:
+        raise SpotError(f"{path} does not exist: check the path")
     import datasets
     try: return [dict(r) for r in datasets.load_dataset(str(source), config, split=split, revision=revision)]
     except Exception as e:
@@ -161,9 +167,38 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
                         f"{split!r}): {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}. "
                         "Check the name, the network and, for gated data, `hf auth login`") from None
 
+def _csv_rows(path: Path) -> "list[dict]":
+    """The rows of a CSV file; cells stay text (None, NA, 007), and an empty one is None. Raises `SpotError`
+    for a row that has more cells than there are columns."""
+    import csv, io
+    csv.field_size_limit(2**31 - 1)
+    text = path.read_bytes().decode("utf-8-sig")
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    names, rows = None, []
+    while True:
+        start = lines.line_num + 1
+        try: cells = next(lines)
+        except StopIteration:
+            if names is None: raise SpotError(f"{path} is empty: it needs a line of column names") from None
+            return rows
+        except csv.Error as e:
+            raise SpotError(f"{path}, line {start}: not valid CSV ({e}): fix that line") from None
+        if not any(cells): continue
+        if names is None:
+            names = cells
+            twice = next((c for c in names if c and names.count(c) > 1), None)
+            if twice is not None: raise SpotError(f"{path}, line {start}: two columns are called {twice!r}")
+            continue
+        if any(cells[len(names):]):
+            raise SpotError(f"{path}, line {start}: {len(cells)} cells for {len(names)} columns: put a cell "
+                            "that holds a comma in double quotes")
+        cells += [""] * (len(names) - len(cells))
+        rows.append({k: c if c != "" else None for k, c in zip(names, cells) if k})
+
 def _plain(v: Any) -> Any:
-    """Parquet and CSV cells as plain Python: arrays to lists, missing to None. Cells of a CSV file stay text
-    (None, NA, 007)."""
+    "Cells of a table as JSON can hold them: arrays to lists, dates and bytes to text, missing to None."
+    if hasattr(v, "isoformat"): return v.isoformat() if v == v else None
+    if isinstance(v, bytes): return v.decode("utf-8", "replace")
     if hasattr(v, "tolist"): v = v.tolist()
     if isinstance(v, dict): return {k: _plain(x) for k, x in v.items()}
     if isinstance(v, list): return [_plain(x) for x in v]
@@ -189,7 +224,10 @@ class Store:
     def __init__(self, path: "str | Path", key: str = "id", resume: bool = True, keep: bool = True):
         self.path, self.key, self.keep, self.torn = Path(path), key, keep, False
         self._mutex = threading.Lock()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try: self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise SpotError(f"{self.path.parent} cannot be made a folder ({e.strerror}): choose another "
+                            "output") from None
         try: self._file = open(self.path, "ab+")
         except OSError as e:
             raise SpotError(f"{self.path} cannot be opened for writing ({e.strerror}): choose another "
@@ -228,11 +266,11 @@ def _load(self: Store):
         if raw.strip():
             try:
                 record = json.loads(raw)
-            except ValueError as e:
+            except (ValueError, RecursionError) as e:
                 if raw.endswith(b"\n") and end < os.fstat(self._file.fileno()).st_size:
-                    raise SpotError(f"{self.path}, line {n}: not a valid record ({e}): delete that line "
-                                    "and run again") from None
-                if not good and not raw.lstrip().startswith(b"{"):
+                    raise SpotError(f"{self.path}, line {n}: not a valid record ({e}): "
+                                    f"{'delete that line and run again' if self.ids else foreign}") from None
+                if not good and not re.match(rb'\s*\{\s*("|$)', raw):
                     raise SpotError(f"{self.path}, line {n}: no record: {foreign}") from None
                 self.torn = True; break
             if not isinstance(record, dict):
@@ -240,6 +278,8 @@ def _load(self: Store):
                                 f"{foreign}")
             rid = record.get(self.key)
             if rid is None: raise SpotError(f"{self.path}, line {n}: no {self.key!r}: {foreign}")
+            if not isinstance(rid, (str, int)):
+                raise SpotError(f"{self.path}, line {n}: {self.key!r} must be a text or a number: {foreign}")
             if rid in self.ids:
                 raise SpotError(f"{self.path}, line {n}: {self.key} {rid!r} occurs twice: delete one of "
                                 "the lines")
@@ -259,7 +299,8 @@ def append(self: Store, record: dict) -> None:
     """Write one record and flush it. An id that is there already raises `SpotError`; a full disk leaves
     the file as it was."""
     rid = record.get(self.key)
-    if rid is None: raise SpotError(f"a record for {self.path} has no {self.key!r}")
+    if not isinstance(rid, (str, int)):
+        raise SpotError(f"a record for {self.path} needs a text or a number as {self.key!r}, not {rid!r:.60}")
     line = dump_line(record).encode()
     with self._mutex:
         if rid in self.ids: raise SpotError(f"{self.path}: {self.key} {rid!r} was written before")

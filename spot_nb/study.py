@@ -231,9 +231,12 @@ class Study:
     def _part(self, part: dict, least_seeds: int, draws: int) -> dict:
         need = [(f, m) for f in [part["family"], *([part["over"]] if "over" in part else [])]
                 for m in (part["method"], part.get("against")) if m]
-        shared = set.intersection(*[set(self.seeds(f, m, part.get("rate"))) for f, m in need])
+        seeds = {(f, m): set(self.seeds(f, m, part.get("rate"))) for f, m in need}
+        shared = set.intersection(*seeds.values())
         if len(shared) < least_seeds:
-            return {**part, "verdict": MISSING, "why": f"{len(shared)} of {least_seeds} seeds"}
+            fewest = min(seeds, key=lambda k: len(seeds[k]))
+            return {**part, "verdict": MISSING, "lacks": fewest[1],
+                    "why": f"{len(shared)} of {least_seeds} seeds"}
         get = lambda f, m: self.runs(f, m, sorted(shared), part.get("rate"))
         try: found = evaluate_part(part, get, draws)
         except SpotError as e: return {**part, "verdict": MISSING, "why": str(e)}
@@ -251,7 +254,7 @@ _MEANS = {"gain": "{value:+.1f} points since the base",
 
 def said(part: dict) -> str:
     "One part of a verdict in words, with its interval."
-    if part["verdict"] == MISSING: return f"{part['method']}: {part['why']}"
+    if part["verdict"] == MISSING: return f"{part.get('lacks', part['method'])}: {part['why']}"
     if math.isnan(part["value"]):
         return f"{part['method']} and {part.get('against', '')}: no point in common to compare at"
     grown = part["value"] + part.get("above", 0) if "above" in part else part.get("below", 0) - part["value"]

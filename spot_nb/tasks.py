@@ -29,11 +29,12 @@ def as_verdict(found: Any, name: str = "") -> Verdict:
     A right answer has the reason `match`, a wrong one without a reason `mismatch`. Raises `SpotError` for
     anything else."""
     if isinstance(found, Verdict): found = (found.correct, found.extracted, found.reason)
-    if not isinstance(found, (tuple, list)): found = (found,)
-    kind = type(found[0]).__name__ if found else ""
-    if kind not in ("bool", "bool_") or len(found) > 3:
+    parts = found if isinstance(found, (tuple, list)) else (found,)
+    kind = type(parts[0]).__name__ if parts else ""
+    if kind not in ("bool", "bool_") or len(parts) > 3:
         raise SpotError(f"task {name}: check must return (correct, read, reason) or True or False, not "
                         f"{found!r:.80}")
+    found = parts
     correct, read, reason = (*found, None, None)[:3]
     reason = " ".join(str(reason or "mismatch").split())[:80]
     if correct: reason = "match"
@@ -94,13 +95,14 @@ def fill(template: str, row: dict) -> str:
     Braces around anything but one word stay, those of a TeX command too; `{{word}}` stands for `{word}`
     itself. Raises `SpotError` for a column that the row does not have."""
     def put(m):
-        if m[0].startswith("{{") or m[1]: return m[0] if m[1] else m[0][1:-1]
+        if m[1]: return m[0]
+        if m[0].startswith("{{"): return m[0][1:-1]
         value = row.get(m[2])
         if value is None:
             raise SpotError(f"no column {m[2]!r}, which the template names (write {{{{{m[2]}}}}} for the "
                             f"braces themselves)")
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return re.sub(r"(\\[A-Za-z]+)?(?:\{\{\w+\}\}|\{(\w+)\})", put, template)
+    return re.sub(r"(\\[A-Za-z]+(?:\{\w*\})+|[\^_]\{\w+\})|\{\{\w+\}\}|\{(\w+)\}", put, template)
 
 def answer_text(value: Any) -> "str | None":
     "An answer as text: text is trimmed, numbers, lists and objects become JSON."
@@ -155,16 +157,33 @@ def stamp(task: Task) -> dict:
     return {"name": task.name, "hash": task_hash(task)}
 
 # %% ../nbs/03a_tasks.ipynb #bccccb23
+def _function_parts(f: "Callable | None") -> "list[str]":
+    "What a function does, as texts: its source, and the values that it was made with (closure, `partial`)."
+    import functools
+    if isinstance(f, functools.partial):
+        return [*_function_parts(f.func), _shown(f.args), _shown(sorted(f.keywords.items()))]
+    try: parts = [inspect.getsource(f) if f else ""]
+    except (OSError, TypeError): parts = [getattr(f, "__qualname__", type(f).__name__)]
+    for cell in getattr(f, "__closure__", None) or ():
+        try: value = cell.cell_contents
+        except ValueError: continue                                 # a name that is not bound yet
+        if value is not f: parts += _function_parts(value) if inspect.isfunction(value) else [_shown(value)]
+    return parts
+
+def _shown(value: Any) -> str:
+    "A value as text that is the same in every process."
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
 def task_hash(task: Task) -> str:
-    "The version of a task: 12 hex digits over its texts, its settings and the source of its functions."
+    """The version of a task: 12 hex digits over its texts, its settings, the source of its functions and the
+    values that these were made with."""
     known = task.__dict__.get("_hash")
     if known: return known
     parts = [repr(getattr(task, k)) for k in ("name", "template", "system", "question", "answer", "columns",
                                               "oracle_format",
                                               "reference", "steps", "missing", "sampling", "enable_thinking")]
-    for f in (task.check, task.prepare):
-        try: parts.append(inspect.getsource(f) if f else "")
-        except (OSError, TypeError): parts.append(getattr(f, "__qualname__", type(f).__name__))
+    for f in (task.check, task.prepare): parts += _function_parts(f)
+    if task.keep_thinking: parts.append("keep_thinking")
     if task.origin.endswith(".py") and Path(task.origin).is_file():
         parts.append(Path(task.origin).read_text(encoding="utf-8"))
     found = hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
@@ -274,7 +293,7 @@ def judge_task(task: Task, response: str, problem: dict, finish_reason: "str | N
     Reasons of its own: `timeout` (the check took too long), `check failed` (it raised; `extracted` says
     what), and `truncated` for a response cut off (`finish_reason="length"`) before anything could be read."""
     if isinstance(task, MathTask): return task.judge(response, problem, finish_reason)
-    text = response if task.keep_thinking else without_thinking(response or "")
+    text = (response or "") if task.keep_thinking else without_thinking(response or "")
     try: v = _checked(task, text, problem)
     except TimeoutError: return Verdict(False, None, "timeout")
     except Exception as e:
@@ -301,7 +320,8 @@ def try_check(task: Task, problems: "list[dict]", seconds: float = 10.0) -> None
         if n and time.monotonic() - start > seconds: break
         v = judge_task(task, "", p)
         if v.reason == "check failed":
-            raise SpotError(f"task {task.name}, problem {p['id']!r}: its check failed ({v.extracted}): "
+            told = (v.extracted or "").removeprefix(f"task {task.name}: ")
+            raise SpotError(f"task {task.name}, problem {p['id']!r}: its check failed ({told}): "
                             f"correct the check or the row")
         if v.correct and not n:
             warnings.warn(f"task {task.name}: its check accepts an empty response", stacklevel=2)
@@ -440,7 +460,8 @@ def plain_text(text: str, ignore_case: bool = False) -> str:
 def check_exact(response: str, problem: dict, ignore_case: bool = False) -> tuple:
     "Whether the response is `problem['answer']`, or one of the texts of `problem['accepted']`."
     said = plain_text(response, ignore_case)
-    accepted = [problem["answer"], *(problem.get("accepted") or [])]
+    more = problem.get("accepted") or []
+    accepted = [problem["answer"], *([more] if isinstance(more, str) else more)]
     ok = said in {plain_text(str(a), ignore_case) for a in accepted}
     return ok, said or None, "mismatch" if said else "no answer"
 
@@ -508,7 +529,7 @@ def _texts_of(options: Any) -> "list[str]":
         except ValueError: raise SpotError("options must be a list of texts") from None
     if isinstance(options, dict) and "text" in options: return [str(t) for t in options["text"]]
     if isinstance(options, dict): return [str(options[k]) for k in sorted(options)]
-    if not isinstance(options, list) or not options:
+    if not isinstance(options, (list, tuple)) or not options:
         raise SpotError(f"options must be a list of texts, not {options!r:.60}")
     if len(options) > 26: raise SpotError(f"there are {len(options)} options, and only 26 letters")
     return [str(t) for t in options]
@@ -535,6 +556,11 @@ def _lettered(row: dict) -> dict:
     if isinstance(options, dict) and not labels: labels = sorted(map(str, options))
     answer = _first(row, ("answer", "answerKey", "label", "solution"))
     if answer is None: raise SpotError("no answer: the right option's letter, position or text")
+    numbers = isinstance(options, (list, tuple)) and all(isinstance(o, (int, float)) for o in options)
+    if numbers and answer in options and isinstance(answer, int) and answer < len(options) \
+            and options[answer] != answer:
+        raise SpotError(f"the answer {answer} is an option and the position of another: write the right "
+                        "option's letter")
     lines = "\n".join(f"{a}. {t}" for a, t in zip(_LETTERS, texts))
     return {**row, "options": lines, "letters": _LETTERS[:len(texts)],
             "answer": _right_letter(answer, texts, labels)}
@@ -671,7 +697,9 @@ def _tests_of(problem: dict) -> "str | list[dict]":
     if tests.lstrip().startswith("["):
         try: tests = json.loads(tests)
         except ValueError: return tests
-        if all(isinstance(t, dict) and {"input", "output"} <= set(t) for t in tests): return tests
+        if all(isinstance(t, dict) and {"input", "output"} <= set(t) for t in tests):
+            if all(isinstance(t[k], str) for t in tests for k in ("input", "output")): return tests
+            raise SpotError("`input` and `output` of a test are texts: what the program reads and prints")
         if not all(isinstance(t, str) for t in tests):
             raise SpotError("tests must be Python text or a list of {input, output}")
         tests = "\n".join(tests)
@@ -684,6 +712,10 @@ def check_code(response: str, problem: dict, seconds: float = 5.0, memory_mb: in
     "Whether the code in `response` passes the tests in `problem['answer']`; see `run_tests`."
     tests = _tests_of(problem)
     if not tests: raise SpotError("a row of task code has no tests")
+    if isinstance(tests, str):
+        try: compile(tests, "tests", "exec")
+        except (SyntaxError, ValueError) as e:
+            raise SpotError(f"the row's tests are no Python ({e})") from None
     code = code_in(response, tests if isinstance(tests, str) else "")
     if code is None: return False, None, "no answer"
     outcome, detail = run_tests(code, tests, seconds, memory_mb)
@@ -725,7 +757,8 @@ def calls_in(response: str) -> "list[dict]":
 def check_tool(response: str, problem: dict) -> tuple:
     """Whether the response calls exactly the tools of `problem['answer']`, in any order, with the same
     arguments."""
-    want = json.loads(problem["answer"])
+    try: want = json.loads(problem["answer"])
+    except ValueError: want = None
     want = [_as_call(w) for w in (want if isinstance(want, list) else [want])]
     if None in want or not want:
         raise SpotError("task tool: the answer must be {\"name\": ..., \"arguments\": {...}}, or a list of "
@@ -736,9 +769,9 @@ def check_tool(response: str, problem: dict) -> tuple:
     read = json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False)
     left, wrong = list(found), ""
     for w in want:
-        hit = next((f for f in left if f["name"] == w["name"] and not same_json(f["arguments"],
-                w["arguments"])), None)
-        if hit is not None: left.remove(hit)
+        hit = next((i for i, f in enumerate(left) if f["name"] == w["name"]
+                    and not same_json(f["arguments"], w["arguments"])), None)
+        if hit is not None: del left[hit]
         elif any(f["name"] == w["name"] for f in left): wrong = wrong or "other arguments"
         else: wrong = wrong or "other tool"
     return not wrong and not left, read, wrong or ("a call too many" if left else "")
@@ -795,7 +828,9 @@ def _task_of_file(path: str, name: str) -> Task:
     chosen = own[name or ("task" if "task" in own else next(iter(own)))]
     if chosen.name in BUILT_IN:
         chosen = replace(chosen, name=name or re.sub(r"[^\w.-]", "_", Path(path).stem))
-    return replace(chosen, origin=f"{path}:{name}" if name else path)
+    loaded = replace(chosen, origin=f"{path}:{name}" if name else path)
+    task_hash(loaded)                                               # of the file as it is now
+    return loaded
 
 # %% ../nbs/03a_tasks.ipynb #c259c356
 def plug_ins() -> dict:

@@ -96,12 +96,15 @@ def make(name: str, n: int, seed: int = 0, exclude: Iterable[str] = (), wording:
     Raises `SpotError` when there are too few distinct chains."""
     f, rng = family(name), random.Random(f"{name}:{seed}:{wording}:{more_terms}:{larger}")
     taken, out = set(exclude) | {chain_id(f, e) for e in f.examples}, []
-    for _ in range(400 * n + 4000):
+    missed = 0
+    while missed < 200 * (len(taken) + 20):                         # so long without a new one: there is none
         if len(out) == n: return out
+        missed += 1
         terms = rng.randint(*f.terms) + more_terms
         chain = _chain(f, rng, terms, f.low + larger, f.high + larger)
         if chain is None or chain_id(f, chain) in taken: continue
         taken.add(chain_id(f, chain))
+        missed = 0
         out.append(problem(f, chain, rng.choice(TOPICS[2:]), wording))
     raise SpotError(f"family {name}: only {len(out)} of {n} distinct problems were found: ask for fewer")
 

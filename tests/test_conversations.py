@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from spot_nb import models as M
-from spot_nb.conversations import clean_messages, parse_pair, parse_sample, split_prompt
+from spot_nb.conversations import parse_sample
 from spot_nb.examples import check_vocabulary, tokenize_pairs
 from spot_nb.pairs import export_pairs, filter_pairs, load_pairs, load_samples
 from spot_nb.records import SpotError, write_jsonl
@@ -397,33 +397,3 @@ def test_tokenizers_that_do_not_fit():
     (e,), _ = tokenize_pairs([dict(prompt="q", chosen="4", rejected="5")], tokenizer(), config())
     with pytest.raises(SpotError, match="beyond the 200 rows"): check_vocabulary([e], 200)
     check_vocabulary([e], len(tokenizer()))
-
-
-def test_split_prompt_leaves_multi_turn_history_whole():
-    history = [{"role": "system", "content": "s"}, user("a"), said("b"), user("c")]
-    for chosen in ([said("4")], history + [said("4")]):
-        assert (split_prompt(history, {"chosen": chosen, "rejected": "5"}, "x")
-                == (history, {"chosen": "4", "rejected": "5"}))
-    assert parse_pair(dict(prompt="c", chosen=[history[0], user("c"), said("4")],
-                           rejected=[history[0], user("c"), said("5")]))["prompt"] == [history[0], user("c")]
-    assert clean_messages(history) == history
-
-
-@pytest.mark.parametrize("row, says", [
-    ({"tools": ["{bad"]}, "record 4: 'tools' holds no valid JSON"),
-    ({"tools": "[bad"}, "record 4: 'tools' is no valid JSON"),
-    ({"chat_template_kwargs": "{bad"}, "record 4: 'chat_template_kwargs' holds no valid JSON"),
-    ({"sampling": "{bad"}, "record 4: 'sampling' holds no valid JSON"),
-    ({"images": ["a.png"]}, "record 4: the record holds images or sound")])
-def test_broken_columns_name_their_record(row, says):
-    from spot_nb.conversations import parse_sample, template_options, tools_of
-    with pytest.raises(SpotError, match=says.replace("'", ".")):
-        tools_of(row, "record 4")
-        template_options(row, "record 4")
-        parse_sample({"prompt": "q", "chosen": "a", **row}, "record 4")
-
-
-@pytest.mark.parametrize("nothing", [None, [], ""])
-def test_a_column_for_images_that_is_empty_is_no_image(nothing):
-    from spot_nb.conversations import parse_sample
-    assert parse_sample({"prompt": "q", "chosen": "a", "images": nothing}, "record 1")

@@ -56,17 +56,6 @@ def test_ratio_on_text(a, b):
     if not set(a) & set(b) and b: assert d.change_ratio == 1
 
 
-@pytest.mark.parametrize("a, b, ratio",
-                         [([], [], 0), ([1], [], 1), ([], [1], 1), ([-1], [-2], 1), ([1], [1.0], 0),
-                          ([10**30], [10**30], 0), (b"ab", b"ac", 0.5)])
-def test_ratio_at_the_edges(a, b, ratio): assert diff.change_ratio(a, b) == ratio
-
-
-def test_arrays_and_tensors():
-    import numpy as np, torch
-    assert diff.change_ratio(np.array([1, 2, 3, 4]), torch.tensor([1, 2, 4, 5])) == 0.25
-
-
 PIECES = ["🙂", "🙃", "🙅", "👩‍👩‍👧", "e\u0301", "é", "日本語", "本", "Ω", "\u202e", "\x00", "a",
           " ", "\n", "\r\n",
           "12", "the", "\\frac{1}{2}", "\ud800", "ﬁ", "𝔘"]
@@ -103,19 +92,6 @@ def test_text_spans_survive_a_tokenizer_that_rewrites_text():
         rebuild(diff.text_spans(a, b, lower), a, b)
 
 
-def test_nothing_is_lost_in_the_view():
-    "The text of both cells of every row, labels for hidden characters aside, is the text itself."
-    import xml.etree.ElementTree as ET
-    rejected = "One\ntwo <b>&amp;</b>\n" + "same line\n"*20 + "last 1"
-    chosen = rejected.replace("two", "zwei").replace("last 1", "last 2")
-    root = ET.fromstring(diff.Pair(dict(prompt="p", rejected=rejected, chosen=chosen)).to_html())
-    sides = [[], []]
-    for row in root.iter("div"):
-        if row.get("class") in ("row", "row same"):
-            for side, cell in zip(sides, row): side.append("".join(cell.itertext()))
-    assert "".join(sides[0]) == rejected and "".join(sides[1]) == chosen
-
-
 HOSTILE = ["<script>document.documentElement.dataset.pwned = 1</script>",
            "</script><script>document.documentElement.dataset.pwned = 1</script>",
            "</style><script>document.documentElement.dataset.pwned = 1</script><style>",
@@ -147,10 +123,7 @@ def test_hostile_text_is_escaped():
     assert len(re.findall("<script", page)) == 2 + len(hostile_pairs()) == page.count("</script>")
 
 
-def test_trees_refuse_what_is_not_listed():
-    for tree in (["script", {}, "x"], ["div", {"onclick": "x"}], ["mi", {"href": "x"}], ["a", {}]):
-        with pytest.raises(ValueError): diff.to_html(tree)
-    with pytest.raises(SpotError): diff.report_html([])
+def test_a_pair_needs_both_responses():
     with pytest.raises(SpotError): diff.Pair(dict(prompt="x", rejected="y"))
 
 

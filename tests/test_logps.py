@@ -6,9 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from spot_nb.logps import (TREE, Tree, Unpackable, attention_masks, head_logps, pack, packed_logps,
-                           pair_logps, register_tree_attention, rows_of, tree_mask)
-from spot_nb.records import SpotError
+from spot_nb.logps import (TREE, Tree, head_logps, pack, packed_logps, pair_logps,
+                           register_tree_attention, tree_mask)
 
 V = 97
 
@@ -114,23 +113,6 @@ def test_random_pairs(seed, n, row_tokens, small):
 _MODEL = tiny("llama", TREE)
 
 
-def test_tree_keeps_each_prefix_once():
-    packed = pack([([1, 2, 3], [4, 5, 6]), ([1, 2, 3], [4, 7]), ([1, 2, 9], [4, 5]), ([8], [8])])
-    assert len(packed) == len({(1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6),
-                               (1, 2, 3, 4, 7), (1, 2, 9), (1, 2, 9, 4), (1, 2, 9, 4, 5), (8,), (8, 8)})
-    assert packed.sums(torch.ones(len(packed.targets))).tolist() == [3, 2, 2, 1] and packed.unpacked == 18
-    for bad in ([([], [1])], [([1], [])]):
-        with pytest.raises(SpotError, match="empty"): pack(bad)
-    assert pair_logps(_MODEL, [])[0].shape == (0,)
-
-
-def test_rows_keep_groups_whole_and_stay_short():
-    groups = [[(p, c), (p, r)] for p, c, r in cases().values()]
-    rows = rows_of(groups, 60)
-    assert sorted(i for r in rows for i in r) == list(range(len(groups)))
-    for r in rows: assert len(r) == 1 or len(pack([s for i in r for s in groups[i]])) <= 60
-
-
 def test_flex_block_mask_is_the_dense_mask():
     """The block mask that CUDA uses comes from the same function; it is compared cell by cell here, without a
     GPU."""
@@ -168,15 +150,6 @@ def test_head_in_chunks_with_bias_scale_and_cap():
             assert torch.allclose(got, want, atol=1e-5)
             for a, b in zip(torch.autograd.grad((got * w).sum(), [h, linear.weight, linear.bias]), expected):
                 assert torch.allclose(a, b, atol=1e-5)
-
-
-def test_a_model_that_takes_no_tree_falls_back():
-    model = tiny("llama")
-    model.config.layer_types = ["linear_attention"] * 4
-    with pytest.raises(Unpackable): attention_masks(model.config, pack([([1], [2])]), torch.float32)
-    with pytest.warns(UserWarning, match="not packed"): got = pair_logps(model, list(cases().values()))
-    del model.config.layer_types
-    assert torch.equal(got[0], pair_logps(model, list(cases().values()), packing=False)[0])
 
 
 def test_lora_goes_through():

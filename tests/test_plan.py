@@ -6,8 +6,8 @@ import pytest, torch, yaml
 
 from spot_nb.bench.memory import allocator_peak
 from spot_nb.logps import pack, packed_logps, register_tree_attention
-from spot_nb.plan import (KNOWN, Hardware, Setup, Shape, accelerate_configs, cli, count, measure_data,
-                          memory_parts, model_config, parse_flags, plan, row_memory, typical_pairs)
+from spot_nb.plan import (Hardware, Setup, Shape, accelerate_configs, cli, memory_parts, model_config,
+                          parse_flags, plan, row_memory, typical_pairs)
 from spot_nb.records import SpotError
 from spot_nb.train import SPoTConfig, build, parse_config, presets
 
@@ -147,13 +147,6 @@ def test_accelerate_configs_load():
     assert path.returncode == 0 and Path(path.stdout.strip()).is_file()
 
 
-def test_parameters_as_published():
-    published = {"Qwen/Qwen3-1.7B": 1.72e9, "Qwen/Qwen3-8B": 8.19e9, "Qwen/Qwen3-32B": 32.76e9,
-                 "meta-llama/Llama-3.1-8B-Instruct": 8.03e9, "meta-llama/Llama-3.3-70B-Instruct": 70.55e9}
-    assert set(published) == set(KNOWN)
-    for name, n in published.items(): assert count(model_config(name)).total == pytest.approx(n, rel=2e-3)
-
-
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2"])
 @pytest.mark.parametrize("lora", [0, 8])
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -188,22 +181,6 @@ def test_recorded_errors_are_small():
     assert len(close) >= 8 and len(rows) - len(close) <= 1
     names = " ".join(r["setting"] for r in close)
     assert all(w in names for w in ("full", "LoRA", "checkpointing", "two processes"))
-
-
-def paper(**kw):
-    return SPoTConfig(**{**dict(model_name_or_path="Qwen/Qwen3-8B", output_dir="unused", use_cpu=True,
-                                bf16=True, gradient_checkpointing=True), **kw})
-
-
-def test_the_papers_run():
-    one, eight = plan(paper(), None, Hardware(1, 80)), plan(paper(), None, Hardware(8, 80))
-    assert one.parts["weights"] + one.parts["gradients"] + one.parts["optimizer"] == pytest.approx(131,
-                                                                                                   abs=0.5)
-    assert not one.fits and one.longest_row == 0 and "fsdp2" in one.advice[0]
-    assert (eight.fits and eight.sharding == "fsdp2"
-            and sum(eight.parts[k] for k in ("weights", "gradients", "optimizer"))
-            == pytest.approx(131 / 8, rel=0.01))
-    assert eight.longest_row > 16384 and 0 < eight.hours < one.hours
 
 
 def test_what_changes_the_plan_and_how():
@@ -258,9 +235,3 @@ def test_four_bits_are_refused_where_they_cannot_be(tmp_path, monkeypatch):
     if not torch.cuda.is_available():
         with pytest.raises(SpotError, match="needs a GPU"):
             build(SPoTConfig(**kw, use_peft=True, model_name_or_path="embedded"), pairs)
-
-
-def test_sampled_data_is_close_to_all_of_it():
-    groups, config = typical_pairs(700, 1000), model_config("Qwen/Qwen3-8B")
-    some, exact = measure_data(groups, config, 2048, 4), sum(len(pack(g)) for g in groups)
-    assert some.distinct == pytest.approx(exact, rel=0.05) and some.pairs == 700

@@ -18,7 +18,7 @@ from spot_nb.bench.oracle import corrected, problem, serving
 from spot_nb.oracle import (END, START, BadCall, GeminiBatchOracle, GeminiOracle, OpenAIOracle, Oracle, Reply,
                             TryAgain, build_messages, export_sheet, parse_reply, read_sheet)
 from spot_nb.records import SpotError, iter_jsonl, read_jsonl, write_jsonl
-from spot_nb.rectify import rectify, report
+from spot_nb.rectify import rectify
 
 KEY = "AIzaSy-not-a-real-key-0123456789"
 FAST = dict(backoff=0.01, max_wait=0.1, timeout=0.8)
@@ -213,17 +213,6 @@ def test_ctrl_c_finishes_what_is_in_flight(tmp_path):
 
 # ---------------------------------------------------------------- money
 
-def test_cost_is_what_one_computes_by_hand(tmp_path):
-    with serving() as urls:
-        oracle = GeminiOracle(base_url=urls[0])
-        s = rectify([problem(k) for k in range(10)], oracle, tmp_path/"o.jsonl", workers=4)
-    # 600 tokens in, 100 of them cached; thoughts are output
-    each = (500*1.25 + 100*0.125 + (80 + 320)*10)/1e6
-    assert s["cost_usd"] == pytest.approx(10*each) and all(r["usage"]["cost_usd"] == pytest.approx(each)
-                                                           for r in iter_jsonl(tmp_path/"o.jsonl"))
-    assert report(tmp_path/"o.jsonl")["cost_usd"] == pytest.approx(10*each)
-
-
 @pytest.mark.parametrize("workers", [1, 10, 50])
 def test_budget_holds_over_resumes(tmp_path, workers):
     price, good = (600*1.25 + 400*10)/1e6, lambda job: corrected(job.record["id"])
@@ -234,13 +223,6 @@ def test_budget_holds_over_resumes(tmp_path, workers):
     assert s["cost_usd"] > cap - 2*price
     s = rectify(records, Scripted(good), tmp_path/"o.jsonl", workers=workers, max_cost_usd=100)
     assert s["left"] == 0 and s["cost_usd"] == pytest.approx(300*price)
-
-
-def test_budget_needs_a_price(tmp_path):
-    oracle = Scripted(lambda job: "x"); oracle.model = "mystery"
-    with pytest.raises(SpotError, match="--price"):
-        rectify([problem(1)], oracle, tmp_path/"o.jsonl", max_cost_usd=1)
-    assert rectify([problem(1)], oracle, tmp_path/"o.jsonl")["cost_usd"] is None
 
 
 def test_target_is_not_overshot_by_a_wave(tmp_path):
@@ -295,20 +277,6 @@ def test_failed_ones_can_be_asked_again_and_nothing_is_deleted(tmp_path):
     assert ids(out) == list(range(20))
 
 
-def test_exhausted_tries_are_a_record_once_anything_has_worked_else_an_error(tmp_path):
-    dead = Scripted(lambda job: TryAgain("503 busy") if job.record["id"] == 9
-                    else corrected(job.record["id"]))
-    s = rectify([problem(k) for k in range(12)], dead, tmp_path/"o.jsonl", workers=1, tries=3, backoff=0.001)
-    r = read_jsonl(tmp_path/"o.jsonl")[9]
-    assert s["verdicts"] == {"correct": 11, "failed": 1} and r["reason"] == "503 busy" and dead.asked[9] == 3
-    with pytest.raises(SpotError, match="no call has worked.*503"):
-        rectify([problem(k) for k in range(12)], Scripted(lambda job: TryAgain("503 busy")),
-                tmp_path/"p.jsonl", workers=4, tries=3, backoff=0.001)
-    with pytest.raises(SpotError, match="first 10 calls were all refused"):
-        rectify([problem(k) for k in range(99)], Scripted(lambda job: BadCall("400 unknown field")),
-                tmp_path/"q.jsonl", workers=2)
-
-
 def test_heavy_throttling_lowers_concurrency_and_honours_retry_after(tmp_path):
     busy = {"now": 0, "most_ok": 8, "turned": 0}
     class Narrow(Oracle):
@@ -329,40 +297,11 @@ def test_heavy_throttling_lowers_concurrency_and_honours_retry_after(tmp_path):
 
 # ---------------------------------------------------------------- programs, people, batches
 
-def test_program_oracles(tmp_path):
-    async def f(record): return f"It is \\boxed{{{record['answer']}}}", {"how": "async"}
-    s = rectify([problem(k) for k in range(5)], f, tmp_path/"o.jsonl", workers=2)
-    assert s["verdicts"] == {"correct": 5} and read_jsonl(tmp_path/"o.jsonl")[0]["oracle"]["how"] == "async"
-    with pytest.raises(SpotError, match="ZeroDivisionError") as e:
-        rectify([problem(1)], lambda r: 1/0, tmp_path/"p.jsonl")
-    assert isinstance(e.value.__cause__, ZeroDivisionError)
-    s = rectify([problem(k) for k in range(4)], lambda r: 1/0 if r["id"] == 3 else "\\boxed{1}",
-                tmp_path/"q.jsonl", workers=1)
-    assert s["verdicts"] == {"wrong": 3, "failed": 1}
-    assert rectify([problem(1)], lambda r: None, tmp_path/"r.jsonl")["verdicts"] == {"empty": 1}
-
-
 def test_inside_a_running_loop(tmp_path):
     async def main():
         return rectify([problem(k) for k in range(5)], lambda r: f"\\boxed{{{r['answer']}}}",
                        tmp_path/"o.jsonl")
     assert asyncio.run(main())["verdicts"] == {"correct": 5}
-
-
-def test_human_round_trip_by_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_jsonl("errors.jsonl", [problem(1), problem(2)])
-    common = ["--input", "errors.jsonl", "--oracle", "human", "--sheet", "sheet.txt", "--output", "o.jsonl"]
-    assert rect.cli([*common, "--export"]) == 0
-    with pytest.raises(SpotError, match="may hold corrections"): rect.cli([*common, "--export"])
-    sheet = tmp_path/"sheet.txt"
-    sheet.write_text(sheet.read_text().replace("1 + 1 = 3", "1 + 1 = 2").replace("boxed{3}", "boxed{2}"))
-    assert rect.cli(common) == 0
-    r, = read_jsonl("o.jsonl")
-    assert (r["verdict"] == "correct" and r["chosen"] == problem(1)["response"].replace("3", "2")
-            and r["oracle"] == {"kind": "human"})
-    sheet.write_text(sheet.read_text().replace("<<<<<<<< 2 correction", "<<<<<<<< x correction"))
-    with pytest.raises(SpotError, match="line \\d+: this heading was changed"): read_sheet(sheet)
 
 
 @given(st.lists(st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\r"), max_size=40),
@@ -490,31 +429,6 @@ def test_an_output_of_other_responses_or_another_mode_is_refused(tmp_path):
     again = Scripted(lambda job: corrected(2))
     assert rectify([problem(1), problem(2)], again, out)["recorded"] == 2 and again.asked == {2: 1}
     assert rectify([problem(1), problem(2)], again, out, mode="with_answer", retry=["wrong"])["recorded"] == 2
-
-
-def test_the_budget_holds_when_the_server_tells_no_usage(tmp_path):
-    silent = Scripted(lambda job: Reply(corrected(job.record["id"])))
-    records = [problem(k) for k in range(200)]
-    guess = rect.estimate(records, silent)["usd_per_call"]
-    s = rectify(records, silent, tmp_path/"out.jsonl", workers=5, max_cost_usd=20*guess)
-    assert (s["stopped"] == "budget" and 10 <= s["recorded"] <= 20
-            and s["cost_usd"] == pytest.approx(s["recorded"]*guess, rel=1e-3))
-    assert read_jsonl(tmp_path/"out.jsonl")[0]["usage"]["estimated_calls"] == 1
-
-
-@pytest.mark.parametrize("body",
-                         ["<think>2 + 2 is 4</think>\n\nThe answer is \\boxed{4}",
-                          "2 + 2 is 4</think>\nThe answer is \\boxed{4}"])
-def test_thinking_inside_a_correction_is_the_students(body):
-    assert parse_reply(f"{START}\n{body}\n{END}").text == body
-    assert parse_reply(f"<think>I draft {START} first</think>\n{START}\n{body}\n{END}").text == body
-    assert parse_reply(f"so {START} it is</think>\n{START}\n{body}\n{END}").text == body
-
-
-def test_a_program_that_does_not_compile_is_named(tmp_path):
-    from spot_nb.oracle import load_program
-    (tmp_path/"p.py").write_text("def f(:\n")
-    with pytest.raises(SpotError, match="SyntaxError"): load_program(f"{tmp_path}/p.py:f")
 
 
 SLIP = '''

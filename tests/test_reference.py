@@ -35,13 +35,6 @@ def test_one_value_anywhere_changes_the_key(name, where):
             and before["settings"] == after["settings"])
 
 
-def test_buffers_count():
-    model = tiny()
-    before = weights_digest(model)
-    model.model.rotary_emb.inv_freq[3] *= 1.5
-    assert weights_digest(model) != before
-
-
 @pytest.mark.parametrize("change",
                          [dict(rope_parameters={"rope_type": "yarn", "factor": 2., "rope_theta": 1e4,
                                                 "original_max_position_embeddings": 32}),
@@ -78,12 +71,6 @@ def test_adapters_do_not_count(kind):
         for name, p in model.named_parameters():
             if p.requires_grad: p.data.normal_()                             # as after training
         assert reference_key(model, EXAMPLES) == before
-
-
-def test_names_and_paths_do_not_count():
-    one, other = tiny(), tiny()
-    other.config._name_or_path, other.config.use_cache = "/elsewhere", False
-    assert reference_key(one, EXAMPLES) == reference_key(other, EXAMPLES)
 
 
 def test_views_and_chunks_give_one_digest():

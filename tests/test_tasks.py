@@ -12,11 +12,8 @@ from spot_nb.oracle import (END, START, Reply, build_messages, load_program, ora
 from spot_nb.pairs import filter_pairs
 from spot_nb.records import SpotError, read_json, read_jsonl, write_jsonl
 from spot_nb.rectify import assess, rectify
-from spot_nb.tasks import (BUILT_IN, MATH, Task, answer_text, as_verdict, calls_in, check_code, check_json,
-                           check_tool, choice_task, chosen_letter, code_in, exact_task, find_task, json_task,
-                           json_values,
-                           judge_task, make_problem, run_tests, same_json, task_for, task_hash, tool_task,
-                           try_check)
+from spot_nb.tasks import (BUILT_IN, MATH, Task, check_code, choice_task, chosen_letter, find_task,
+                           judge_task, make_problem, task_for, task_hash, try_check)
 
 
 class Says(Generator):
@@ -29,68 +26,7 @@ class Says(Generator):
                                  5)]*(sampling.n if sampling else 1)
 
 
-# ---- JSON
-@pytest.mark.parametrize("text, ok",
-                         [('{"a": 1, "b": [true, null]}', True), ('{"b": [true, null], "a": 1.0}', True),
-                          ('Here:\n```json\n{"a": 1, "b": [true, null]}\n```', True),
-                          ('First {"a": 2, "b": []}; no, {"a": 1, "b": [true, null]}.', True),
-                          ('<think>{"a": 9}</think>{"a": 1, "b": [true, null]}', True),
-                          ('{"a": 1, "b": [true, null]', False), ('{"a": true, "b": [true, null]}', False),
-                          ('{"a": "1", "b": [true, null]}', False), ('{"a": 1, "b": [null, true]}', False),
-                          ('{"a": 1, "b": [true, null], "c": 0}', False),
-                          ('{"a": 1, "a": 1, "b": [true, null]}', False),
-                          ('{"a": 1, "b": [true, NaN]}', False), ("{'a': 1, 'b': [True, None]}", False),
-                          ("", False), ("{"*5000, False), ('{"x": {"a": 1, "b": [true, null]}', False)])
-def test_json(text, ok):
-    assert judge_task(json_task(), text, {"id": 1, "answer": '{"a": 1, "b": [true, null]}'}).correct is ok
-
-
-def test_json_schema_alone_and_with_an_answer():
-    schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 3}},
-              "additionalProperties": False}
-    for text, ok in (('{"n": 3}', True), ('{"n": 2}', False), ('{"n": 3.5}', False),
-                     ('{"n": 3, "m": 1}', False), ("[3]", False)):
-        assert (check_json(text, {"schema": schema})[0] is ok
-                and check_json(text, {"schema": json.dumps(schema)})[0] is ok)
-        assert check_json(text, {"answer": '{"n": 3}', "schema": schema})[0] is (text == '{"n": 3}')
-    assert check_json('{"n": 4}', {"answer": '{"n": 3}', "schema": schema})[2] == "differs at $.n"
-    for bad in ({"schema": {"type": "objekt"}}, {"answer": "Paris"}, {},
-                {"schema": {"$ref": "http://127.0.0.1:9/none"}, "answer": "1"}):
-        assert judge_task(json_task(), "5", {"id": 1, **bad}).reason == "check failed"
-
-
-def test_json_values_and_paths():
-    assert (json_values('"x"') == ["x"] and json_values("say [1, 2] and [3]") == [[1, 2], [3]]
-            and json_values("a [link] {x}") == [])
-    assert (same_json({"a": [{"b": 1}]}, {"a": [{"b": 2}]}) == "$.a[0].b" and same_json(0, False) == "$"
-            and same_json(1e3, 1000) == "")
-
-
-# ---- exact, choice
-@pytest.mark.parametrize("text, ok",
-                         [("Paris", True), (" Paris\r\n", True), ("paris", False), ("Paris.", False),
-                          ("It is Paris", False), ("", False)])
-def test_exact(text, ok):
-    assert judge_task(find_task("exact"), text, {"id": 1, "answer": "Paris"}).correct is ok
-    assert judge_task(exact_task(ignore_case=True), text,
-                      {"id": 1, "answer": "Paris"}).correct is (ok or text == "paris")
-
-
-@pytest.mark.parametrize("row, letter",
-                         [({"options": ["ice", "fire"], "answer": "B"}, "B"),
-                          ({"options": ["ice", "fire"], "answer": 0}, "A"),
-                          ({"options": ["ice", "fire"], "answer": "fire"}, "B"),
-                          ({"choices": {"label": ["1", "2"], "text": ["ice", "fire"]}, "answerKey": "2"},
-                           "B"), ({"options": {"A": "ice", "B": "fire"}, "answer": "b"}, "B"),
-                          ({"choices": ["ice", "fire"], "label": "1"}, "B"),
-                          ({"options": '["ice", "fire"]', "answer": 1}, "B")])
-def test_choice_rows(row, letter):
-    p = make_problem(choice_task(), {"question": "Hot?", **row})
-    assert p["answer"] == letter and "A. ice\nB. fire" in p["prompt"] and p["letters"] == "AB"
-    assert (judge_task(choice_task(), f"Well.\nAnswer: {letter}", p).correct
-            and not judge_task(choice_task(), "Answer: C", p).correct)
-
-
+# ---- choice
 @pytest.mark.parametrize("row, message",
                          [({"options": ["a", "b"], "answer": "z"}, "neither"),
                           ({"options": ["a", "b"]}, "no answer"), ({"answer": "A"}, "no options"),
@@ -125,82 +61,7 @@ def test_code(body, reason):
     assert not Path("/tmp/spot_was_here").exists()
 
 
-def test_code_reads_the_right_block_and_other_forms_of_tests():
-    text = ("Like so:\n```python\ndef add(a, b):\n    return a + b\n```\nUse:\n```python\nprint(add(1, "
-            "2))\n```")
-    assert check_code(text, ADD)[0] and check_code("def add(a, b):\n    return a + b",
-                                                   ADD)[0] and check_code("I cannot.", ADD)[2] == "no answer"
-    assert "def add" in code_in(text, "assert add(1, 2)") and code_in("```js\nx\n```", "add") is None
-    cases = {"id": 1,
-             "answer": json.dumps([{"input": "2 3\n", "output": "5\n"}, {"input": "1 1", "output": "2"}])}
-    assert check_code("```\na, b = map(int, input().split())\nprint(a + b)\n```", cases)[0]
-    assert check_code("```\nprint(5)\n```", cases)[2] == "test failed"
-    human_eval = {"id": 1, "answer": "def check(candidate):\n    assert candidate(2) == 4\n",
-                  "entry_point": "double"}
-    assert (check_code("```python\ndef double(x):\n    return 2*x\n```", human_eval)[0]
-            and not check_code("```python\ndef double(x):\n    return x\n```", human_eval)[0])
-    assert run_tests("import tempfile, pathlib\npathlib.Path('here.txt').write_text('x')",
-                     "assert pathlib.Path('here.txt').exists()")[0] == "match"
-
-
-def test_code_sees_no_environment(monkeypatch):
-    monkeypatch.setenv("GEMINI_API_KEY", "not-a-key-but-secret")
-    assert run_tests("import os",
-                     "assert 'GEMINI_API_KEY' not in os.environ and 'secret' not in "
-                     "str(os.environ)")[0] == "match"
-
-
-# ---- tools
-CALL = {"id": 1, "answer": '{"name": "weather", "arguments": {"city": "Oslo", "days": 2}}'}
-
-@pytest.mark.parametrize("text, reason",
-                         [('{"name": "weather", "arguments": {"days": 2, "city": "Oslo"}}', "match"),
-                          ('<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo", "days": '
-                           '2}}\n</tool_call>', "match"),
-                          ('[{"name": "weather", "parameters": {"city": ' '"Oslo", "days": 2}}]', "match"),
-                          ('{"function": {"name": "weather", "arguments": "{\\"city\\": \\"Oslo\\", '
-                           '\\"days\\": 2}"}}', "match"),
-                          ('{"name": "weather", "arguments": {"city": ' '"Oslo"}}', "other arguments"),
-                          ('{"name": "news", "arguments": {}}', "other tool"), ("Sunny.", "no answer"),
-                          ('{"name": "weather", "arguments": {"city": "Oslo", "days": 2}} {"name": "news", '
-                           '"arguments": {}}', "a call too many"),
-                          ('{"name": "weather", "arguments": ' '{"city": "Oslo", "days": "2"}}',
-                           "other arguments")])
-def test_tool(text, reason): assert judge_task(find_task("tool"), text, CALL).reason == reason
-
-
-def test_parallel_calls_in_any_order():
-    want = {"id": 1, "answer": [{"name": "f", "arguments": {"x": i}} for i in (1, 2)]}
-    p = make_problem(tool_task(), {"question": "?", "tools": [{"name": "f"}], **want})
-    assert '[{"name": "f"}]' in p["prompt"]
-    say = lambda *xs: "\n".join(f'<tool_call>{{"name": "f", "arguments": {{"x": {x}}}}}</tool_call>'
-                                for x in xs)
-    assert (check_tool(say(2, 1), p)[0] and not check_tool(say(1, 1), p)[0] and not check_tool(say(1), p)[0]
-            and len(calls_in(say(1, 2))) == 2)
-
-
 # ---- rows to problems
-def test_templates_and_rows():
-    t = Task("t", lambda r, p: True, '{question} {{x}} {"a": 1} \\boxed{y} in {text}',
-             columns=("text", "key"))
-    p = make_problem(t, {"prompt": "Find", "answer": [1, "é"], "text": "T", "key": {"k": 1}, "other": 5,
-                         "index": 3})
-    assert p["prompt"] == 'Find {x} {"a": 1} \\boxed{y} in T' and p["answer"] == '[1, "é"]' and p["key"] == {
-        "k": 1} and "other" not in p and p["id"] == 3
-    chat = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q {z}"}]
-    assert make_problem(t, {"prompt": chat, "answer": 1.0})["prompt"] == chat and answer_text(1.0) == "1"
-    assert make_problem(Task("t", lambda r, p: True, system="Be {tone}."),
-                        {"question": "q", "answer": "a",
-                         "tone": "kind"})["prompt"][0]["content"] == "Be kind."
-    for row, message in (({"prompt": "x", "answer": 1}, "no column 'text'"),
-                         ({"answer": 1, "text": "T"}, "no question"),
-                         ({"prompt": "x", "text": "T"}, "no answer"),
-                         ({"prompt": 5, "answer": 1}, "prompt must be")):
-        with pytest.raises(SpotError, match=message): make_problem(t, row, "f.jsonl, record 7")
-    for bad in (dict(columns=("answer",)), dict(check=None), dict(name="a b")):
-        with pytest.raises(SpotError): Task(**{"name": "x", "check": lambda r, p: True, **bad})
-
-
 def test_load_problems_by_task_keeps_every_language(tmp_path):
     rows = [{"question": "¿Cuántos años tiene Ada? 三十", "answer": {"age": 30}},
             {"question": "求年龄", "answer": {"age": 3}}, {"question": "求年龄", "answer": {"age": 3}}]
@@ -213,21 +74,6 @@ def test_load_problems_by_task_keeps_every_language(tmp_path):
 
 
 # ---- checks that go wrong
-@pytest.mark.parametrize("value, wanted",
-                         [(True, (True, None, "match")), ((False, 5), (False, "5", "mismatch")),
-                          ((False, None, "no answer"), (False, None, "no answer")),
-                          ([True, "x", "odd"], (True, "x", "match"))])
-def test_results_of_a_check(value, wanted):
-    v = as_verdict(value)
-    assert (v.correct, v.extracted, v.reason) == wanted
-
-
-@pytest.mark.parametrize("value", [None, 1, "yes", (), (1, 2), (True, 1, 2, 3), {"correct": True}])
-def test_results_that_are_none(value):
-    with pytest.raises(SpotError, match="must return"): as_verdict(value, "t")
-    assert judge_task(Task("t", lambda r, p: value), "x", {"id": 1, "answer": "a"}).reason == "check failed"
-
-
 def test_a_check_that_hangs_or_raises():
     def endless(r, p):
         while r: pass
@@ -264,26 +110,6 @@ task = Task("odd", check, isolate=True, timeout=2.0)
 
 
 # ---- finding
-def test_files_that_are_no_task(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path/"helper.py").write_text("LIMIT = 3\n")
-    (tmp_path/"good.py").write_text("from spot_nb.tasks import Task\nfrom helper import LIMIT\none = "
-                                    "Task('one', lambda r, p: len(r) < LIMIT)\n")
-    (tmp_path/"two.py").write_text("from spot_nb.tasks import Task\na = Task('a', lambda r, p: True)\nb = "
-                                   "Task('b', lambda r, p: False)\n")
-    (tmp_path/"none.py").write_text("x = 1\n")
-    (tmp_path/"broken.py").write_text("def check(:\n")
-    (tmp_path/"schema.py").write_text("from spot_nb.tasks import json_task\ntask = json_task({'type': "
-                                      "'object'})\n")
-    # never under a built-in's name
-    assert (find_task("good.py").name == "one" and find_task("two.py:b").name == "b"
-            and find_task("schema.py").name == "schema")
-    for spec, message in (("two.py", "which of a, b"), ("two.py:c", "has a, b"), ("none.py", "spot new task"),
-                          ("broken.py", "SyntaxError"), ("nowhere.py", "no such file"),
-                          ("jsn", "did you mean json")):
-        with pytest.raises(SpotError, match=message): find_task(spec)
-
-
 def test_installed_tasks(tmp_path, monkeypatch, capsys):
     (tmp_path/"my_plug_in.py").write_text("from spot_nb.tasks import Task\ntask = Task('shout', lambda r, "
                                           "p: r.isupper())\ndef made(): return task\nwrong = 5\n")
@@ -299,22 +125,6 @@ def test_installed_tasks(tmp_path, monkeypatch, capsys):
         with pytest.raises(SpotError, match=f"installed task '{name}'"): find_task(name)
     assert main(["new", "--list"]) == 0 and "my_plug_in:task" in capsys.readouterr().out
     assert task_for([{"task": {"name": "shout", "hash": "x"}}]).name == "shout"
-
-
-def test_the_task_of_records(tmp_path):
-    assert task_for([]) is MATH and task_for([{"id": 1}], "json").name == "json"
-    with pytest.raises(SpotError, match="belong to task 'json'"):
-        task_for([{"task": {"name": "json"}}], "exact")
-    with pytest.raises(SpotError, match="add --task"): task_for([{"task": {"name": "mine"}}])
-    with pytest.raises(SpotError, match="mix"): task_for([{"task": {"name": "json"}}, {"id": 2}])
-
-
-def test_versions_follow_what_matters(tmp_path):
-    (tmp_path/"v.py").write_text("from spot_nb.tasks import Task\ntask = Task('v', lambda r, p: True)\n")
-    before = task_hash(find_task(tmp_path/"v.py"))
-    (tmp_path/"v.py").write_text("from spot_nb.tasks import Task\ntask = Task('v', lambda r, p: False)\n")
-    assert (task_hash(find_task(tmp_path/"v.py")) != before
-            and len({task_hash(t) for t in BUILT_IN.values()}) == len(BUILT_IN))
 
 
 # ---- what an Oracle is told

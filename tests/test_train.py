@@ -1,6 +1,6 @@
-"""The trainer: one δ a step however the batch is split, resume, the reference cache, bad input, LoRA, and
-what is written."""
-import json, math, os, socket, subprocess, sys, warnings
+"""The trainer: one δ a step however the batch is split, LoRA, the command line, folders, and saves that
+fail."""
+import json, os, socket, subprocess, sys, warnings
 from pathlib import Path
 
 import pytest
@@ -8,10 +8,8 @@ import torch
 
 from conftest import small_tokenizer
 from spot_nb.losses import OBJECTIVES
-from spot_nb.models import load_tokenizer
 from spot_nb.records import SpotError, read_jsonl, write_jsonl
-from spot_nb.train import (SPoTConfig, build, cli, last_checkpoint, parse_config, presets, tokenize_pairs,
-                           train)
+from spot_nb.train import (SPoTConfig, build, cli, last_checkpoint, parse_config, presets, train)
 
 WORDS = "one two three four five six seven eight nine ten plus minus is answer so then".split()
 
@@ -139,125 +137,6 @@ def test_batch_16_is_2_processes_by_8(student, pairs, tmp_path):
     assert [x["loss"] for x in two] == pytest.approx([x["loss"] for x in one], abs=1e-6)
 
 
-class Killed(Exception): pass
-
-
-def test_kill_and_resume_is_the_same_run(student, pairs, tmp_path):
-    from transformers import TrainerCallback
-    kw = dict(per_device_train_batch_size=4, num_train_epochs=1, save_strategy="steps", save_steps=3)
-    whole = run(student, tmp_path/"a", pairs, **kw)
-
-    class Kill(TrainerCallback):
-        def on_step_begin(self, args, state, control, **_):
-            if state.global_step == 5: raise Killed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(Killed):
-            build(config(student, tmp_path/"b", **kw), pairs=pairs, callbacks=[Kill()]).train()
-        broken = tmp_path/"b"/"checkpoint-5"
-        broken.mkdir()
-        assert last_checkpoint(tmp_path/"b").name == "checkpoint-3"
-        again = build(config(student, tmp_path/"b", **kw), pairs=pairs)
-        again.train(resume_from_checkpoint=True)
-    a, b = steps(tmp_path/"a"), steps(tmp_path/"b")
-    assert [x["step"] for x in b] == list(range(1, 9))
-    for x, y in zip(a, b, strict=True):
-        assert (x["loss"], x["delta"], x["rewards/rejected"]) == (y["loss"], y["delta"],
-                                                                  y["rewards/rejected"])
-    assert gap(weights(whole), weights(again)) == 0 and again.shift.mean == whole.shift.mean != 0
-    with pytest.raises(SpotError, match="learning_rate was 0.01, now 0.02"):
-        build(config(student, tmp_path/"b", learning_rate=2e-2, **kw),
-              pairs=pairs).train(resume_from_checkpoint=True)
-    with pytest.raises(SpotError, match="data was"):
-        build(config(student, tmp_path/"b", reference_cache=str(tmp_path/"other"), **kw),
-              pairs=pairs[::-1]).train(resume_from_checkpoint=True)
-
-
-def test_delta_lags_one_step_and_has_a_floor(student, pairs, tmp_path):
-    run(student, tmp_path/"a", pairs, per_device_train_batch_size=4, delta_decay=0.5)
-    log, mean = steps(tmp_path/"a"), 0.
-    assert log[0]["delta"] == 0
-    for m in log:
-        assert m["delta"] == pytest.approx(mean, abs=1e-6)
-        mean = 0.5 * mean + 0.5 * (m["rewards/chosen"] + m["rewards/rejected"]) / 2
-    assert any(m["delta"] < 0 for m in log)
-    run(student, tmp_path/"b", pairs, per_device_train_batch_size=4, delta_decay=0.5, delta_floor=0.)
-    assert min(m["delta"] for m in steps(tmp_path/"b")) == 0
-    bco = run(student, tmp_path/"c", pairs, delta_decay=1.)
-    bce = run(student, tmp_path/"d", pairs, loss="spot_bce")
-    assert gap(weights(bco), weights(bce)) == 0
-
-
-def test_reference_cache(student, pairs, tmp_path):
-    cfg = config(student, tmp_path)
-    first = build(cfg, pairs=pairs[:6])
-    second = build(cfg, pairs=pairs[:6])
-    assert all((x == y).all() for e, f in zip(first.examples, second.examples) for x, y in zip(e.ref, f.ref))
-    with pytest.raises(SpotError, match="other data"): build(cfg, pairs=pairs[:5])
-    other = build(cfg, pairs=pairs[:6]).model
-    with torch.no_grad(): other.lm_head.weight[0] += 1
-    with pytest.raises(SpotError, match="other model"): build(cfg, pairs=pairs[:6], model=other)
-    Path(cfg.reference_cache).write_bytes(b"junk")
-    with pytest.raises(SpotError, match="no reference cache"): build(cfg, pairs=pairs[:6])
-
-
-def test_headroom_warning_and_auto_beta(student, pairs, tmp_path):
-    with pytest.warns(UserWarning, match="reward headroom"):
-        t = build(config(student, tmp_path, beta=0.01), pairs=pairs)
-    assert t.headroom == pytest.approx(0.01 * t.nats)
-    auto = build(config(student, tmp_path, beta="auto", target_headroom=1e4), pairs=pairs)
-    assert auto.headroom == pytest.approx(1e4) and auto.beta > 0.1
-    assert build(config(student, tmp_path, beta="auto", target_headroom=1e-3), pairs=pairs).beta == 0.1
-
-
-def test_bad_pairs(student, pairs, tmp_path):
-    tok = load_tokenizer(student)
-    cfg = config(student, tmp_path, max_length=60)
-    bad = [dict(pairs[0], chosen=""), dict(pairs[1], rejected=pairs[1]["chosen"]),
-           dict(pairs[2], chosen="word " * 80), *pairs[3:5]]
-    kept, counts = tokenize_pairs(bad, tok, cfg)
-    assert [e.id for e in kept] == ["p3", "p4"] and counts == dict(kept=2, overlong=1, truncated=0, empty=1,
-                                                                   identical=1, unverified=0)
-    kept, counts = tokenize_pairs(bad, tok, config(student, tmp_path, max_length=60, overlong="truncate"))
-    assert counts["truncated"] == 1 and max(len(e.prompt) + len(e.chosen) for e in kept) == 60
-    with pytest.raises(SpotError, match="no pair is left"): tokenize_pairs(bad[:2], tok, cfg)
-    with pytest.raises(SpotError, match="no rejected"):
-        tokenize_pairs([{"prompt": "x", "chosen": "y"}], tok, cfg)
-    assert tokenize_pairs([{"prompt": "x", "response": "y"}], tok, cfg, pairs=False)[1]["kept"] == 1
-    cut = tokenize_pairs([dict(pairs[3], finish_reason="length")], tok, cfg)[0][0]
-    assert cut.rejected[-1] != tok.eos_token_id and cut.chosen[-1] == kept[-1].chosen[-1]
-
-
-def test_stops_at_nan_and_names_the_pair(student, pairs, tmp_path):
-    trainer = build(config(student, tmp_path, per_device_train_batch_size=4, save_strategy="steps",
-                           save_steps=1), pairs=pairs[:12])
-    poisoned = trainer.examples[5]
-    poisoned.ref[0][:] = math.nan
-    with pytest.raises(SpotError, match=f"not finite at step .*pairs {poisoned.id}:"): trainer.train()
-    saved = last_checkpoint(tmp_path)
-    if saved:
-        assert all(torch.isfinite(v).all()
-                   for v in build(config(student, tmp_path, reference_cache=None),
-                                  pairs=pairs[:12]).model.state_dict().values())
-
-
-def test_saved_model_and_card(student, pairs, tmp_path):
-    from transformers import AutoModelForCausalLM
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        out = train(config(student, tmp_path, save_dtype="bfloat16"), pairs=pairs)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
-    assert model.dtype == torch.bfloat16 and out["steps"] == 2
-    card = (tmp_path/"README.md").read_text()
-    for part in ("2603.01683", "| Objective | spot_bco |", "| Pairs | 32 |", "| Pairs a step | 16 |",
-                 "| Steps | 2 |"):
-        assert part in card
-    state = json.loads((tmp_path/"spot_state.json").read_text())
-    assert state["delta"] == pytest.approx(0.1 * sum((m["rewards/chosen"] + m["rewards/rejected"]) / 2
-                                                     * 0.9**(1 - i) for i, m in enumerate(steps(tmp_path))),
-                                           abs=1e-6)
-
-
 def test_lora(student, pairs, tmp_path):
     from peft import AutoPeftModelForCausalLM
     kw = dict(use_peft=True, lora_r=4, num_train_epochs=3, per_device_train_batch_size=8)
@@ -282,36 +161,6 @@ def test_gradient_checkpointing_and_bf16(student, pairs, tmp_path):
     assert steps(tmp_path/"c")[1]["loss"] == pytest.approx(steps(tmp_path/"a")[1]["loss"], rel=0.05)
 
 
-def test_evaluation_and_early_stop(student, pairs, tmp_path):
-    kw = dict(eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
-              load_best_model_at_end=True, early_stopping_patience=1, eval_data_path="held out",
-              learning_rate=5., num_train_epochs=20)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = build(config(student, tmp_path, **kw), pairs=pairs[:16], eval_pairs=pairs[16:])
-        trainer.train()
-    evals = [m for m in trainer.state.log_history if "eval_loss" in m]
-    assert trainer.state.global_step < 20 and "eval_rewards/margin" in evals[0]
-    with pytest.raises(SpotError, match="eval_strategy"): config(student, tmp_path, early_stopping_patience=1)
-
-
-def test_settings_from_yaml_and_flags(student, tmp_path):
-    file = tmp_path/"c.yaml"
-    file.write_text("loss: dpo\nlearning_rate: 2e-6\nbf16: false\nlora_target_modules: [q_proj, "
-                    "v_proj]\ngradient_checkpointing_kwargs: {use_reentrant: false}\n")
-    c = parse_config(["--config", str(file), "--loss", "SFT+", "--max-length", "99", "--output_dir",
-                      str(tmp_path), "--use_cpu", "true"])
-    assert (c.loss, c.learning_rate, c.max_length, c.lora_target_modules) == ("sft_plus", 2e-6, 99,
-                                                                              ["q_proj", "v_proj"])
-    file.write_text("learningrate: 1")
-    with pytest.raises(SpotError, match="did you mean learning_rate"): parse_config(["--config", str(file)])
-    with pytest.raises(SpotError, match="neither a file nor a preset"): parse_config(["--config", "nothing"])
-    for bad in (["--beta", "x"], ["--beta", "-1"], ["--loss", "ppo"], ["--overlong", "no"],
-                ["--delta_decay", "2"]):
-        with pytest.raises(SpotError):
-            parse_config([*bad, "--output_dir", str(tmp_path), "--use_cpu", "true"])
-
-
 def test_command_line(student, pairs, tmp_path):
     write_jsonl(tmp_path/"pairs.jsonl", pairs[:8])
     args = ["--model_name_or_path", student, "--data_path", str(tmp_path/"pairs.jsonl"), "--output_dir",
@@ -325,20 +174,6 @@ def test_command_line(student, pairs, tmp_path):
             and "next: spot evaluate --model" in last)
     with pytest.raises(SpotError, match="does not exist"):
         cli(["--data_path", str(tmp_path/"none.jsonl"), "--output_dir", str(tmp_path), "--use_cpu", "true"])
-
-
-def test_presets_are_the_papers_settings(tmp_path):
-    for name in presets():
-        c = parse_config(["--config", name, "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16",
-                          "false"])
-        assert ((c.num_train_epochs, c.max_length, c.beta, c.adam_beta2, c.weight_decay, c.warmup_steps)
-                == (2, 8192, 0.1, 0.95, 0.01, 0.05))
-        assert c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps == 32
-        qwen, likelihood = "qwen3" in name, OBJECTIVES[c.loss].rewards is None
-        assert c.model_name_or_path == ("Qwen/Qwen3-8B" if qwen else "meta-llama/Llama-3.1-8B-Instruct")
-        assert c.learning_rate == ((5e-6 if qwen else 1e-6) if likelihood else (1e-6 if qwen else 2e-7))
-    assert ({n.split("-", 1)[1].split("8b-")[-1] for n in presets()}
-            >= {"spot-bco", "spot-bce", "sft", "rft", "sft-plus", "dft", "reward-sft", "dpo", "dpo-sft"})
 
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
@@ -363,21 +198,8 @@ def test_presets_and_recipes_train_32_pairs_a_step(tmp_path, monkeypatch, world)
                                 bf16=False))).effective_batch_size == 32
 
 
-def test_batch_settings_that_do_not_fit(tmp_path, monkeypatch):
+def test_batches_that_the_processes_do_not_divide(tmp_path, monkeypatch):
     kw = dict(output_dir=str(tmp_path), use_cpu=True)
-    for given, pairs in ((dict(), 32), (dict(effective_batch_size=6), 6),
-                         (dict(per_device_train_batch_size=4), 4),
-                         (dict(per_device_train_batch_size=4, gradient_accumulation_steps=3), 12),
-                         (dict(effective_batch_size=12, gradient_accumulation_steps=3), 12),
-                         (dict(gradient_accumulation_steps=2), 16)):
-        c = SPoTConfig(**kw, **given)
-        assert (c.effective_batch_size == c.per_device_train_batch_size * c.gradient_accumulation_steps
-                == pairs)
-    for given, words in ((dict(effective_batch_size=32, per_device_train_batch_size=4,
-                               gradient_accumulation_steps=4), "contradicts"),
-                         (dict(effective_batch_size=32, per_device_train_batch_size=5), "contradicts"),
-                         (dict(effective_batch_size=0), "at least 1")):
-        with pytest.raises(SpotError, match=words): SPoTConfig(**kw, **given)
     for world, pairs, words in ((8, 30, "24 or 32"), (3, 32, "30 or 33"), (8, 3, "use 8"),
                                 (16, 40, "32 or 48")):
         monkeypatch.setattr("spot_nb.train.world_size", lambda: world)
@@ -421,20 +243,6 @@ def test_the_same_command_goes_on(student, pairs, tmp_path):
     fresh = quiet(config(student, tmp_path, loss="dpo", fresh=True, **kw), pairs)
     assert (fresh["steps"] == 4 and "delta" not in steps(tmp_path)[0]
             and json.loads((tmp_path/"spot_run.json").read_text())["settings"]["loss"] == "dpo")
-
-
-def test_folders_that_are_not_this_runs(student, pairs, tmp_path):
-    from spot_nb.saving import locked_folder
-    with locked_folder(tmp_path/"a"):
-        with pytest.raises(SpotError, match="another run"): quiet(config(student, tmp_path/"a"), pairs)
-    with pytest.raises(SpotError, match="student's own folder"):
-        quiet(config(student, student, reference_cache=str(tmp_path/"r")), pairs)
-    import shutil
-    shutil.copytree(student, tmp_path/"b")
-    for fresh in (False, True):
-        with pytest.raises(SpotError, match="did not write"):
-            quiet(config(student, tmp_path/"b", fresh=fresh), pairs)
-    assert (tmp_path/"b"/"model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("broken, words",
@@ -484,24 +292,3 @@ def test_a_run_killed_after_its_last_step_trains_no_further(student, pairs, tmp_
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 5 and [x["step"] for x in steps(tmp_path/"a")] == [1, 2, 3, 4, 5]
     assert gap(weights(whole), weights(again)) == 0
-
-
-@pytest.mark.parametrize("argv, said",
-                         [(["--lora_r", "8"], "--use_peft"), (["--lr", "1e-5"], "--learning_rate"),
-                          (["--lora"], "did you mean --use_peft"), (["--epochs", "2"], "num_train"),
-                          (["--gpus", "8"], "--plan"), (["--num_gpus", "8"], "--plan")])
-def test_flags_that_people_type_are_answered(argv, said):
-    with pytest.raises(SpotError, match=said): parse_config(["--use_cpu", "true", *argv])
-    assert parse_config(["--use_cpu", "true", "--use_peft", "--lora_r", "8"]).lora_r == 8
-
-
-def test_a_warm_up_that_is_the_whole_run_is_said(student, pairs, tmp_path):
-    with pytest.warns(UserWarning, match="warm-up of 1 step.*--warmup_steps 0"):
-        build(config(student, tmp_path, max_steps=1, warmup_steps=0.05), pairs=pairs[:4]).train()
-
-
-def test_the_next_command_names_the_pairs_own_task(tmp_path):
-    from spot_nb.train import _next_command
-    named = lambda **pair: _next_command(config("m", tmp_path/"out",
-                                                data_path=str(write_jsonl(tmp_path/"p.jsonl", [pair]))))
-    assert "--task json" in named(task={"name": "json", "hash": "0"}) and "--task" not in named(id=1)
