@@ -366,7 +366,7 @@ def run_pairs(spec: dict) -> dict:
 
 # %% ../nbs/19_experiments.ipynb #cd9ea5d6
 DELTA = {"floor": {"delta_floor": 0.0}, "ema": {}, "zero": {"delta_decay": 1.0},
-         "cumulative": {"delta": "cumulative", "delta_batches": 2}}            # the authors': two parts a step
+         "cumulative": {"delta": "cumulative", "delta_batches": 2}}          # the authors': two parts a step
 
 def settings(spec: dict, epochs: float, folder: str):
     "The `SPoTConfig` of a train job."

@@ -9,7 +9,7 @@ __all__ = ['REWARD_TOKENS', 'OBJECTIVES', 'sft', 'dft', 'reward_sft', 'dpo', 'sp
 
 # %% ../nbs/10_losses.ipynb #bb0ca411
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 import torch
@@ -221,11 +221,12 @@ OBJECTIVES = {o.name: o for o in [
     Objective("asft", False, asft, None, ("kl",))]}
 
 # %% ../nbs/10_losses.ipynb #5ef1d47f
-def objective(name: str) -> Objective:
+def objective(name: str, reward_tokens: str = "all") -> Objective:
     """The objective called `name`; `SPoT-BCO`, `SFT+`, `DPO+SFT` and like spellings are understood. Raises
-    `SpotError` otherwise."""
+    `SpotError` otherwise. Where not all tokens count (`reward_tokens`), every objective needs pairs, to see
+    which ones differ."""
     key = name.lower().strip().replace("-", "_").replace("+", "_plus_").strip("_").replace("__", "_")
     key = {"dpo_plus_sft": "dpo_sft", "bco": "spot_bco", "bce": "spot_bce", "spot": "spot_bco",
            "sft_plus_kl": "sft_kl"}.get(key, key)
     if key not in OBJECTIVES: raise SpotError(f"unknown loss {name!r}: choose one of {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[key]
+    return replace(OBJECTIVES[key], pairs=OBJECTIVES[key].pairs or reward_tokens != "all")

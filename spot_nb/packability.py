@@ -196,8 +196,9 @@ def apart(a: Measured, b: Measured) -> "tuple[float, float]":
     for n in a.grads.keys() | b.grads.keys():
         x, y = a.grads.get(n), b.grads.get(n)
         x, y = (torch.zeros_like(y) if x is None else x), (torch.zeros_like(x) if y is None else y)
-        off = max(off, (x - y).norm().item() / (y.norm().item() + 0.1 * norm))
-    return tuple(v if v == v else float("inf") for v in (values, off))
+        gap = (x - y).norm().item() / (y.norm().item() + 0.1 * norm)
+        off = max(off, gap if gap == gap else float("inf"))
+    return values if values == values else float("inf"), off
 
 TOLERANCE = 1e-3
 def same(gap: "tuple[float, float]") -> bool:

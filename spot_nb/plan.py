@@ -8,7 +8,7 @@ __all__ = ['KNOWN', 'CARDS', 'SHARDINGS', 'GB', 'FOUR_BIT', 'model_config', 'Cou
            'Plan', 'plan', 'show', 'parse_flags', 'cli', 'plan_of', 'announce', 'accelerate_configs']
 
 # %% ../nbs/12a_plan.ipynb #d2b7e148
-import argparse, json, math, random, weakref
+import argparse, contextlib, json, math, random, weakref
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -198,6 +198,24 @@ def _fake_row(mode, tokens: int, n_targets: int, packed=None, windows=(None,)):
         return SimpleNamespace(ids=ids, positions=torch.zeros_like(ids),
                                before=torch.zeros(n_targets, dtype=torch.long), tree=tree, bool=torch.bool)
 
+@contextlib.contextmanager
+def _experts_by_shape():
+    """Experts' grouped product by its shapes alone, in any precision: torch's own knows no shapes but
+    bfloat16's. It keeps for the backward pass what the real one keeps: input and weights."""
+    import torch
+    from unittest.mock import patch
+    class Grouped(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, w, offs):
+            ctx.save_for_backward(x, w)
+            return x.new_empty(x.shape[0], w.shape[-1])
+        @staticmethod
+        def backward(ctx, grad): return *map(torch.empty_like, ctx.saved_tensors), None
+    try: from transformers.integrations import moe
+    except ImportError: moe = None
+    if not hasattr(moe, "_grouped_mm"): yield; return
+    with patch.object(moe, "_grouped_mm", lambda x, w, offs: Grouped.apply(x.to(w.dtype), w, offs)): yield
+
 def _trace(config, layers: int, shape: Shape, tokens: int, n_targets: int, packed=None) -> dict:
     """Peaks by kind in the forward and in the backward pass, and trainable parameters, of a model of `layers`
     layers."""
@@ -212,7 +230,7 @@ def _trace(config, layers: int, shape: Shape, tokens: int, n_targets: int, packe
         def gone(p):
             p.grad = None
         for p in trainable: p.register_post_accumulate_grad_hook(gone)
-        with live_memory(_kinds(model)) as seen:
+        with _experts_by_shape(), live_memory(_kinds(model)) as seen:
             with torch.autocast("cpu", torch.bfloat16, enabled=shape.compute == "bfloat16"):
                 out = _forward(model, row, n_targets)
             forward, seen.peak = seen.peak, dict(seen.now)
@@ -255,8 +273,9 @@ def row_memory(config, shape: Shape = Shape(), tokens: int = 8192, n_targets: "i
         runs = _traced(_case(config, packed), shape, tokens, n_targets)
     except SpotError: raise
     except Exception as e:
-        raise SpotError(f"{config.model_type} cannot be planned: its forward pass needs values "
-                        f"({type(e).__name__})") from e
+        why = (str(e).strip().splitlines() or [""])[0][:100]
+        raise SpotError(f"{config.model_type} cannot be planned: its forward pass does not run on shapes "
+                        f"alone ({type(e).__name__}: {why})") from e
     def at(phase):
         kinds = {k for r in runs for k in r[phase]}
         return {k: _line(runs[0][phase].get(k, 0), runs[1][phase].get(k, 0), layers) for k in kinds}
@@ -513,7 +532,7 @@ def plan(config, data: "Sequence[dict] | Data | None" = None, hardware: Hardware
 def _data_of(config, model, records, tokenizer, limit: int, share: int) -> Data:
     "`Data` of records, of `config.data_path`, or of typical pairs."
     from spot_nb.losses import objective
-    o = objective(config.loss)
+    o = objective(config.loss, config.reward_tokens)
     if records is None and config.data_path and Path(config.data_path).exists():
         from spot_nb.train import load_records
         records = load_records(config.data_path, o.pairs)

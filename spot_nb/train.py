@@ -68,8 +68,8 @@ class _Learning(TrainingArguments):
         1, "for delta=cumulative: parts of a step after each of which δ is updated (the authors: 2, their "
         "accumulation)")
     reward_tokens: str = _option(
-        "all", "tokens that count for rewards: `all`, `after_edit` (from the first difference on) or "
-        "`edited`")
+        "all", "tokens that count for rewards, or for a loss on chosen tokens alone: `all`, `after_edit` "
+        "(from the first difference on) or `edited`")
     dpo_weight: float = _option(1., "weight of the DPO part of dpo_sft")
     sft_weight: float = _option(1., "weight of the SFT part of dpo_sft")
 
@@ -159,7 +159,8 @@ class SPoTConfig(_Wrapping):
         try: self.beta = self.beta if self.beta == "auto" else float(self.beta)
         except ValueError: raise SpotError(f"beta must be a number or auto, not {self.beta!r}") from None
         if self.beta != "auto" and not 0 < self.beta < math.inf:
-            raise SpotError(f"beta must be positive, not {self.beta}")
+            raise SpotError(f"beta must be a positive, finite number, not {self.beta}")
+        self._check_sizes()
         if self.overlong not in ("drop", "truncate"):
             raise SpotError(f"overlong must be drop or truncate, not {self.overlong!r}")
         if self.delta_batches < 1 or self.delta_batches > 1 and self.delta != "cumulative":
@@ -172,14 +173,24 @@ class SPoTConfig(_Wrapping):
         if self.reward_tokens not in REWARD_TOKENS:
             raise SpotError(f"reward_tokens must be one of {', '.join(REWARD_TOKENS)}, not "
                             f"{self.reward_tokens!r}")
-        if self.reward_tokens != "all" and not objective(self.loss).pairs:
-            raise SpotError(f"reward_tokens {self.reward_tokens} needs pairs to compare, and loss "
-                            f"{self.loss} reads chosen responses alone")
         if self.load_in_4bit and not self.use_peft:
             raise SpotError("load_in_4bit freezes the weights: it needs use_peft")
         if not 0 <= self.delta_decay <= 1:
             raise SpotError(f"delta_decay must lie in [0, 1], not {self.delta_decay}")
         self._settle_training()
+
+# %% ../nbs/12_train.ipynb #322847c6
+@patch
+def _check_sizes(self: SPoTConfig) -> None:
+    "Numbers that cannot be meant. Raises `SpotError`."
+    for name in ("max_pairs", "max_length", "row_tokens", "lora_r"):
+        value = getattr(self, name, None)
+        if value is not None and value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
+    if not 0 < self.target_headroom < math.inf:
+        raise SpotError(f"target_headroom must be a positive, finite number, not {self.target_headroom}")
+    for name in ("dpo_weight", "sft_weight"):
+        if not 0 <= getattr(self, name) < math.inf:
+            raise SpotError(f"{name} must be a finite number from 0, not {getattr(self, name)}")
 
 # %% ../nbs/12_train.ipynb #8c7c2470
 @patch
@@ -333,7 +344,7 @@ class _Rows:
         for b in batches: b["rows"] = self._passes(b["rows"])
         examples = [e for b in batches for r, counts in b["rows"] if counts for e in r.examples]
         kind = torch.float64 if device.type != "mps" else torch.float32
-        count = torch.tensor([len(examples), sum(len(e.chosen) for e in examples)], dtype=kind, device=device)
+        count = torch.tensor([len(examples), self._learned(examples)], dtype=kind, device=device)
         return batches, self.accelerator.reduce(count, "sum")
 
 # %% ../nbs/12_train.ipynb #d2dbf8d7
@@ -552,6 +563,12 @@ class _Loss:
         masks = [m for e in row.examples for m in token_masks(e.chosen, e.rejected, self.args.reward_tokens)]
         return torch.tensor([x for m in masks for x in m], dtype=torch.float32, device=device)
 
+    def _learned(self, examples: "Sequence[Example]") -> int:
+        "Chosen tokens that a loss on tokens learns from."
+        which = self.args.reward_tokens if not self.objective.rewards else "all"
+        if which == "all": return sum(len(e.chosen) for e in examples)
+        return sum(sum(token_masks(e.chosen, e.rejected, which)[0]) for e in examples)
+
     def _delta_of(self, row: Row, device) -> "float | torch.Tensor":
         "δ for a row's pairs: one number, or one for each pair `[n]` where a step has several parts."
         if self.args.delta_batches == 1 or not row.part or not self.model.training: return self.shift.delta
@@ -567,7 +584,8 @@ class _Loss:
         owner, ref = row.owner.to(device), row.ref.to(device)
         gap = logps - ref
         n = len(row.examples)
-        counted = gap if args.reward_tokens == "all" else gap * self._counted(row, device)
+        mask = None if args.reward_tokens == "all" else self._counted(row, device)
+        counted = gap if mask is None else gap * mask
         rewards = self.beta * gap.new_zeros(n * len(row.examples[0].sequences)).index_add(0, owner, counted)
         pairs = row.examples[0].rejected is not None
         chosen, rejected = (rewards[0::2], rewards[1::2]) if pairs else (rewards, None)
@@ -580,6 +598,7 @@ class _Loss:
             chosen_only = lambda v: None if v is None else v[on_chosen]
             per_token = o.tokens(Tokens(*map(chosen_only,
                                              (logps, ref, owner // (2 if pairs else 1), entropy, kl))))
+            if mask is not None and not o.rewards: per_token = per_token * mask[on_chosen]
             loss = loss + (args.sft_weight if o.rewards else 1.) * per_token.sum() / n_tokens
         self._note(row, chosen.detach(), None if rejected is None else rejected.detach(), delta, gap.detach(),
                    on_chosen, loss.detach(), rewards.detach())
@@ -592,7 +611,7 @@ class _Loss:
         value = value.item() if isinstance(value, torch.Tensor) else value
         if value is not None and not math.isfinite(value) and not self.args.fp16:
             raise SpotError(f"the gradient is not finite at step {self.state.global_step + 1}: lower the "
-                            f"learning rate; the last checkpoint in {self.args.output_dir} is from before")
+                            f"learning rate; checkpoints in {self.args.output_dir}, if any, are from before")
         return value
 
 # %% ../nbs/12_train.ipynb #a7e48a2c
@@ -641,7 +660,7 @@ class _Metrics:
             bad = gather_object(bad)
         raise SpotError(f"the loss is not finite at step {self.state.global_step + 1}, in pairs "
                         f"{', '.join(bad[:8])}: lower the learning rate or look at these pairs; "
-                        f"the last checkpoint in {self.args.output_dir} is from before")
+                        f"checkpoints in {self.args.output_dir}, if any, are from before")
 
     def _means(self, s: "dict[str, float]") -> "dict[str, float]":
         n = max(s["pairs"], 1)
@@ -702,7 +721,7 @@ class _Logs:
             raise SpotError("a sharded model is evaluated once training has started: set eval_strategy, or "
                             "eval_on_start")
         kept, self._sums = self._sums, dict.fromkeys(_SUMS, 0.)
-        count = torch.tensor([len(examples), sum(len(e.chosen) for e in examples)], dtype=torch.float64)
+        count = torch.tensor([len(examples), self._learned(examples)], dtype=torch.float64)
         model, mine = self._runner(), [examples[i] for i in self._mine(examples)]
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
@@ -844,8 +863,8 @@ class SPoTTrainer(_Rows, _Before, _Packing, _Reference, _Anchor, _Step, _Loss, _
         if args.n_gpu > 1:
             raise SpotError(f"{args.n_gpu} GPUs are in view of one process: start with `accelerate launch "
                             "-m spot_nb.train ...`, or set CUDA_VISIBLE_DEVICES to one")
-        self.objective, self.shift, self.data_info = (objective(args.loss), self._shift_of(args),
-                                                      data_info or {})
+        self.objective = objective(args.loss, args.reward_tokens)
+        self.shift, self.data_info = self._shift_of(args), data_info or {}
         self.examples, self.eval_examples = list(examples), list(eval_examples or [])
         callbacks = list(callbacks or [])
         if args.early_stopping_patience: callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
@@ -967,7 +986,7 @@ def build(config: SPoTConfig, pairs: "Sequence[dict] | None" = None, model=None,
           eval_pairs: "Sequence[dict] | None" = None, **kwargs) -> SPoTTrainer:
     """A trainer for `config`: loads what is not given, tokenizes, wraps LoRA adapters. Raises `SpotError` as
     its parts do."""
-    o = objective(config.loss)
+    o = objective(config.loss, config.reward_tokens)
     if pairs is None:
         if not config.data_path: raise SpotError("no data: set data_path to a file of pairs")
         pairs = load_records(config.data_path, o.pairs)
