@@ -368,14 +368,18 @@ def _score_math(items, workers):
     verdicts = judge_many([(s["text"], p["answer"], s["finish_reason"], p.get("rounding")) for p, s in items],
                           workers)
     return [{"score": float(v.correct or _within(v.extracted, p["answer"], p.get("error"))),
-             "extracted": v.extracted, "format_error": int(v.reason == "no answer"),
+             "extracted": v.extracted, "format_error": _unreadable(v.reason in ("no answer", "truncated"), s),
              **({"bad_gold": 1} if v.reason == "bad ground truth" else {})}
             for v, (p, s) in zip(verdicts, items)]
 
+def _unreadable(no_answer: bool, sample: dict) -> int:
+    "1 for a response without an answer that had its end; one that was cut off is counted as that alone."
+    return int(no_answer and sample.get("finish_reason") != "length")
+
 def _score_choice(items, workers):
     found = [chosen_letter(s["text"], p["letters"]) for p, s in items]
-    return [{"score": float(f == p["answer"]), "extracted": f, "format_error": int(f is None)}
-            for f, (p, _) in zip(found, items)]
+    return [{"score": float(f == p["answer"]), "extracted": f, "format_error": _unreadable(f is None, s)}
+            for f, (p, s) in zip(found, items)]
 
 def _score_connect4(items, workers):
     from spot_nb.connect4 import score
@@ -399,7 +403,7 @@ def _score_task(task, items, workers):
             raise SpotError(f"task {task.name}, question {p['id']}: its check raised {v.extracted}: correct "
                             f"the check and run again, responses are kept")
         out.append({"score": float(v.correct), "extracted": v.extracted,
-                    "format_error": int(v.extracted is None and not v.correct),
+                    "format_error": _unreadable(v.extracted is None and not v.correct, s),
                     **({"bad_gold": 1} if v.reason == "bad ground truth" else {})})
     return out
 
@@ -826,6 +830,10 @@ def compare(a: "str | Path", b: "str | Path", kl: "dict | None" = None) -> Compa
                        "group": tb.get("group"), "gained": [i for i in shared if qa[i] < .5 <= qb[i]],
                        "lost": [i for i in shared if qb[i] < .5 <= qa[i]]}
     notes += [f"{NAMES.get(n, n)} is only in {db}" for n in rb["tasks"] if n not in ra["tasks"]]
+    both = [n for n in ra["tasks"] if n in rb["tasks"]]
+    if not tasks and both:
+        raise SpotError(f"{da} and {db} share no question of {NAMES.get(both[0], both[0])}: evaluate both on "
+                        "the same questions")
     if not tasks: raise SpotError(f"{da} and {db} share no task: evaluate both on the same tasks")
     return Comparison(ra["model"], rb["model"], tasks, list(dict.fromkeys(notes)), kl or rb.get("kl"))
 

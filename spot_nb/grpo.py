@@ -188,7 +188,7 @@ def _trainer(trl, model, args, rows, reward, trust_remote_code):
 # %% ../nbs/12c_grpo.ipynb #dd41adb1
 def _settings(argv: "Sequence[str]") -> dict:
     "Flags of the command beyond its own: `--name value`, typed as YAML."
-    import yaml
+    from spot_nb.options import load_yaml
     out, i = {}, 0
     while i < len(argv):
         if not argv[i].startswith("--"): raise SpotError(f"expected a --setting, not {argv[i]!r}")
@@ -196,19 +196,16 @@ def _settings(argv: "Sequence[str]") -> dict:
         if not eq:
             following = i + 1 < len(argv) and not argv[i + 1].startswith("--")
             value, i = (argv[i + 1], i + 1) if following else ("true", i)
-        parsed = yaml.safe_load(value)
-        # YAML reads 1e-6 as text
-        try:
-            out[name] = float(parsed) if isinstance(parsed, str) else parsed
-        except ValueError: out[name] = parsed
+        out[name] = load_yaml(value, f"--{name}")
         i += 1
     return out
 
 # %% ../nbs/12c_grpo.ipynb #607ba8d2
 def cli(argv: "Sequence[str]") -> int:
     "`spot grpo`: GRPO through TRL with our verifier as the reward."
-    import argparse, yaml
-    p = argparse.ArgumentParser(prog="spot grpo",
+    import argparse
+    from spot_nb.options import settings_in
+    p = argparse.ArgumentParser(prog="spot grpo", allow_abbrev=False,
                                 description="GRPO through TRL, with our verifier as the reward. Any field "
                                 "of TRL's GRPOConfig is a flag too; train_batch and mini_batch count "
                                 "prompts, as in the paper.")
@@ -224,11 +221,8 @@ def cli(argv: "Sequence[str]") -> int:
     given, rest = p.parse_known_args(list(argv))
     settings = {}
     if given.config:
-        try: settings = yaml.safe_load(Path(given.config).read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as e:
-            raise SpotError(f"{given.config} cannot be read as YAML settings ({e})") from None
-        settings = {k: float(v) if isinstance(v, str) and v.replace("e-", "").replace(".", "").isdigit()
-                    else v for k, v in settings.items()}
+        try: settings = settings_in(Path(given.config), given.config)
+        except FileNotFoundError: raise SpotError(f"{given.config} does not exist: check --config") from None
     settings |= _settings(rest)
     model, data = (settings.pop(k, None) for k in ("model", "data"))
     settings.pop("output", None) if given.output != "runs/grpo" else setattr(given, "output",

@@ -411,27 +411,42 @@ class ProgramOracle(Oracle):
             else:
                 self._pool = self._pool or ThreadPoolExecutor(self._threads, "oracle")
                 out = await asyncio.get_running_loop().run_in_executor(self._pool, self.function, job.record)
+                if inspect.isawaitable(out): out = await out
         except (SpotError, TryAgain, BadCall): raise
         except Exception as e:
             raise BadCall(f"record {job.record.get('id')!r}: {type(e).__name__}: {e}{_last_line(e)}") from e
-        text, info = out if isinstance(out, tuple) else (out, {})
+        text, info = self._parts(out, f"for record {job.record.get('id')!r}")
+        return Reply(f"{START}\n{text}\n{END}" if text else "", info=info)
+
+    def _parts(self, out: Any, where: str) -> "tuple[str | None, dict]":
+        "The text and the facts that the program returned. Raises `SpotError` for anything else."
+        text, *more = out if isinstance(out, tuple) and out else (out,)
         if text is not None and not isinstance(text, str):
-            raise SpotError(f"the program {self.model!r} returned {type(text).__name__}, not text, for "
-                            f"record {job.record.get('id')!r}")
-        return Reply(f"{START}\n{text}\n{END}" if text else "", info=dict(info))
+            raise SpotError(f"the program {self.model!r} returned {type(text).__name__}, not text, {where}")
+        if len(more) > 1 or more and not isinstance(more[0], dict):
+            raise SpotError(f"the program {self.model!r} must return text or (text, dict), {where}")
+        try: json.dumps(more)
+        except (TypeError, ValueError) as e:
+            told = f"the program {self.model!r} gave facts that are no JSON ({e}), {where}"
+            raise SpotError(told) from None
+        return text, dict(*more)
 
     async def aclose(self):
         if self._pool: self._pool.shutdown(wait=False); self._pool = None
 
 # %% ../nbs/06_oracle.ipynb #17bade0a
+def _finite(seconds: float) -> "float | None":
+    "Seconds from 0 on; None for what is no such number (inf, nan)."
+    return max(0.0, seconds) if abs(seconds) < float("inf") else None
+
 def retry_after(headers: Any, body: Any = None) -> "float | None":
     "Seconds that the server asked to wait, from the headers or Gemini's `RetryInfo`; None if it did not say."
     get = lambda k: headers.get(k) if headers is not None and hasattr(headers, "get") else None
     try:
-        if get("retry-after-ms"): return max(0.0, float(get("retry-after-ms"))/1000)
+        if get("retry-after-ms"): return _finite(float(get("retry-after-ms"))/1000)
         value = get("retry-after") or get("Retry-After")
         if value:
-            try: return max(0.0, float(value))
+            try: return _finite(float(value))
             except ValueError:
                 from email.utils import parsedate_to_datetime
                 return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
@@ -704,6 +719,11 @@ def export_sheet(records: "list[dict]", path: "str | Path") -> Path:
     return write_text(path, "".join(blocks))
 
 # %% ../nbs/06_oracle.ipynb #01627f95
+def _sheet_text(path: Path) -> str:
+    try: return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise SpotError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8") from None
+
 def read_sheet(path: "str | Path") -> "dict[Any, str]":
     """`{id: correction}` of an edited sheet. Raises `SpotError` naming the line when its structure was
     damaged."""
@@ -712,17 +732,21 @@ def read_sheet(path: "str | Path") -> "dict[Any, str]":
         raise SpotError(f"{path} does not exist: write it first with `spot rectify --oracle human --sheet "
                         f"{path} --export`")
     if path.suffix.lower() == ".csv":
-        with open(path, encoding="utf-8-sig", newline="") as f: rows = list(csv.DictReader(f))
-        if rows and not {"id", "correction"} <= set(rows[0]):
-            raise SpotError(f"{path}: the columns `id` and `correction` are missing: keep the header row")
+        reader = csv.DictReader(io.StringIO(_sheet_text(path), newline=""))
+        rows = list(reader)
+        if not {"id", "correction"} <= set(reader.fieldnames or ()):
+            raise SpotError(f"{path}: the columns `id` and `correction` are missing: keep the header row, "
+                            "and commas between the columns")
         out = {}
         for n, row in enumerate(rows, 2):
-            try: out[json.loads(row["id"])] = row["correction"] or ""
+            try: rid = json.loads(row["id"])
             except (ValueError, TypeError):
                 raise SpotError(f"{path}, row {n}: the id {row['id']!r} was changed: restore it") from None
+            if rid in out: raise SpotError(f"{path}, row {n}: id {rid!r} occurs twice: delete one row")
+            out[rid] = row["correction"] or ""
         return out
     out, key, lines = {}, None, []
-    text = path.read_text(encoding="utf-8-sig")
+    text = _sheet_text(path).replace("\r\n", "\n")
     if _SHEET not in text: raise SpotError(f"{path} is no correction sheet: write one with --export")
     def close():
         if key is not None: out[key] = re.sub(rf"(?m)^\\(\\*{re.escape(_SHEET)})", r"\1", "\n".join(lines))
@@ -733,6 +757,7 @@ def read_sheet(path: "str | Path") -> "dict[Any, str]":
         try:
             rid, end = json.JSONDecoder().raw_decode(line, len(_SHEET))
             name = line[end:].strip()
+            if name not in ("question", "answer", "correction"): raise ValueError(name)
         except ValueError:
             raise SpotError(f"{path}, line {n}: this heading was changed: restore it to `{_SHEET}\"id\" "
                             "correction`") from None
@@ -743,6 +768,8 @@ def read_sheet(path: "str | Path") -> "dict[Any, str]":
     return out
 
 # %% ../nbs/06_oracle.ipynb #1e4599eb
+def _lines_of(text: str) -> str: return re.sub(r"\r\n?", "\n", text).strip()
+
 class HumanOracle(Oracle):
     "Corrections from an edited sheet; records whose text was not changed are passed over and stay open."
     kind = "human"
@@ -751,9 +778,10 @@ class HumanOracle(Oracle):
         "Replies for the records that were edited."
         edited = read_sheet(self.sheet)
         for i, j in enumerate(jobs):
-            text = edited.get(j.record["id"])
-            if text and text.strip() and text.strip() != (j.record["response"] or "").strip():
-                yield i, Reply(f"{START}\n{text}\n{END}")
+            text, own = edited.get(j.record["id"]), j.record["response"] or ""
+            if not text or not text.strip() or _lines_of(text) == _lines_of(own): continue
+            if "\r\n" in own and "\r" not in text: text = text.replace("\n", "\r\n")
+            yield i, Reply(f"{START}\n{text}\n{END}")
 
 # %% ../nbs/06_oracle.ipynb #c3a89ab7
 class GeminiBatchOracle(GeminiOracle):

@@ -183,9 +183,10 @@ def filter_pairs(pairs: "Iterable[dict]", gamma: float = 0.6, tokenizer: Any = N
 # %% ../nbs/09_pairs.ipynb #b2c6b281
 def _spread(values: "list[float]") -> dict:
     "Mean, median, 5th and 95th percentile, largest."
+    from statistics import median
     values = sorted(values)
     at = lambda q: values[min(len(values) - 1, int(q*len(values)))]
-    return dict(mean=round(sum(values)/len(values), 4), p5=at(.05), median=at(.5), p95=at(.95),
+    return dict(mean=round(sum(values)/len(values), 4), p5=at(.05), median=median(values), p95=at(.95),
                 max=values[-1]) if values else {}
 
 def gamma_table(pairs: "Iterable[dict]", gammas: "Iterable[float]" = (0.5, 0.6, 0.7, 1.0)) -> "list[dict]":

@@ -223,9 +223,8 @@ def knowledge(model, tokenizer, enable_thinking: "bool | None" = None) -> dict:
     """Share of the 340 multiple-choice items whose right option the model finds likeliest; see
     `spot_nb.worlds`."""
     from spot_nb.worlds import mc_logps, mc_scores
-    return _figure([float(x)
-                    for x
-                    in mc_scores(mc_logps(model, tokenizer, enable_thinking=enable_thinking))["correct"]])
+    scores = mc_scores(mc_logps(model, tokenizer, enable_thinking=enable_thinking))
+    return _figure([float(x) for x in scores["correct"]])
 
 def everyday(base_path: str, base, tokenizer, kept: Path, enable_thinking: "bool | None") -> list:
     "The base's own answers to forty everyday prompts, from `kept` if they are there."
@@ -333,7 +332,8 @@ class Run:
     def __init__(self, config: PipelineConfig, fresh: bool = False):
         self.config, self.out = config, Path(config.output_dir)
         if fresh and self.out.exists():
-            if not (self.out/"stages.json").is_file() and any(self.out.iterdir()):
+            others = [p for p in self.out.iterdir() if p.name not in ("manifest.json", ".spot_lock")]
+            if not (self.out/"stages.json").is_file() and others:
                 raise SpotError(f"{self.out} holds files that no run made: choose another output_dir, or "
                                 "empty it yourself")
             clear(self.out)
@@ -509,8 +509,9 @@ def train(self: Run, method: dict, base: str, fresh: bool):
     settings = {k: v
                 for k, v in {**self.quick_settings(), **self.config.train, **method}.items()
                 if k != "name"}
+    settings.setdefault("seed", self.config.seed)
     config = SPoTConfig(model_name_or_path=base, output_dir=str(folder),
-                        data_path=str(self.out/"pairs.jsonl"), report_to="none", seed=self.config.seed,
+                        data_path=str(self.out/"pairs.jsonl"), report_to="none",
                         enable_thinking=self.config.enable_thinking,
                         resume_from_checkpoint="last" if last_checkpoint(folder) else None, **settings)
     done = train(config)
@@ -612,18 +613,21 @@ def check_methods(c: PipelineConfig) -> None:
     from spot_nb.options import nearest
     if not isinstance(c.methods, list) or not c.methods:
         _fail("methods must list at least one training, such as {name: SPoT, loss: spot_bco}")
-    seen = set()
+    seen = {"elicit", "measure", "superseded", "base"}             # what else lies in the run's folder
     for m in c.methods:
         if not isinstance(m, dict) or not isinstance(m.get("name"), str):
             _fail(f"methods: each needs a name and a loss, unlike {m!r:.80}")
         if not slug(m["name"]) or slug(m["name"]) in seen:
-            _fail(f"methods: {m['name']!r} occurs twice, or names no folder: give each its own")
+            _fail(f"methods: {m['name']!r} occurs twice, or names no folder of its own: choose another")
         seen.add(slug(m["name"]))
     from spot_nb.train import SPoTConfig
     known = {f.name for f in dataclasses.fields(SPoTConfig) if f.init}
+    own = {"model_name_or_path": "its model", "data_path": "its pairs", "output_dir": "a folder in its own",
+           "report_to": "none", "enable_thinking": "its enable_thinking", "resume_from_checkpoint": "always"}
     for m in c.methods:
         settings = {k: v for k, v in {**c.train, **m}.items() if k != "name"}
         for k in settings:
+            if k in own: _fail(f"methods, {m['name']}: {k} is set by the run ({own[k]}): leave it out")
             if k not in known:
                 _fail(f"methods, {m['name']}: `spot train` has no setting "
                       f"{k!r}{nearest(k, known) or ': see `spot train --help`'}")
@@ -706,10 +710,10 @@ def preflight(c: PipelineConfig, stages: "Stages | None" = None) -> None:
     base = check_student(c)
     check_disk(c, base)
     if not (stages and stages.log.get("rectify", {}).get("done")
-            and stages.log["rectify"].get("settings") == _told(c)):
+            and _told(*stages.log["rectify"].get("settings", ())) == _told(c.oracle, c.oracle_args)):
         check_oracle(c)
 
-def _told(c: PipelineConfig) -> str: return json.dumps([c.oracle, c.oracle_args], sort_keys=True, default=str)
+def _told(*settings: Any) -> str: return json.dumps(settings, sort_keys=True, default=str)
 
 # %% ../nbs/17_pipeline.ipynb #456e7ac8
 _KEPT = {"knowledge": ("knowledge", "items"), "instructions": ("instructions", "prompts")}
@@ -830,10 +834,8 @@ def parse_config(argv: "list[str]", prog: str = "spot demo",
                  about: str = "The whole SPoT loop.") -> "tuple[PipelineConfig, argparse.Namespace]":
     "Settings from `--config` and flags. Raises `SpotError` for an unknown setting in the file."
     args = vars(_parser(prog, about).parse_args(argv))
-    path, own = args.pop("config"), {k: args.pop(k)
-                                     for k
-                                     in [k for k in args
-                                         if k not in {f.name for f in dataclasses.fields(PipelineConfig)}]}
+    path, fields = args.pop("config"), {f.name for f in dataclasses.fields(PipelineConfig)}
+    own = {k: args.pop(k) for k in list(args) if k not in fields}
     values = {}
     if path:
         try: values = settings_in(Path(path), path)

@@ -115,6 +115,9 @@ def assess(record: dict, reply: Reply, mode: str = "without_answer",
 # %% ../nbs/07_rectify.ipynb #852387f0
 def _injected(task: Task, record: dict, text: str) -> dict:
     "The verdict on a response with a mistake put in: it must hold an answer, and a wrong one."
+    if record.get("answer") is None and task.needs_answer:
+        return dict(verdict="unchecked", reason="no ground truth", extracted=None, verified=None,
+                    change_ratio=change_preview(text, record["response"]))
     v = judge_task(task, text, record)
     good = not v.correct and v.reason != "check failed" and (v.extracted is not None or not task.steps)
     reason = "match" if good else "still right" if v.correct else "no answer"
@@ -542,7 +545,8 @@ def finish(self: _Run, record: dict, calls: "list[dict]"):
     own = "chosen" if self.mode == "inject" else "rejected"  # a response cut by length has no end to learn
     if record.get("finish_reason") is not None: out[f"{own}_finish_reason"] = record["finish_reason"]
     out.update({k: last[k] for k in ("verdict", "verified", "reason", "extracted", "change_ratio")})
-    out.update(oracle={**self.identity(), **{k: v for k, v in last["info"].items() if k != "error"}},
+    told_by_oracle = {k: v for k, v in last["info"].items() if k not in ("error", "kind", "mode")}
+    out.update(oracle={**self.identity(), **told_by_oracle},
                usage=dict(total))
     if self.oracle.kind not in ("program", "human"): out["reply"] = last["reply"]
     if last["thoughts"]: out["thoughts"] = last["thoughts"]
@@ -670,7 +674,7 @@ def _check_settings(*, timeout: float, max_cost_usd: "float | None", retry: Iter
     "Refuse what cannot be meant, before anything is read or paid."
     for name, value in counts.items():
         if value is not None and value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
-    if timeout <= 0: raise SpotError(f"timeout must be more than 0 seconds, not {timeout:g}")
+    if not timeout > 0: raise SpotError(f"timeout must be more than 0 seconds, not {timeout:g}")
     if max_cost_usd is not None and not max_cost_usd > 0:
         raise SpotError(f"max_cost_usd must be more than 0, not {max_cost_usd:g}")
     unknown = set(retry) - set(VERDICTS)

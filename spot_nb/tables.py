@@ -208,10 +208,10 @@ def _md(cells) -> str: return "| " + " | ".join(str(c).replace("|", "\\|") for c
 def _esc(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 def _tex(text: str) -> str:
-    for a, b in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
-                 ("$", r"\$"), ("γ", r"$\gamma$"), ("–", "--"), ("±", r"$\pm$")):
-        text = text.replace(a, b)
-    return text
+    known = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$",
+             "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "γ": r"$\gamma$",
+             "β": r"$\beta$", "δ": r"$\delta$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--", "±": r"$\pm$"}
+    return "".join(known.get(c, c) for c in text)
 
 _CSS = """.spot-table{margin:1em 0;overflow-x:auto}.spot-table table{border-collapse:collapse;font:14px/1.35 \
 system-ui,sans-serif;border:0}
@@ -308,10 +308,8 @@ def load_scores(source: "dict | str | Path") -> "tuple[dict, dict, list[str]]":
     odd = [k for k, v in scores.items() if not 0 <= v <= 100]
     if odd:
         raise SpotError(f"{name}: {odd[0]} is {scores[odd[0]]}: scores are percentages, between 0 and 100")
-    if scores and any(scores.values()) and all(0 <= v <= 1
-                                               for v
-                                               in scores.values()) and len(scores) > 1 and not (isinstance(
-                                                   data, dict) and "tasks" in data):
+    ours = isinstance(data, dict) and "tasks" in data
+    if not ours and len(scores) > 1 and 0 < max(scores.values()) <= 1:
         raise SpotError(f"{name}: every score is at most 1: they look like fractions; multiply by 100")
     return scores, {k: v for k, v in std.items() if v is not None}, notes
 
