@@ -336,7 +336,8 @@ _KNOWN = (r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:degrees?|deg|radians?|rad|met
           r"micro|nano|deci|hecto)?(?:met(?:er|re)|gram|lit(?:er|re)|watt|joule|volt|newton|"
           r"amp(?:ere)?|pascal|hertz)s?|"
           r"[kcmdnhµ]m|[km]?g|[km]J|k[NWVP]|[mM][NWVJ]|kWh|kPa|MPa|seconds?|secs?|ms|"
-          r"minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|yrs?|decades?|centur(?:y|ies)|mph|kph|dollars?|"
+          r"minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|yrs?|"
+          r"decades?|centur(?:y|ies)|mph|kph|dollars?|"
           r"cents?|euros?|pounds?|lbs?|ounces?|oz|tons?|units?|points?|people|students?|"
           r"ways|" r"[kMG]?Hz|[kMG]?eV|ergs?|AU|pc|m[Ll]|[dc][Ll]|mol|Pa|cups?|gallons?|quarts?|"
           r"pints?|rupees?|USD|dB|cal|kcal|ohms?|Angstroms?|\\Omega)")

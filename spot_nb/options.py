@@ -161,6 +161,7 @@ def _as_arguments(action: argparse.Action, value: Any, path: str) -> "list[str]"
     if action.nargs is None: return [f"{name}={value}"]         # a value may begin with a dash
     return [name, *map(str, items)]
 
+# %% ../nbs/00a_options.ipynb #e6f1859a
 def read_yaml(path: "str | Path") -> dict:
     """The settings of a YAML file, or of a preset by its name. Raises `SpotError` when it cannot be read
     or is no mapping."""

@@ -167,6 +167,7 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
                         f"{split!r}): {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}. "
                         "Check the name, the network and, for gated data, `hf auth login`") from None
 
+# %% ../nbs/00_records.ipynb #ecdfde50
 def _csv_rows(path: Path) -> "list[dict]":
     """The rows of a CSV file; cells stay text (None, NA, 007), and an empty one is None. Raises `SpotError`
     for a row that has more cells than there are columns."""

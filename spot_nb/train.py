@@ -563,17 +563,6 @@ class _Loss:
         masks = [m for e in row.examples for m in token_masks(e.chosen, e.rejected, self.args.reward_tokens)]
         return torch.tensor([x for m in masks for x in m], dtype=torch.float32, device=device)
 
-    def _learned(self, examples: "Sequence[Example]") -> int:
-        "Chosen tokens that a loss on tokens learns from."
-        which = self.args.reward_tokens if not self.objective.rewards else "all"
-        if which == "all": return sum(len(e.chosen) for e in examples)
-        return sum(sum(token_masks(e.chosen, e.rejected, which)[0]) for e in examples)
-
-    def _delta_of(self, row: Row, device) -> "float | torch.Tensor":
-        "δ for a row's pairs: one number, or one for each pair `[n]` where a step has several parts."
-        if self.args.delta_batches == 1 or not row.part or not self.model.training: return self.shift.delta
-        return torch.tensor([self._deltas[i] for i in row.part], dtype=torch.float32, device=device)
-
     def compute_loss(self, model, inputs: Row, return_outputs: bool = False, num_items_in_batch=None):
         """This row's share of the step's loss: pair losses over the step's pairs plus token losses over its
         chosen tokens."""
@@ -613,6 +602,20 @@ class _Loss:
             raise SpotError(f"the gradient is not finite at step {self.state.global_step + 1}: lower the "
                             f"learning rate; checkpoints in {self.args.output_dir}, if any, are from before")
         return value
+
+# %% ../nbs/12_train.ipynb #04a4160b
+@patch
+def _learned(self: _Loss, examples: "Sequence[Example]") -> int:
+    "Chosen tokens that a loss on tokens learns from."
+    which = self.args.reward_tokens if not self.objective.rewards else "all"
+    if which == "all": return sum(len(e.chosen) for e in examples)
+    return sum(sum(token_masks(e.chosen, e.rejected, which)[0]) for e in examples)
+
+@patch
+def _delta_of(self: _Loss, row: Row, device) -> "float | torch.Tensor":
+    "δ for a row's pairs: one number, or one for each pair `[n]` where a step has several parts."
+    if self.args.delta_batches == 1 or not row.part or not self.model.training: return self.shift.delta
+    return torch.tensor([self._deltas[i] for i in row.part], dtype=torch.float32, device=device)
 
 # %% ../nbs/12_train.ipynb #a7e48a2c
 @patch
