@@ -174,20 +174,27 @@ def test_next_problems_watch_is_reproducible():
 
 @pytest.mark.slow
 def test_two_rounds_killed_at_ten_moments(config, tmp_path):
-    "kill -9 of `--rounds 2` at ten random moments; the same command ends in the unbroken run's rounds."
+    """kill -9 of `--rounds 2` at ten random moments of an unbroken run's time; the same command ends in the
+    unbroken run's rounds."""
+    import time
     config.rounds, config.methods, config.watch = 2, METHODS[1:], 4
-    want = run_pipeline(config)["rounds"]
-    config.output_dir, rng, kills = str(tmp_path/"killed"), random.Random(0), 0
-    for _ in range(10):
+    config.output_dir, start = str(tmp_path/"whole"), time.monotonic()
+    assert _spawn(config, tmp_path).wait(600) == 0
+    whole = time.monotonic() - start
+    want = read_json(Path(config.output_dir)/"rounds.json")
+    rng, kills, folders, p = random.Random(0), 0, 0, None
+    while kills < 10:
+        if p is None or p.returncode == 0: folders += 1          # what has ended is begun anew
+        config.output_dir = str(tmp_path/f"killed{folders}")
         p = _spawn(config, tmp_path)
-        try: p.wait(rng.uniform(4, 25))
+        try: p.wait(whole * rng.uniform(0.2, 0.8))
         except subprocess.TimeoutExpired:
             p.kill()
             kills += 1
         p.communicate()
     p = _spawn(config, tmp_path)
     text = p.communicate()[0]
-    assert p.returncode == 0 and kills >= 5, text
+    assert p.returncode == 0, text
     got = read_json(Path(config.output_dir)/"rounds.json")
     noise = ("seconds", "kl")
     plain = lambda rows: [{k: v for k, v in r.items() if k not in noise} for r in rows]
