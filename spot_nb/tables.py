@@ -227,7 +227,7 @@ th[scope=row]{background:#0072b218}
 .spot-table small{display:block;font-size:11px;opacity:.95}.spot-table .up{color:color-mix(in oklab,#12966e \
 40%,currentColor)}.spot-table .down{color:color-mix(in oklab,#d0661a 40%,currentColor)}.spot-table \
 .same{opacity:.85}
-.spot-table .sd{opacity:.65;font-size:12px}.spot-table figcaption{font:12px/1.4 \
+.spot-table .sd{opacity:.8;font-size:12px}.spot-table figcaption{font:12px/1.4 \
 system-ui,sans-serif;opacity:.75;max-width:60em}"""
 
 # %% ../nbs/16_tables.ipynb #b7c1e2d4
