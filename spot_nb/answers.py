@@ -239,13 +239,11 @@ def extract_candidates(response: Any, finish_reason: "str | None" = None) -> "tu
         return _answers_in_boxes(text, boxes), ""
     found, end = _stated(text)
     if found and not (cut and end == len(text)): return found, ""
-    if cut and (whole := _whole_sentences(text)) and re.search(r"\d|\\", _first(_stated(whole)[0])):
-        return _stated(whole)[0], ""
+    found = _stated(_whole_sentences(text))[0] if cut else []
+    if found and re.search(r"\d|\\", found[0]): return found, ""
     if cut or (not text.strip() and raw.strip()):
         return [], "truncated" if cut or _OPENS.search(raw) else "no answer"
     return _unmarked(text), "no answer"
-
-def _first(found: "list[str]") -> str: return found[0] if found else ""
 
 def _whole_sentences(text: str) -> str:
     "`text` up to the end of its last sentence that was not cut."

@@ -360,10 +360,6 @@ def run_pairs(spec: dict) -> dict:
     wrong = elicit(base, tokenizer, spec["family"], train, spec["seed"], w["pairs"])
     return {"samples": bare(wrong), "asked": len(train)}
 
-# %% ../nbs/19_experiments.ipynb #cc799220
-#| export
-
-
 # %% ../nbs/19_experiments.ipynb #cd9ea5d6
 DELTA = {"floor": {"delta_floor": 0.0}, "ema": {}, "zero": {"delta_decay": 1.0},
          "cumulative": {"delta": "cumulative", "delta_batches": 2}}          # the authors': two parts a step

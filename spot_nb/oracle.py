@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 from .answers import THINKING
 from .outputs import need, scrub
-from .records import SpotError, as_messages, dump_line, iter_jsonl, patch, write_text
+from .records import SpotError, as_messages, dump_line, iter_jsonl, patch, read_text, write_text
 from .tasks import Task, find_task, importing_from, load_module
 
 # %% ../nbs/06_oracle.ipynb #b09f0b85
@@ -719,11 +719,6 @@ def export_sheet(records: "list[dict]", path: "str | Path") -> Path:
     return write_text(path, "".join(blocks))
 
 # %% ../nbs/06_oracle.ipynb #01627f95
-def _sheet_text(path: Path) -> str:
-    try: return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise SpotError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8") from None
-
 def read_sheet(path: "str | Path") -> "dict[Any, str]":
     """`{id: correction}` of an edited sheet. Raises `SpotError` naming the line when its structure was
     damaged."""
@@ -732,7 +727,7 @@ def read_sheet(path: "str | Path") -> "dict[Any, str]":
         raise SpotError(f"{path} does not exist: write it first with `spot rectify --oracle human --sheet "
                         f"{path} --export`")
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(_sheet_text(path), newline=""))
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         rows = list(reader)
         if not {"id", "correction"} <= set(reader.fieldnames or ()):
             raise SpotError(f"{path}: the columns `id` and `correction` are missing: keep the header row, "
@@ -746,7 +741,7 @@ def read_sheet(path: "str | Path") -> "dict[Any, str]":
             out[rid] = row["correction"] or ""
         return out
     out, key, lines = {}, None, []
-    text = _sheet_text(path).replace("\r\n", "\n")
+    text = read_text(path).replace("\r\n", "\n")
     if _SHEET not in text: raise SpotError(f"{path} is no correction sheet: write one with --export")
     def close():
         if key is not None: out[key] = re.sub(rf"(?m)^\\(\\*{re.escape(_SHEET)})", r"\1", "\n".join(lines))

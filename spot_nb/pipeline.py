@@ -359,35 +359,37 @@ class Run:
         from spot_nb.outputs import locked
         return locked(self.out, "output_dir")
 
-    def _run(self) -> dict:
-        c, do = self.config, self.stages.run
-        from spot_nb.models import resolve_model
-        preflight(c, self.stages)
-        base = resolve_model(c.model)
-        sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed,
-                        enable_thinking=c.enable_thinking)
-        do("problems",
-           [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed,
-            *([c.task] if c.task else [])], self.problems)
-        do("elicit", [c.model, sampling], lambda fresh: self.elicit(base, sampling, fresh),
-           after=("problems",))
+# %% ../nbs/17_pipeline.ipynb #f78f7775
+@patch
+def _run(self: Run) -> dict:
+    c, do = self.config, self.stages.run
+    from spot_nb.models import resolve_model
+    preflight(c, self.stages)
+    base = resolve_model(c.model)
+    sampling = dict(temperature=c.temperature, top_p=c.top_p, max_tokens=c.max_tokens, seed=c.seed,
+                    enable_thinking=c.enable_thinking)
+    do("problems",
+       [c.data_path, c.data_config, c.test_path, c.n_train, c.n_test, c.seed,
+        *([c.task] if c.task else [])], self.problems)
+    do("elicit", [c.model, sampling], lambda fresh: self.elicit(base, sampling, fresh),
+       after=("problems",))
+    self.release()
+    if not read_jsonl(self.out/"elicit"/"errors.jsonl"): return self.perfect()
+    do("rectify", self.oracle_settings(), self.rectify, after=("elicit",))
+    do("filter", [c.gamma], lambda fresh: self.filter(base), after=("rectify",))
+    test = [c.enable_thinking, c.max_tokens]
+    do("measure base", test, lambda fresh: self.measure("base", base, base, fresh), after=("problems",))
+    self.release()
+    for method in c.methods:
+        name = slug(method["name"])
+        do(f"train {method['name']}", [method, c.train], lambda fresh: self.train(method, base, fresh),
+           after=("filter",))
         self.release()
-        if not read_jsonl(self.out/"elicit"/"errors.jsonl"): return self.perfect()
-        do("rectify", self.oracle_settings(), self.rectify, after=("elicit",))
-        do("filter", [c.gamma], lambda fresh: self.filter(base), after=("rectify",))
-        test = [c.enable_thinking, c.max_tokens]
-        do("measure base", test, lambda fresh: self.measure("base", base, base, fresh), after=("problems",))
+        do(f"measure {method['name']}", test,
+           lambda fresh: self.measure(name, str(self.out/name), base, fresh),
+           after=(f"train {method['name']}",))
         self.release()
-        for method in c.methods:
-            name = slug(method["name"])
-            do(f"train {method['name']}", [method, c.train], lambda fresh: self.train(method, base, fresh),
-               after=("filter",))
-            self.release()
-            do(f"measure {method['name']}", test,
-               lambda fresh: self.measure(name, str(self.out/name), base, fresh),
-               after=(f"train {method['name']}",))
-            self.release()
-        return self.report()
+    return self.report()
 
 # %% ../nbs/17_pipeline.ipynb #8a1e1f78
 @patch

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SpotError', 'as_messages', 'same_on_disk', 'prompt_id', 'atomic_path', 'write_text', 'write_json', 'dump_line',
-           'write_jsonl', 'read_json', 'iter_jsonl', 'read_jsonl', 'read_rows', 'patch', 'Store', 'progress']
+           'write_jsonl', 'read_text', 'read_json', 'iter_jsonl', 'read_jsonl', 'read_rows', 'patch', 'Store',
+           'progress']
 
 # %% ../nbs/00_records.ipynb #9d567e70
 import builtins, hashlib, importlib.util, json, os, re, secrets, sys, threading
@@ -78,14 +79,18 @@ def write_jsonl(path: "str | Path", records: Iterable[dict]) -> Path:
     return Path(path)
 
 # %% ../nbs/00_records.ipynb #61094919
-def read_json(path: "str | Path") -> Any:
-    "Parse a JSON file. Raises `SpotError` naming the file and line when it is missing or malformed."
-    path = Path(path)
-    try: return json.loads(path.read_text(encoding="utf-8-sig"))
+def read_text(path: "str | Path") -> str:
+    """The text of a UTF-8 file as it stands, line ends included, without a byte-order mark. Raises
+    `SpotError` for a file that is missing, a folder, or in another encoding."""
+    try: return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError: raise SpotError(f"{path} does not exist: check the path") from None
     except IsADirectoryError: raise SpotError(f"{path} is a folder: name a file in it") from None
     except UnicodeDecodeError as e:
-        raise SpotError(f"{path} is not UTF-8 (byte {e.start}): convert it to UTF-8") from None
+        raise SpotError(f"{path} is not UTF-8 (byte {e.start}): convert the file to UTF-8") from None
+
+def read_json(path: "str | Path") -> Any:
+    "Parse a JSON file. Raises `SpotError` naming the file and line when it is missing or malformed."
+    try: return json.loads(read_text(path))
     except RecursionError:
         raise SpotError(f"{path}: not valid JSON (nested too deep): check the file") from None
     except json.JSONDecodeError as e:
@@ -143,16 +148,12 @@ def read_rows(source: "str | Path", split: str = "train", config: "str | None" =
             if not (isinstance(rows, list) and all(isinstance(r, dict) for r in rows)):
                 raise SpotError(f"{path}: expected a JSON list of objects: convert it to one, or to .jsonl")
             return rows
-        if kind in (".parquet", ".csv"):
-            try:
-                if kind == ".csv": return _csv_rows(path)
-                import pandas as pd
-                frame = pd.read_parquet(path)
-            except SpotError: raise
-            except UnicodeDecodeError as e:
-                raise SpotError(f"{path}: not UTF-8 at byte {e.start}: convert the file to UTF-8") from None
+        if kind == ".csv": return _csv_rows(path)
+        if kind == ".parquet":
+            import pandas as pd
+            try: frame = pd.read_parquet(path)
             except Exception as e:
-                raise SpotError(f"{path} cannot be read as {kind[1:]} ({type(e).__name__}: {e}): check the "
+                raise SpotError(f"{path} cannot be read as parquet ({type(e).__name__}: {e}): check the "
                                 "file") from None
             return [{k: _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
         raise SpotError(f"{path}: unknown kind {kind or 'without an extension'!r}: use .jsonl, .json, "
@@ -173,8 +174,7 @@ def _csv_rows(path: Path) -> "list[dict]":
     for a row that has more cells than there are columns."""
     import csv, io
     csv.field_size_limit(2**31 - 1)
-    text = path.read_bytes().decode("utf-8-sig")
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     names, rows = None, []
     while True:
         start = lines.line_num + 1

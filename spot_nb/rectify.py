@@ -103,10 +103,12 @@ def assess(record: dict, reply: Reply, mode: str = "without_answer",
                or parsed.how)
         return dict(verdict=verdict, reason=why, chosen=None, extracted=None, verified=False,
                     change_ratio=None)
-    facts = dict(chosen=parsed.text, change_ratio=change_preview(record["response"], parsed.text))
-    if mode == "inject": return {**facts, **_injected(task, record, parsed.text)}
+    wrong, right = record["response"], parsed.text
+    if mode == "inject": wrong, right = right, wrong
+    facts = dict(chosen=parsed.text, change_ratio=change_preview(wrong, right))
     if record.get("answer") is None and task.needs_answer:
         return dict(verdict="unchecked", reason="no ground truth", extracted=None, verified=None, **facts)
+    if mode == "inject": return {**facts, **_injected(task, record, parsed.text)}
     v = judge_task(task, parsed.text, record)
     verdict = "correct" if v.correct else "failed" if v.reason == "check failed" else "wrong"
     reason = "no \\boxed{}" if verdict == "wrong" and unboxed(task, parsed.text) else v.reason
@@ -115,15 +117,11 @@ def assess(record: dict, reply: Reply, mode: str = "without_answer",
 # %% ../nbs/07_rectify.ipynb #852387f0
 def _injected(task: Task, record: dict, text: str) -> dict:
     "The verdict on a response with a mistake put in: it must hold an answer, and a wrong one."
-    if record.get("answer") is None and task.needs_answer:
-        return dict(verdict="unchecked", reason="no ground truth", extracted=None, verified=None,
-                    change_ratio=change_preview(text, record["response"]))
     v = judge_task(task, text, record)
     good = not v.correct and v.reason != "check failed" and (v.extracted is not None or not task.steps)
     reason = "match" if good else "still right" if v.correct else "no answer"
     verdict = "correct" if good else "failed" if v.reason == "check failed" else "wrong"
-    return dict(verdict=verdict, reason=reason, extracted=v.extracted, verified=good,
-                change_ratio=change_preview(text, record["response"]))
+    return dict(verdict=verdict, reason=reason, extracted=v.extracted, verified=good)
 
 def sides(record: dict) -> "tuple[str | None, str | None]":
     """The student's own response in a record of `rectify`, and what the Oracle wrote: a mistake, with

@@ -20,7 +20,7 @@ from transformers import (EarlyStoppingCallback, PrinterCallback, ProgressCallba
 
 from .examples import Example, check_vocabulary, tokenize_pairs
 from .losses import (OBJECTIVES, REWARD_TOKENS, CumulativeShift, RewardShift, Tokens, objective,
-                            tether, token_masks)
+                            tether)
 from .token_statistics import frozen_copy, token_statistics, vocabulary_logps
 from .logps import (TREE, causal_lm, default_row_tokens, pack, packed_logps, plain_logps,
                            register_tree_attention, row_multiple, rows_of)
@@ -184,7 +184,7 @@ class SPoTConfig(_Wrapping):
 def _check_sizes(self: SPoTConfig) -> None:
     "Numbers that cannot be meant. Raises `SpotError`."
     for name in ("max_pairs", "max_length", "row_tokens", "lora_r"):
-        value = getattr(self, name, None)
+        value = getattr(self, name)
         if value is not None and value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
     if not 0 < self.target_headroom < math.inf:
         raise SpotError(f"target_headroom must be a positive, finite number, not {self.target_headroom}")
@@ -560,8 +560,8 @@ class _Loss:
 
     def _counted(self, row: Row, device) -> torch.Tensor:
         "1 for each response token that counts for rewards, else 0: `[R]`."
-        masks = [m for e in row.examples for m in token_masks(e.chosen, e.rejected, self.args.reward_tokens)]
-        return torch.tensor([x for m in masks for x in m], dtype=torch.float32, device=device)
+        counts = [x for e in row.examples for m in e.masks(self.args.reward_tokens) for x in m]
+        return torch.tensor(counts, dtype=torch.float32, device=device)
 
     def compute_loss(self, model, inputs: Row, return_outputs: bool = False, num_items_in_batch=None):
         """This row's share of the step's loss: pair losses over the step's pairs plus token losses over its
@@ -609,7 +609,7 @@ def _learned(self: _Loss, examples: "Sequence[Example]") -> int:
     "Chosen tokens that a loss on tokens learns from."
     which = self.args.reward_tokens if not self.objective.rewards else "all"
     if which == "all": return sum(len(e.chosen) for e in examples)
-    return sum(sum(token_masks(e.chosen, e.rejected, which)[0]) for e in examples)
+    return sum(sum(e.masks(which)[0]) for e in examples)
 
 @patch
 def _delta_of(self: _Loss, row: Row, device) -> "float | torch.Tensor":
