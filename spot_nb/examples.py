@@ -6,7 +6,7 @@
 __all__ = ['Example', 'tokenize_pairs', 'check_vocabulary']
 
 # %% ../nbs/11b_examples.ipynb #7591fa58
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Sequence
 
 import numpy as np
@@ -24,7 +24,6 @@ class Example:
     chosen: "list[int]"
     rejected: "list[int] | None"
     ref: "list[np.ndarray] | None" = None
-    _masks: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def sequences(self) -> "list[tuple]":
@@ -33,8 +32,9 @@ class Example:
     def masks(self, which: str) -> "tuple[list[bool], list[bool]]":
         "Which tokens of the pair count (`losses.token_masks`); compared once, read at every step."
         from spot_nb.losses import token_masks
-        if which not in self._masks: self._masks[which] = token_masks(self.chosen, self.rejected, which)
-        return self._masks[which]
+        known = vars(self).setdefault("_masks", {})      # no field: FSDP copies rows field by field
+        if which not in known: known[which] = token_masks(self.chosen, self.rejected, which)
+        return known[which]
 
 # %% ../nbs/11b_examples.ipynb #59f9c95e
 def _parsed(record: dict, where: str, pairs: bool, loss: str) -> dict:
