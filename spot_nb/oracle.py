@@ -218,12 +218,14 @@ def build_messages(record: dict, mode: str = "without_answer", failed: "Iterable
 @dataclass
 class Reply:
     """What an Oracle said. `finish`: `stop`, `length`, `blocked` (a safety or policy block) or `empty`.
-    `usage` counts tokens."""
+    `usage` counts tokens. `whole`: the text is the corrected response itself, without markers, as a program
+    or a person gives it."""
     text: str = ""
     thoughts: str = ""
     finish: str = "stop"
     usage: dict = field(default_factory=dict)      # input, output (with thoughts), thoughts, cached
     info: dict = field(default_factory=dict)       # whatever else to keep with the record
+    whole: bool = False
 
 @dataclass
 class Parsed:
@@ -235,8 +237,8 @@ _THINK = re.compile("|".join(f"{re.escape(a)}.*?{re.escape(b)}" for a, b in THIN
 _OPEN_THINK = re.compile(r"\A\s*(?:" + "|".join(re.escape(a) for a, _ in THINKING) + ")", re.I)
 _CLOSE_THINK = re.compile(r"\A.*(?:" + "|".join(re.escape(b) for _, b in THINKING) + ")", re.S | re.I)
 _FENCE = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(.*?)\n?\s*\1\s*\Z", re.S)
-_REFUSAL = re.compile(r"(?i)\b(?:I(?:'m| am) (?:sorry|unable|not able)|I (?:can(?:no|')t|won't|will not)|as "
-                      r"an AI|unable to (?:help|assist|comply))")
+_REFUSAL = re.compile(r"(?i)\b(?:I(?:['’]m| am) (?:sorry|unable|not able)|I (?:can(?:no|['’])t|won['’]t|will "
+                      r"not)|as an AI|unable to (?:help|assist|comply))")
 
 def _marker(text: str) -> "re.Pattern":
     words = r"[\s_-]*".join(map(re.escape, text.strip("[]").split()))
@@ -249,6 +251,8 @@ def _unfence(text: str) -> str:
     m = _FENCE.match(text)
     return m[2] if m else text
 
+def _body(text: str, fenced: bool) -> str: return (text if fenced else _unfence(text)).strip("\n").rstrip()
+
 def _thoughtless(text: str) -> str:
     "`text` without blocks of thinking, closed ones and one whose beginning is missing."
     return _CLOSE_THINK.sub("", _THINK.sub("", text), 1)
@@ -258,12 +262,16 @@ def parse_reply(reply: "Reply | str", mode: str = "without_answer", fenced: bool
     """The corrected response inside a reply. A code fence around all of it goes, unless the student's own
     response is `fenced`.
 
-    `how`: `markers`, `no end marker` (the reply ended by itself), `whole reply` (direct mode); without a text
+    `how`: `markers`, `no end marker` (the reply ended by itself), `whole reply` (direct mode, and `whole`
+    replies, in which a marker is text like any other); without a text
     `truncated`, `refused`, `blocked`, `empty` or `no markers`. The last start marker counts: models quote the
     instructions first."""
     if isinstance(reply, str): reply = Reply(reply)
     if reply.finish == "blocked": return Parsed(None, "blocked")
     cut = reply.finish == "length"
+    if reply.whole:
+        body = _body(reply.text or "", fenced)
+        return Parsed(body, "whole reply") if body.strip() else Parsed(None, "empty")
     raw, last = reply.text or "", None
     for last in _START.finditer(raw): pass
     at = last.start() if last and mode != "direct" else len(raw)
@@ -283,7 +291,7 @@ def parse_reply(reply: "Reply | str", mode: str = "without_answer", fenced: bool
             if cut: return Parsed(None, "truncated")
             body = (re.sub(r"\n\s*(`{3,}|~{3,})\s*\Z", "", body)
                     if text[:s.start()].rstrip().split("\n")[-1].startswith(("```", "~~~")) else body)
-        body = (body if fenced else _unfence(body)).strip("\n").rstrip()
+        body = _body(body, fenced)
         if body.strip() and body.strip() != "(the corrected response)":
             return Parsed(body, "markers" if e else "no end marker")
     if cut: return Parsed(None, "truncated")
@@ -305,7 +313,7 @@ def load_prices(spec: "str | dict | None") -> dict:
     """The price table, with `spec` on top: a dict `{model: {input, output, ...}}`, a JSON file of that shape,
     or `IN,OUT` for any model.
 
-    Raises `SpotError` for a negative price or another shape."""
+    Raises `SpotError` for what is no price (negative, endless, no number) or another shape."""
     if not spec: return dict(PRICES)
     if isinstance(spec, str):
         number = r"\s*(\d+\.?\d*|\.\d+)\s*"
@@ -317,7 +325,8 @@ def load_prices(spec: "str | dict | None") -> dict:
         spec = {"*": {"input": float(m[1]), "output": float(m[2])}} if m else read_json(spec)
     ok = (isinstance(spec, dict)
           and all(isinstance(p, dict) and {"input", "output"} <= set(p)
-                  and all(isinstance(v, (int, float)) and v >= 0 for v in p.values()) for p in spec.values()))
+                  and all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v < float("inf")
+                         for v in p.values()) for p in spec.values()))
     if not ok:
         raise SpotError("prices must look like {\"model\": {\"input\": 1.25, \"output\": 10}} (dollars per "
                         "million tokens), or IN,OUT")
@@ -416,7 +425,7 @@ class ProgramOracle(Oracle):
         except Exception as e:
             raise BadCall(f"record {job.record.get('id')!r}: {type(e).__name__}: {e}{_last_line(e)}") from e
         text, info = self._parts(out, f"for record {job.record.get('id')!r}")
-        return Reply(f"{START}\n{text}\n{END}" if text else "", info=info)
+        return Reply(text or "", info=info, whole=True)
 
     def _parts(self, out: Any, where: str) -> "tuple[str | None, dict]":
         "The text and the facts that the program returned. Raises `SpotError` for anything else."
@@ -583,6 +592,17 @@ class GeminiOracle(Oracle):
             client.close()
 
 # %% ../nbs/06_oracle.ipynb #8cec044b
+def _own_machine(url: str) -> bool:
+    "Whether `url` is an address of this machine, whose server nobody bills."
+    import ipaddress
+    from urllib.parse import urlsplit
+    try: host = (urlsplit(url if "//" in url else f"//{url}").hostname or "").lower().rstrip(".")
+    except ValueError: return False
+    if host == "localhost" or host.endswith(".localhost"): return True
+    try: address = ipaddress.ip_address(host)
+    except ValueError: return False
+    return address.is_loopback or address.is_unspecified
+
 class OpenAIOracle(Oracle):
     """Any server that speaks the chat-completions protocol, through `openai`.
 
@@ -601,7 +621,7 @@ class OpenAIOracle(Oracle):
         self.model, self.timeout, self._clients = model, timeout, []
         host = re.sub(r"^https?://([^/:@]*@)?", "",
                       self.base_url or "api.openai.com").split("/")[0].split(":")[0]
-        self.paid = host not in ("localhost", "127.0.0.1", "0.0.0.0", "[")
+        self.paid = not _own_machine(self.base_url or "")
         limit = {} if max_tokens is None else {"max_completion_tokens" if host.endswith("openai.com")
                                                else "max_tokens": max_tokens}
         self._options = {**limit,
@@ -776,7 +796,7 @@ class HumanOracle(Oracle):
             text, own = edited.get(j.record["id"]), j.record["response"] or ""
             if not text or not text.strip() or _lines_of(text) == _lines_of(own): continue
             if "\r\n" in own and "\r" not in text: text = text.replace("\n", "\r\n")
-            yield i, Reply(f"{START}\n{text}\n{END}")
+            yield i, Reply(text, whole=True)
 
 # %% ../nbs/06_oracle.ipynb #c3a89ab7
 class GeminiBatchOracle(GeminiOracle):

@@ -7,7 +7,7 @@ __all__ = ['LEDGER', 'note_output', 'check_output', 'has_keys', 'Claim', 'locked
            'need', 'wilson', 'scrub']
 
 # %% ../nbs/00b_outputs.ipynb #b924e5ce
-import fnmatch, hashlib, importlib, json, os, re, shutil, sys
+import fnmatch, hashlib, importlib.util, json, os, re, shutil, sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
@@ -37,9 +37,9 @@ def note_output(*paths: "str | Path") -> None:
     "Note files that a command has just written, so that it may write them again."
     for path in map(Path, paths):
         line = dump_line({"file": path.name, "sha256": _digest(path)}).encode()
-        fd = os.open(path.parent/LEDGER, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try: os.write(fd, line)
-        finally: os.close(fd)
+        with open(path.parent/LEDGER, "a+b") as f:
+            torn = f.tell() and f.seek(-1, os.SEEK_END) >= 0 and f.read(1) != b"\n"   # a kill mid-write
+            f.write(b"\n" + line if torn else line)
 
 # %% ../nbs/00b_outputs.ipynb #00ee9711
 def check_output(path: "str | Path", kinds: "Iterable[str]" = (), option: str = "--output",
@@ -216,12 +216,19 @@ def install_hint(extra: str) -> str:
     return f"run `pip install 'spot_nb[{extra}]'`, or in a checkout `pip install -e '.[{extra}]'`"
 
 def need(module: str, extra: str, what: str) -> Any:
-    "The imported `module`. Raises `SpotError` that says what needs it and how to install the extra."
+    """The imported `module`. Raises `SpotError` that says what needs it and how to install the extra, or what
+    is wrong with the one that is installed."""
     try: return importlib.import_module(module)
     except ImportError as e:
-        missing = getattr(e, "name", None) or module
-        raise SpotError(f"{what} needs {missing.split('.')[0]}, which is not installed: "
-                        f"{install_hint(extra)}") from None
+        missing = (getattr(e, "name", None) or module).split(".")[0]
+        if isinstance(e, ModuleNotFoundError) and not _installed(missing):
+            raise SpotError(f"{what} needs {missing}, which is not installed: {install_hint(extra)}") from None
+        raise SpotError(f"{what} needs {module}, which is installed and cannot be loaded "
+                        f"({' '.join(str(e).split())[:200]}): {install_hint(extra)}") from e
+
+def _installed(module: str) -> bool:
+    try: return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError): return True              # something of that name is there, broken
 
 # %% ../nbs/00b_outputs.ipynb #821ce08f
 def wilson(hits: float, n: int, z: float = 1.959964) -> "tuple[float, float]":
@@ -234,8 +241,11 @@ def wilson(hits: float, n: int, z: float = 1.959964) -> "tuple[float, float]":
 
 # %% ../nbs/00b_outputs.ipynb #05760e6f
 def scrub(text: Any, key: "str | None") -> str:
-    "`text` with the API key masked, in its plain and its URL-encoded form."
+    "`text` with the API key masked, in its plain and its URL-encoded forms."
     from urllib.parse import quote
     text = str(text)
-    for secret in ({key, quote(key, safe="")} if key else ()): text = text.replace(secret, "[key]")
+    forms = {key, quote(key), quote(key, safe="")} if key else set()
+    for secret in sorted(forms, key=len, reverse=True):
+        upper = re.escape(secret)                                # `%2F` is also written `%2f`
+        text = re.sub(re.sub("%[0-9A-F]{2}", lambda m: f"(?i:{m[0]})", upper), "[key]", text)
     return re.sub(r"(?i)([?&]key=)[^&\s'\"]+", r"\1[key]", text)

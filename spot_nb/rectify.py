@@ -54,7 +54,8 @@ def load_errors(errors: "str | Path | Iterable[dict]") -> "list[dict]":
     rows = read_rows(errors) if isinstance(errors, (str, Path)) else list(errors)
     out, seen = [], set()
     for n, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not isinstance(row.get("id", 0), (str, int, float)):
+        known = row.get("id", 0) if isinstance(row, dict) else None
+        if isinstance(known, bool) or not isinstance(known, (str, int, float)) or known != known:
             raise SpotError(f"{where}, record {n}: a record is an object whose id is text or a number")
         r = as_sample(row, f"{where}, record {n}")
         if r["id"] in seen:
@@ -331,13 +332,13 @@ def _supersede(self: _Run, again: "Callable[[dict], bool]") -> int:
 @patch
 def _edited(self: _Run) -> "Callable[[dict], bool]":
     "Whether the sheet says something else now than when a record was made of it."
-    from spot_nb.oracle import END, START, read_sheet
+    from spot_nb.oracle import read_sheet
     sheet = read_sheet(self.oracle.sheet)
     def changed(r: dict) -> bool:
         if r.get("oracle", {}).get("kind") != "human" or not isinstance(sheet.get(r["id"]), str):
             return False
         own, written = sides(r)
-        now = parse_reply(Reply(f"{START}\n{sheet[r['id']]}\n{END}"), self.mode,
+        now = parse_reply(Reply(sheet[r["id"]], whole=True), self.mode,
                           fenced=_fenced(own)).text
         return (now or "") != (written or "")
     return changed
@@ -671,7 +672,9 @@ def _check_settings(*, timeout: float, max_cost_usd: "float | None", retry: Iter
                     **counts: int) -> None:
     "Refuse what cannot be meant, before anything is read or paid."
     for name, value in counts.items():
-        if value is not None and value < 1: raise SpotError(f"{name} must be at least 1, not {value}")
+        if value is None: continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SpotError(f"{name} must be a whole number of at least 1, not {value!r}")
     if not timeout > 0: raise SpotError(f"timeout must be more than 0 seconds, not {timeout:g}")
     if max_cost_usd is not None and not max_cost_usd > 0:
         raise SpotError(f"max_cost_usd must be more than 0, not {max_cost_usd:g}")
@@ -738,7 +741,7 @@ def rectify(errors: "str | Path | Iterable[dict]", oracle: "Oracle | Callable", 
     start = time.monotonic()
     oracle = oracle if isinstance(oracle, Oracle) else ProgramOracle(oracle)
     check_mode(mode)
-    retry = [retry] if isinstance(retry, str) else list(retry)
+    retry = _verdicts(retry) if isinstance(retry, str) else list(retry)
     _check_settings(workers=workers, attempts=attempts, tries=tries, timeout=timeout, limit=limit,
                     target_correct=target_correct, max_cost_usd=max_cost_usd, retry=retry)
     records = load_errors(errors)[:limit]
