@@ -22,7 +22,7 @@ COMMANDS = {
     "connect4": ("spot_nb.connect4", "generate Connect4 states with ground truth"),
     "tables": ("spot_nb.tables", "the paper's tables, with your results beside them"),
     "new": ("spot_nb.tasks", "start a task of your own: spot new task my_task"),
-    "study": ("spot_nb.study", "whether the paper's claims hold in a small world: jobs, curves, verdicts"),
+    "study": ("spot_nb.study", "whether the paper's claims hold in a small world"),
     "bench": (None, "measure: spot bench train | diff | oracle | elicit | eval"),
 }
 BENCHES = {

@@ -362,11 +362,11 @@ def _map(spans: "list[Span]", n: int, m: int) -> list:
     for op, i1, i2, j1, j2 in spans:
         if op != "equal" and i1 < i2:
             marks.append(["rect",
-                          {"class": "d", "x": f"{1000*i1/n:.1f}", "y": "0",
+                          {"class": "d", "x": f"{min(997, 1000*i1/n):.1f}", "y": "0",
                            "width": f"{max(3, 1000*(i2 - i1)/n):.1f}", "height": "5"}])
         if op != "equal" and j1 < j2:
             marks.append(["rect",
-                          {"class": "i", "x": f"{1000*j1/m:.1f}", "y": "5",
+                          {"class": "i", "x": f"{min(997, 1000*j1/m):.1f}", "y": "5",
                            "width": f"{max(3, 1000*(j2 - j1)/m):.1f}", "height": "5"}])
     return ["svg",
             {"class": "map", "viewBox": "0 0 1000 10", "preserveAspectRatio": "none", "role": "img",

@@ -413,7 +413,7 @@ GROUPS: "dict[str, Callable]" = {"answer type": answer_class,
 def error_table(records: "list[dict]", by: "str | Callable" = "answer type"):
     """A data frame with one row a class of `by` (a key of `GROUPS` or a function of a record): samples,
     accuracy with its 95% interval, the class's share of all errors, truncated and unanswered shares,
-    median response tokens."""
+    median response tokens. Raises `SpotError` for a grouping that does not exist, and without records."""
     import pandas as pd
     if isinstance(by, str) and by not in GROUPS:
         raise SpotError(f"there is no grouping {by!r}: use {', '.join(GROUPS)}, or a function")
@@ -432,6 +432,7 @@ def error_table(records: "list[dict]", by: "str | Callable" = "answer type"):
                      "median tokens":
                      float(pd.Series([r.get("n_tokens") or len(r["response"].split())
                                       for r in rs]).median())})
+    if not rows: raise SpotError("there are no records to count: give those of `spot elicit`")
     return pd.DataFrame(rows).set_index(name).round(3)
 
 # %% ../nbs/05_elicit.ipynb #83f5fb58

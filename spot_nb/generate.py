@@ -7,7 +7,7 @@ __all__ = ['ENGINES', 'Sampling', 'Completion', 'Generator', 'pick_tokens', 'pen
            'VLLMGenerator', 'ReplicatedGenerator', 'OpenAIGenerator', 'RayGenerator', 'make_generator']
 
 # %% ../nbs/04_generate.ipynb #e728117f
-import dataclasses, hashlib, itertools, math, re, warnings
+import dataclasses, hashlib, itertools, math, numbers, re, warnings
 from dataclasses import dataclass
 from typing import Any, Iterator, Sequence
 
@@ -33,6 +33,10 @@ class Sampling:
     def __post_init__(self):
         def need(ok, name, rule):
             if not ok: raise SpotError(f"{name} must be {rule}, not {getattr(self, name)!r}")
+        is_a = lambda name, kind: (isinstance(v := getattr(self, name), kind) and not isinstance(v, bool)
+                                   or name == "seed" and v is None)
+        for k in ("temperature", "top_p", "repetition_penalty"): need(is_a(k, numbers.Real), k, "a number")
+        for k in ("top_k", "max_tokens", "n", "seed"): need(is_a(k, numbers.Integral), k, "a whole number")
         need(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", "0 (greedy) or more")
         need(0 < self.top_p <= 1, "top_p", "above 0 and at most 1")
         need(self.top_k >= 0, "top_k", "0 (off) or more")

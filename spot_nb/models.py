@@ -17,7 +17,7 @@ from typing import Any
 
 from .answers import THINKING
 from .conversations import clean_messages, clean_text, template_options, tools_of
-from .records import SpotError
+from .records import SpotError, read_json
 
 # %% ../nbs/02_models.ipynb #d565642d
 EMBEDDED = "embedded"
@@ -104,19 +104,24 @@ def load_tokenizer(name: "str | Path", trust_remote_code: bool = False, chat_tem
 def _tokenizer_named(name: str): return load_tokenizer(name)
 
 def as_tokenizer(tokenizer: Any) -> Any:
-    """A tokenizer from what a caller gives: itself, or the name of a model whose tokenizer is loaded. None,
-    `words` and `chars` stay (`spot_nb.diff.split_units`). Raises `SpotError` for anything else."""
+    """A tokenizer from what a caller gives: itself, or the name or folder of a model whose tokenizer is
+    loaded. None, `words` and `chars` stay (`spot_nb.diff.split_units`). Raises `SpotError` for anything
+    else."""
     if tokenizer is None or callable(tokenizer): return tokenizer
     if tokenizer in ("words", "chars"): return tokenizer
-    if isinstance(tokenizer, str): return _tokenizer_named(tokenizer)
+    if isinstance(tokenizer, (str, Path)) and str(tokenizer).strip(): return _tokenizer_named(str(tokenizer))
     raise SpotError(f"a tokenizer is a model's name, a tokenizer, words or chars, not {tokenizer!r:.60}")
 
 # %% ../nbs/02_models.ipynb #4c5a37af
 def adapter_of(name: "str | Path") -> "dict | None":
-    "The adapter configuration in a folder that holds PEFT adapters and no whole model, else None."
+    """The adapter configuration in a folder that holds PEFT adapters and no whole model, else None. Raises
+    `SpotError` when it is broken."""
     folder = Path(str(name)).expanduser()
     if (folder/"config.json").is_file() or not (folder/"adapter_config.json").is_file(): return None
-    return json.loads((folder/"adapter_config.json").read_text(encoding="utf-8"))
+    found = read_json(folder/"adapter_config.json")
+    if isinstance(found, dict): return found
+    raise SpotError(f"{folder/'adapter_config.json'}: an adapter's configuration is an object, not "
+                    f"{type(found).__name__}")
 
 def _base_of(name: "str | Path", adapter: dict) -> str:
     """The base model that adapters belong to. Raises `SpotError` when their configuration names none, or a
@@ -171,6 +176,12 @@ def machine() -> dict:
             "python": platform.python_version(), **{k: v for k, v in libraries.items() if v}}
 
 # %% ../nbs/02_models.ipynb #2acf8c6b
+def _dtype_named(name: str):
+    import torch
+    found = getattr(torch, name.removeprefix("torch."), None)
+    if isinstance(found, torch.dtype) and found.is_floating_point: return found
+    raise SpotError(f"there is no dtype {name!r} for weights: use auto, float32, bfloat16 or float16")
+
 def load_model(name: "str | Path", dtype: Any = "auto", device: "str | None" = None,
                trust_remote_code: bool = False, **kwargs):
     """A causal language model on `device`, in eval mode; `dtype="auto"` is bfloat16 on a GPU and float32 on
@@ -182,7 +193,7 @@ def load_model(name: "str | Path", dtype: Any = "auto", device: "str | None" = N
     from transformers import AutoModelForCausalLM
     device = device or default_device()
     if dtype == "auto": dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    if isinstance(dtype, str): dtype = getattr(torch, dtype)
+    if isinstance(dtype, str): dtype = _dtype_named(dtype)
     adapter = adapter_of(name)
     model = _load(AutoModelForCausalLM, _base_of(name, adapter) if adapter else name, "the model",
                   trust_remote_code, dtype=dtype, **kwargs)

@@ -222,7 +222,8 @@ def need(module: str, extra: str, what: str) -> Any:
     except ImportError as e:
         missing = (getattr(e, "name", None) or module).split(".")[0]
         if isinstance(e, ModuleNotFoundError) and not _installed(missing):
-            raise SpotError(f"{what} needs {missing}, which is not installed: {install_hint(extra)}") from None
+            raise SpotError(f"{what} needs {missing}, which is not installed: "
+                            f"{install_hint(extra)}") from None
         raise SpotError(f"{what} needs {module}, which is installed and cannot be loaded "
                         f"({' '.join(str(e).split())[:200]}): {install_hint(extra)}") from e
 

@@ -280,8 +280,13 @@ def load_split(config: PipelineConfig) -> "tuple[list[dict], list[dict]]":
     asked = {prompt_id(p["prompt"]) for p in test}
     train = [p for p in problems if prompt_id(p["prompt"]) not in asked][:config.n_train]
     for name, part in (("training", train), ("held-out", test)):
-        if not part:
-            raise SpotError(f"{config.data_path} leaves no {name} problems: lower n_test, or set test_path")
+        if part: continue
+        if config.test_path:
+            why = ("all of them are in test_path too: name another file" if name == "training" and problems
+                   else f"{config.test_path if name == 'held-out' else config.data_path} has none")
+            raise SpotError(f"{config.data_path} with test_path {config.test_path}: no {name} problems are "
+                            f"left; {why}")
+        raise SpotError(f"{config.data_path} leaves no {name} problems: lower n_test, or set test_path")
     return train, test
 
 def slug(name: str) -> str:
@@ -605,6 +610,13 @@ def check_settings(c: PipelineConfig) -> None:
     for name in ("oracle_args", "engine_args", "train"):
         if not isinstance(getattr(c, name), dict):
             _fail(f"{name} must be a mapping of settings, not {getattr(c, name)!r}")
+    for name in ("data_config", "task", "test_path", "price"):
+        if not isinstance(getattr(c, name), str): _fail(f"{name} must be text, not {getattr(c, name)!r}")
+    if not isinstance(c.overlap, bool): _fail(f"overlap must be true or false, not {c.overlap!r}")
+    if not (c.enable_thinking is None or isinstance(c.enable_thinking, bool)):
+        _fail(f"enable_thinking must be true, false or left out, not {c.enable_thinking!r}")
+    if c.round_reference not in ("first", "last"):
+        _fail(f"round_reference must be first or last, not {c.round_reference!r}")
     for name in ("model", "data_path", "oracle", "output_dir", "engine"):
         if not isinstance(getattr(c, name), str) or not getattr(c, name):
             _fail(f"{name} must be a name or path, not {getattr(c, name)!r}")
@@ -667,16 +679,16 @@ def check_student(c: PipelineConfig) -> str:
     """The folder or hub id of the student. Raises `SpotError` when its files, its tokenizer or its engine are
     not there."""
     import inspect
-    from spot_nb.generate import ENGINES, make_generator
+    from spot_nb.generate import ENGINES, _auto, make_generator
     from spot_nb.models import load_tokenizer, resolve_model
     from spot_nb.options import nearest
     if c.engine != "auto" and c.engine not in ENGINES:
         _fail(f"there is no engine {c.engine!r}: use auto, {', '.join(ENGINES)}")
-    kinds = [make_generator, *([ENGINES[c.engine]] if c.engine in ENGINES else ENGINES.values())]
-    known = {p for k in kinds for p in inspect.signature(k).parameters}
+    engine = _auto(c.model) if c.engine == "auto" else c.engine
+    known = {p for k in (make_generator, ENGINES[engine]) for p in inspect.signature(k).parameters}
     for k in c.engine_args:
-        if k not in known and c.engine in ("transformers", "openai"):
-            _fail(f"engine_args: {c.engine} has no setting {k!r}{nearest(k, known)}")
+        if k not in known and engine in ("transformers", "openai"):
+            _fail(f"engine_args: {engine} has no setting {k!r}{nearest(k, known)}")
     base = resolve_model(c.model)
     load_tokenizer(base)
     if c.engine == "openai": make_generator(base, c.engine, **c.engine_args).check()

@@ -95,11 +95,13 @@ def save_dtype_of(args) -> "str | None":
 # %% ../nbs/11f_saving.ipynb #dd1f3155
 STATE = "spot_state.json"
 
+def _whole(p: Path) -> bool: return (p/"trainer_state.json").is_file() and (p/STATE).is_file()
+
 def last_checkpoint(folder: "str | Path") -> "Path | None":
     """The newest whole `checkpoint-N` in `folder`: one that was interrupted while it was written is passed
     over."""
-    whole = lambda p: p.name[11:].isdigit() and (p/"trainer_state.json").is_file() and (p/STATE).is_file()
-    return max(filter(whole, Path(folder).glob("checkpoint-*")), key=lambda p: int(p.name[11:]), default=None)
+    found = [p for p in Path(folder).glob("checkpoint-*") if p.name[11:].isdigit() and _whole(p)]
+    return max(found, key=lambda p: int(p.name[11:]), default=None)
 
 def differences(old: dict, new: dict) -> "list[str]":
     """What differs between recorded and present settings, in words; a setting that was not recorded counts as
@@ -110,7 +112,7 @@ def differences(old: dict, new: dict) -> "list[str]":
 def check_resumable(path: "str | Path", settings: dict, sharding: str, processes: int) -> dict:
     "The recorded state of a checkpoint. Raises `SpotError` when it is not whole or does not fit the run."
     path = Path(path)
-    if not (path/STATE).is_file() or not (path/"trainer_state.json").is_file():
+    if not _whole(path):
         raise SpotError(f"{path} is not a whole checkpoint: name another, or start over with --fresh")
     state = read_json(path/STATE)
     diff = differences(state["settings"], settings)
@@ -131,22 +133,34 @@ RUN, LOCK = "spot_run.json", ".spot.lock"
 
 @contextmanager
 def locked_folder(folder: "str | Path"):
-    "Hold `folder` for this process. Raises `SpotError` when another run does."
+    """Hold `folder` for this process; a folder that was made for this and stayed empty goes again. Raises
+    `SpotError` when another run holds it."""
+    folder = Path(folder)
+    made = not folder.exists()
     check_writable(folder)
-    with open(Path(folder)/LOCK, "w") as file:
+    with open(folder/LOCK, "w") as file:
         if sys.platform != "win32":
             import fcntl
             try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise SpotError(f"{folder} is being written by another run: wait for it, or choose another "
                                 "output_dir") from None
-        yield
+        try: yield
+        finally:
+            if made and [p.name for p in folder.iterdir()] == [LOCK]:
+                (folder/LOCK).unlink()
+                folder.rmdir()
 
 def _recorded(folder: Path) -> "dict | None":
     "The settings of the run that a folder belongs to."
     marks = [folder/RUN, folder/STATE]
     if last := last_checkpoint(folder): marks.append(last/STATE)
     return next((read_json(m)["settings"] for m in marks if m.is_file()), None)
+
+def _drop_torn(folder: Path) -> None:
+    "Remove checkpoints that were interrupted while they were written: nothing can go on from them."
+    for p in folder.glob("checkpoint-*"):
+        if p.name[11:].isdigit() and p.is_dir() and not _whole(p): shutil.rmtree(p)
 
 def begin_run(folder: "str | Path", settings: dict, fresh: bool = False) -> str:
     """Claim `folder` for a run with `settings`: `new`, `on` (an unfinished run of the same settings) or
@@ -169,6 +183,7 @@ def begin_run(folder: "str | Path", settings: dict, fresh: bool = False) -> str:
         raise SpotError(f"{folder} holds a run with other settings ({'; '.join(diff)}): use the same, "
                         "another output_dir, or --fresh to start over")
     if old is not None and (folder/STATE).is_file(): return "done"
+    if old is not None: _drop_torn(folder)
     write_json(folder/RUN, {"settings": settings})
     return "new" if old is None else "on"
 

@@ -26,10 +26,13 @@ def smallest_difference(n: int, changed: float, seeds: int = 1, shared: float = 
     probability `power`.
 
     `changed` is the share of questions on which the two differ, `shared` the part of the variance that more
-    seeds do not reduce. Raises `SpotError` for shares outside 0..1, and without questions or seeds."""
+    seeds do not reduce. Raises `SpotError` for shares outside 0..1, a power or alpha of 0 or 1, and without
+    questions or seeds."""
     if n < 1 or seeds < 1: raise SpotError(f"n and seeds must be at least 1, not {n} and {seeds}")
     for name, x in (("changed", changed), ("shared", shared)):
         if not 0 <= x <= 1: raise SpotError(f"{name} must lie between 0 and 1, not {x}")
+    for name, x in (("power", power), ("alpha", alpha)):
+        if not 0 < x < 1: raise SpotError(f"{name} must lie between 0 and 1, both left out, not {x}")
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
     return z * math.sqrt(changed / n * (shared + (1 - shared) / seeds))
 

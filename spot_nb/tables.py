@@ -330,8 +330,9 @@ def _place(label: str, rows: "list[Row]", recorded: "str | None" = None) -> "tup
     model, _, method = label.rpartition("/")
     if model:
         known = {_plain(m): m for m in models}
-        if _plain(model) in known: return known[_plain(model)], method
-        return model, method
+        beside = known.get(_plain(model), model)
+        return beside, next((r.method for r in rows if r.model == beside
+                             and _plain(r.method) == _plain(method)), method)
     if recorded:
         last = _plain(recorded.rsplit("/", 1)[-1])
         beside = next((m for m in models if last in (_plain(m), _plain(m) + "spot")), recorded)

@@ -28,7 +28,7 @@ def token_pairs(n_pairs: int, length: int, changed: float = 0.15, run: int = 2,
     for _ in range(n_pairs):
         rejected = draw(length)
         chosen = list(rejected)
-        for i in rng.choice(length - run, max(1, int(length*changed/run)), replace=False):
+        for i in rng.choice(length - run, max(changed > 0, int(length*changed/run)), replace=False):
             chosen[i:i + run] = draw(run)
         out.append((rejected, chosen))
     return out

@@ -40,7 +40,7 @@ def resident() -> int:
 
 # %% ../../nbs/bench/memory.ipynb #cea5ae8b
 def small_student(folder: "str | Path") -> str:
-    "A random Llama of 8 layers and 25M parameters with the embedded student's tokenizer, saved in `folder`."
+    "A random Llama of 8 layers and 32M parameters with the embedded student's tokenizer, saved in `folder`."
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from spot_nb.models import load_tokenizer
@@ -176,7 +176,7 @@ def cli(argv: "list[str]") -> int:
                                 description="The plan's memory against measured peaks of training on this "
                                 "machine's CPU.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", default="small",
-                   help="student: `small` (random, 25M), `embedded` (135M), a folder or hub id")
+                   help="student: `small` (random, 32M), `embedded` (135M), a folder or hub id")
     p.add_argument("--resident", action="store_true",
                    help="also what the operating system sees, in a second run")
     p.add_argument("--pairs", type=int, default=3, help="pairs a step and process")
