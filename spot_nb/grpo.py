@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Callable, Sequence
 
+from .options import Parser
 from .records import SpotError, as_messages, read_json, write_json
 
 # %% ../nbs/12c_grpo.ipynb #7f87a017
@@ -185,53 +186,25 @@ def _trainer(trl, model, args, rows, reward, trust_remote_code):
     if args.disable_tqdm: trainer.remove_callback(PrinterCallback)
     return trainer
 
-# %% ../nbs/12c_grpo.ipynb #dd41adb1
-def _settings(argv: "Sequence[str]") -> dict:
-    "Flags of the command beyond its own: `--name value`, typed as YAML."
-    from spot_nb.options import load_yaml
-    out, i = {}, 0
-    while i < len(argv):
-        if not argv[i].startswith("--"): raise SpotError(f"expected a --setting, not {argv[i]!r}")
-        name, eq, value = argv[i][2:].partition("=")
-        if not eq:
-            following = i + 1 < len(argv) and not argv[i + 1].startswith("--")
-            value, i = (argv[i + 1], i + 1) if following else ("true", i)
-        out[name] = load_yaml(value, f"--{name}")
-        i += 1
-    return out
-
 # %% ../nbs/12c_grpo.ipynb #607ba8d2
+def _parser() -> Parser:
+    p = Parser("spot grpo", "GRPO through TRL, with our verifier as the reward. Any field of TRL's "
+               "GRPOConfig is a flag too; train_batch and mini_batch count prompts, as in the paper.")
+    p.add("model", default="embedded", help="student: folder, hub id or `embedded`")
+    p.add("data", help="problems: file, hub id, or `arithmetic`")
+    p.add("subset", help="configuration of a hub data set")
+    p.add("output", default="runs/grpo", help="folder of the run")
+    p.add("disable_thinking", action="store_true", help="sample in non-thinking mode")
+    p.add("fresh", action="store_true", help="start over in a folder that holds a run")
+    p.add("trust_remote_code", action="store_true", help="run code that comes with the model")
+    return p
+
 def cli(argv: "Sequence[str]") -> int:
     "`spot grpo`: GRPO through TRL with our verifier as the reward."
-    import argparse
-    from spot_nb.options import settings_in
-    p = argparse.ArgumentParser(prog="spot grpo", allow_abbrev=False,
-                                description="GRPO through TRL, with our verifier as the reward. Any field "
-                                "of TRL's GRPOConfig is a flag too; train_batch and mini_batch count "
-                                "prompts, as in the paper.")
-    p.add_argument("--model", "--model_name_or_path", default="embedded",
-                   help="student: folder, hub id or `embedded`")
-    p.add_argument("--data", "--data_path", help="problems: file, hub id, or `arithmetic`")
-    p.add_argument("--subset", help="configuration of a hub data set")
-    p.add_argument("--output", "--output_dir", default="runs/grpo", help="folder of the run")
-    p.add_argument("--config", help="a YAML file of settings; flags win over it")
-    p.add_argument("--disable_thinking", action="store_true", help="sample in non-thinking mode")
-    p.add_argument("--fresh", action="store_true", help="start over in a folder that holds a run")
-    p.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
-    given, rest = p.parse_known_args(list(argv))
-    settings = {}
-    if given.config:
-        try: settings = settings_in(Path(given.config), given.config)
-        except FileNotFoundError: raise SpotError(f"{given.config} does not exist: check --config") from None
-    settings |= _settings(rest)
-    model, data = (settings.pop(k, None) for k in ("model", "data"))
-    settings.pop("output", None) if given.output != "runs/grpo" else setattr(given, "output",
-                                                                             settings.pop("output",
-                                                                                          given.output))
-    given.model = given.model if given.model != "embedded" or not model else model
-    result = grpo(given.model, _problems(given.data or data, given.subset or settings.pop("subset", None)),
-                  given.output, enable_thinking=False if given.disable_thinking else None, fresh=given.fresh,
-                  trust_remote_code=given.trust_remote_code, **settings)
+    a, settings = _parser().parse_open(argv)
+    result = grpo(a.model, _problems(a.data, a.subset), a.output, fresh=a.fresh,
+                  enable_thinking=False if a.disable_thinking else None,
+                  trust_remote_code=a.trust_remote_code, **settings)
     print(f"{result['steps']} steps; the model is in {result['output_dir']}: next, `spot evaluate "
           f"{result['output_dir']}`")
     return 0

@@ -116,20 +116,57 @@ class Parser(argparse.ArgumentParser):
 @patch
 def from_yaml(self: Parser, path: str) -> "list[str]":
     "The settings of a YAML file as arguments. Raises `SpotError` naming an unknown setting."
-    values = read_yaml(path)
-    actions = {s[2:].replace("-", "_"): a for a in self._actions for s in a.option_strings
-               if s.startswith("--")}
-    out, seen = [], {}
-    for k, v in values.items():
-        key = str(k).replace("-", "_")
-        if key in ("config", "help"): raise SpotError(f"{path}: {k!r} cannot stand in a settings file")
-        if key not in actions:
+    values, actions = read_yaml(path), self._by_name()
+    for k in values:
+        if (key := _plain(k)) not in actions:
             raise SpotError(f"{path}: {self.prog} has no setting {k!r}"
                             f"{nearest(key, actions) or f': `{self.prog} --help` lists them'}")
+    return self._from_values(values, path)
+
+def _plain(name: Any) -> str: return str(name).replace("-", "_")
+
+@patch
+def _by_name(self: Parser) -> "dict[str, argparse.Action]":
+    return {_plain(s[2:]): a for a in self._actions for s in a.option_strings if s.startswith("--")}
+
+@patch
+def _from_values(self: Parser, values: dict, path: str) -> "list[str]":
+    "Settings of this command as arguments; `path` is named in refusals."
+    out, seen, actions = [], {}, self._by_name()
+    for k, v in values.items():
+        key = _plain(k)
+        if key in ("config", "help"): raise SpotError(f"{path}: {k!r} cannot stand in a settings file")
         if (dest := actions[key].dest) in seen:
             raise SpotError(f"{path}: {seen[dest]!r} and {k!r} are one setting: keep one of them")
         seen[dest] = k
         out += _as_arguments(actions[key], v, path)
+    return out
+
+# %% ../nbs/00a_options.ipynb #704fb749
+@patch
+def parse_open(self: Parser, argv: "Sequence[str]") -> "tuple[argparse.Namespace, dict]":
+    """`parse`, for a command that hands further settings to another library: those come back by name, with
+    the values that YAML reads in them. Flags win over the file. Raises `SpotError` as `parse` does."""
+    argv, actions, others = list(argv), self._by_name(), {}
+    first, _ = self.parse_known_args(_only_config(argv))
+    if first.config:
+        values = read_yaml(first.config)
+        others = {_plain(k): v for k, v in values.items() if _plain(k) not in actions}
+        own = {k: v for k, v in values.items() if _plain(k) in actions}
+        argv = self._from_values(own, first.config) + argv
+    found, left = self.parse_known_args(argv)
+    return found, others | _values(left)
+
+def _values(argv: "list[str]") -> dict:
+    "`--name value`, `--name=value` and `--name` (true), typed as YAML."
+    out, rest = {}, iter(range(len(argv)))
+    for i in rest:
+        if not argv[i].startswith("--"): raise SpotError(f"expected a --setting, not {argv[i]!r}")
+        name, eq, value = argv[i][2:].partition("=")
+        if not eq:
+            alone = i + 1 == len(argv) or argv[i + 1].startswith("--")
+            value = "true" if alone else argv[next(rest)]
+        out[_plain(name)] = load_yaml(value, f"--{name}")
     return out
 
 # %% ../nbs/00a_options.ipynb #246bf7e7
