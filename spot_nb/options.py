@@ -142,33 +142,6 @@ def _from_values(self: Parser, values: dict, path: str) -> "list[str]":
         out += _as_arguments(actions[key], v, path)
     return out
 
-# %% ../nbs/00a_options.ipynb #704fb749
-@patch
-def parse_open(self: Parser, argv: "Sequence[str]") -> "tuple[argparse.Namespace, dict]":
-    """`parse`, for a command that hands further settings to another library: those come back by name, with
-    the values that YAML reads in them. Flags win over the file. Raises `SpotError` as `parse` does."""
-    argv, actions, others = list(argv), self._by_name(), {}
-    first, _ = self.parse_known_args(_only_config(argv))
-    if first.config:
-        values = read_yaml(first.config)
-        others = {_plain(k): v for k, v in values.items() if _plain(k) not in actions}
-        own = {k: v for k, v in values.items() if _plain(k) in actions}
-        argv = self._from_values(own, first.config) + argv
-    found, left = self.parse_known_args(argv)
-    return found, others | _values(left)
-
-def _values(argv: "list[str]") -> dict:
-    "`--name value`, `--name=value` and `--name` (true), typed as YAML."
-    out, rest = {}, iter(range(len(argv)))
-    for i in rest:
-        if not argv[i].startswith("--"): raise SpotError(f"expected a --setting, not {argv[i]!r}")
-        name, eq, value = argv[i][2:].partition("=")
-        if not eq:
-            alone = i + 1 == len(argv) or argv[i + 1].startswith("--")
-            value = "true" if alone else argv[next(rest)]
-        out[_plain(name)] = load_yaml(value, f"--{name}")
-    return out
-
 # %% ../nbs/00a_options.ipynb #246bf7e7
 def _long(action: argparse.Action) -> str:
     return next((s for s in action.option_strings if s.startswith("--")), action.dest)
@@ -249,6 +222,33 @@ def yaml_fault(e: Exception) -> str:
     mark = getattr(e, "problem_mark", None)
     why = getattr(e, "problem", None) or str(e).splitlines()[0]
     return f"line {mark.line + 1}: {why}" if mark else why
+
+# %% ../nbs/00a_options.ipynb #704fb749
+@patch
+def parse_open(self: Parser, argv: "Sequence[str]") -> "tuple[argparse.Namespace, dict]":
+    """`parse`, for a command that hands further settings to another library: those come back by name, with
+    the values that YAML reads in them. Flags win over the file. Raises `SpotError` as `parse` does."""
+    argv, actions, others = list(argv), self._by_name(), {}
+    first, _ = self.parse_known_args(_only_config(argv))
+    if first.config:
+        values = read_yaml(first.config)
+        others = {_plain(k): v for k, v in values.items() if _plain(k) not in actions}
+        own = {k: v for k, v in values.items() if _plain(k) in actions}
+        argv = self._from_values(own, first.config) + argv
+    found, left = self.parse_known_args(argv)
+    return found, others | _values(left)
+
+def _values(argv: "list[str]") -> dict:
+    "`--name value`, `--name=value` and `--name` (true), typed as YAML."
+    out, rest = {}, iter(range(len(argv)))
+    for i in rest:
+        if not argv[i].startswith("--"): raise SpotError(f"expected a --setting, not {argv[i]!r}")
+        name, eq, value = argv[i][2:].partition("=")
+        if not eq:
+            alone = i + 1 == len(argv) or argv[i + 1].startswith("--")
+            value = "true" if alone else argv[next(rest)]
+        out[_plain(name)] = load_yaml(value, f"--{name}")
+    return out
 
 # %% ../nbs/00a_options.ipynb #a618bfca
 # Flags of the paper's scripts, and what to type here.
