@@ -25,8 +25,20 @@ def _merged(a: dict, b: dict) -> dict:
             **{k: {**a[k], **v} if isinstance(v, dict) and isinstance(a.get(k), dict) else v
                for k, v in b.items()}}
 
+def _can_be_judged(claim: dict, p: dict) -> bool:
+    "Whether the runs of `p` hold what every part of a claim compares, at the points where it looks."
+    def ran(family: str, method: str, rate: "float | None") -> set:
+        return {s for r in p["runs"] if r["family"] == family and method in r["methods"]
+                and rate in (None, r["rate"]) for s in r["seeds"]}
+    return all(len(ran(f, m, part.get("rate"))) >= claim["seeds"] for part in claim["parts"]
+               for f in {part["family"], part.get("over", part["family"])}
+               for m in {part["method"], part.get("against", part["method"])}
+               ) and all(part[k] in p["training"]["points"] for part in claim["parts"]
+                         for k in ("point", "from", "to") if k in part)
+
 def load_protocol(path: "str | Path" = "recipes/study/claims.yaml", quick: bool = False) -> dict:
-    """The protocol in `path`; with `quick`, its `quick` part laid over the rest.
+    """The protocol in `path`; with `quick`, its `quick` part laid over the rest, and the claims that those
+    runs cannot judge named in `left_out`.
 
     Raises `SpotError` for a file that cannot be read, or a run or claim that names an unknown method."""
     try: p = settings_in(Path(path), path)
@@ -48,6 +60,9 @@ def load_protocol(path: "str | Path" = "recipes/study/claims.yaml", quick: bool 
     unknown = sorted(set(named) - set(p["methods"]))
     if unknown:
         raise SpotError(f"{path}: {unknown[0]!r} is no method of this protocol: add it under `methods`")
+    if quick:
+        p["left_out"] = [c["id"] for c in p["claims"] if not _can_be_judged(c, p)]
+        p["claims"] = [c for c in p["claims"] if c["id"] not in p["left_out"]]
     return p
 
 # %% ../nbs/19_experiments.ipynb #ac99932d
@@ -503,7 +518,8 @@ def run_jobs(protocol_path, folder, quick: bool = False, workers: int = 2, minut
                     failed.add(name)
                     say(f"{name} failed: {_last_line(process)}")
                     continue
-                left = sum(1 for j in jobs if not _done(found, j)) - 1 + waiting
+                jobs, waiting = plan(p, found := results(folder))
+                left = sum(not _done(found, j) for j in jobs) + waiting
                 say(f"{name}: {read_json(folder/(name + '.json'))['seconds']:.0f} s; {left} to go")
     finally:
         for process in busy.values(): process.terminate()

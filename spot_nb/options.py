@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['VOCABULARY', 'ELSEWHERE', 'spellings', 'nearest', 'Parser', 'read_yaml', 'settings_in', 'load_yaml', 'yaml_fault',
            'refuse_unknown', 'add_engine', 'engine_options', 'add_sampling', 'sampling_of', 'notes_of', 'add_fields',
-           'train_help', 'train_argv', 'strict', 'last_line', 'quoted', 'Facts']
+           'train_help', 'train_argv', 'whole_number', 'strict', 'last_line', 'quoted', 'Facts']
 
 # %% ../nbs/00a_options.ipynb #034429ec
-import argparse, difflib, re
+import argparse, contextlib, difflib, re
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 from .records import SpotError, patch
 
@@ -295,7 +295,7 @@ def _sentence(parser: Parser, message: str) -> str:
     if "expected" in why: return f"{name} needs a value ({why})"
     if (v := re.match(r"ignored explicit argument (.*)", why)):
         return f"{name} takes no value, and {v[1]} is one"
-    return f"{name}: {why}"
+    return f"{name} {why}" if why.startswith("must be") else f"{name}: {why}"
 
 # %% ../nbs/00a_options.ipynb #4cd1e69e
 def add_engine(p: Parser) -> None:
@@ -485,6 +485,14 @@ def train_argv(argv: "Sequence[str]") -> "list[str]":
     return out
 
 # %% ../nbs/00a_options.ipynb #37a851dc
+def whole_number(least: int = 1) -> "Callable[[str], int]":
+    "The `type` of an option that takes a whole number of at least `least`."
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if (value := int(text)) >= least: return value
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
+    return read
+
 def strict(kind: type) -> type:
     """Somebody else's parser class (transformers' `HfArgumentParser`), made to refuse in one sentence and
     to take no abbreviations."""

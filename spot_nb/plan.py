@@ -8,13 +8,14 @@ __all__ = ['KNOWN', 'CARDS', 'SHARDINGS', 'GB', 'FOUR_BIT', 'model_config', 'Cou
            'Plan', 'plan', 'show', 'parse_flags', 'cli', 'plan_of', 'announce', 'accelerate_configs']
 
 # %% ../nbs/12a_plan.ipynb #d2b7e148
-import argparse, contextlib, json, math, random, weakref
+import contextlib, json, math, random, weakref
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Sequence
 
+from .options import Parser, whole_number
 from .records import SpotError
 
 # %% ../nbs/12a_plan.ipynb #146a196a
@@ -616,18 +617,16 @@ def show(p: Plan) -> str:
     return "\n".join(out)
 
 # %% ../nbs/12a_plan.ipynb #c1c2df35
-def _parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="spot train --plan",
-                                description="Memory, time and cost of a run, from the config and the "
-                                "tokenizer.", epilog="All settings of `spot train` are taken too.",
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--gpus", "--num_gpus", type=int, default=1, help="processes, one a GPU")
-    p.add_argument("--gpu_memory", type=float, default=80., help="GB of one GPU")
-    p.add_argument("--sharding", default="auto", help="auto, ddp, " + ", ".join(SHARDINGS))
-    p.add_argument("--tflops", type=float, help="dense bfloat16 TFLOP/s of one GPU (default: by its memory)")
-    p.add_argument("--price", type=float, help="dollars an hour of one GPU (default: by its memory)")
-    p.add_argument("--mfu", type=float, default=0.35, help="share of the TFLOP/s that the run reaches")
-    p.add_argument("--json", action="store_true", help="print JSON")
+def _parser() -> Parser:
+    p = Parser("spot train --plan", "Memory, time and cost of a run, from the config and the tokenizer.",
+               config=False, epilog="All settings of `spot train` are taken too.")
+    p.add("gpus", "num_gpus", type=whole_number(), default=1, help="processes, one a GPU")
+    p.add("gpu_memory", type=float, default=80., help="GB of one GPU")
+    p.add("sharding", default="auto", help="auto, ddp, " + ", ".join(SHARDINGS))
+    p.add("tflops", type=float, help="dense bfloat16 TFLOP/s of one GPU (default: by its memory)")
+    p.add("price", type=float, help="dollars an hour of one GPU (default: by its memory)")
+    p.add("mfu", type=float, default=0.35, help="share of the TFLOP/s that the run reaches")
+    p.add("json", action="store_true", help="print JSON")
     return p
 
 def parse_flags(argv: "Sequence[str]") -> tuple:
@@ -635,7 +634,8 @@ def parse_flags(argv: "Sequence[str]") -> tuple:
     values and unknown flags."""
     from spot_nb.train import parse_config
     a, rest = _parser().parse_known_args([x for x in argv if x != "--plan"])
-    if a.gpus < 1 or a.gpu_memory <= 0: raise SpotError("--gpus and --gpu_memory must be positive")
+    if not 0 < a.gpu_memory < math.inf:
+        raise SpotError(f"--gpu_memory must be above 0, not {a.gpu_memory:g}")
     if not 0 < a.mfu <= 1: raise SpotError(f"--mfu is a share, above 0 and at most 1, not {a.mfu:g}")
     config = parse_config([*rest, "--use_cpu", "true"])            # no GPU is needed to plan for one
     return config, Hardware(a.gpus, a.gpu_memory, a.tflops, a.price, a.mfu), a.sharding

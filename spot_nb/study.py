@@ -16,6 +16,7 @@ from typing import Callable
 
 import numpy as np
 
+from .options import Parser, whole_number
 from .records import SpotError
 from .experiments import _done, base_job, best_rate, load_protocol, results, run_jobs, train_job
 
@@ -278,45 +279,48 @@ def verdict_table(verdicts: "list[dict]") -> str:
 
 # %% ../nbs/19a_study.ipynb #7eb506dc
 def learned_against_forgotten(ax, study: Study, family: str, methods: "list[str]",
-                              rate: "float | None" = None) -> int:
+                              rate: "float | None" = None, title: str = "") -> int:
     """Draw one curve a method: KL on everyday prompts against test accuracy, mean over the seeds that are
-    done; returns how many."""
+    done, and each seed thinly; returns how many. Methods of one colour get lines of their own."""
     from spot_nb.figures import color_of
-    drawn = 0
+    drawn: "list[str]" = []
     for m in methods:
         seeds = study.seeds(family, m, rate)
         if not seeds: continue
-        r, drawn = study.runs(family, m, seeds, rate), drawn + 1
-        x, y = r.kl.mean((0, 2)), 100 * r.correct.mean((0, 2))
+        r, color = study.runs(family, m, seeds, rate), color_of(m)
+        line = ("-", "--", ":", "-.")[drawn.count(color) % 4]
+        drawn.append(color)
         for s in range(len(seeds)):
-            ax.plot(r.kl[s].mean(1), 100 * r.correct[s].mean(1), color=color_of(m), lw=.6, alpha=.4)
-        ax.plot(x, y, "o-", color=color_of(m), lw=2, ms=4,
+            ax.plot(r.kl[s].mean(1), 100 * r.correct[s].mean(1), color=color, lw=.5, alpha=.3)
+        ax.plot(r.kl.mean((0, 2)), 100 * r.correct.mean((0, 2)), "o", ls=line, color=color, lw=2, ms=4,
                 label=f"{m}, lr {r.about['rate']:.0e}, {len(seeds)} seed{'s'[:len(seeds) > 1]}")
-    ax.set(xlabel="forgotten: KL from base on everyday prompts, nats a token",
-           ylabel="learned: test problems right, %", title=family)
-    if drawn: ax.legend()
-    return drawn
+    ax.set(xlabel="forgotten: KL from base, nats a token", ylabel="learned: problems right, %",
+           title=title or family)
+    if drawn: ax.legend(loc="upper center", bbox_to_anchor=(.5, -.2), fontsize=8, handlelength=4)
+    return len(drawn)
 
 # %% ../nbs/19a_study.ipynb #0c53a7ef
+def _parser() -> Parser:
+    p = Parser("spot study", "Do the paper's claims hold in a small world? Runs the jobs of a protocol that "
+               "are not done yet, and prints a verdict for each claim.", config=False)
+    p.add("quick", action="store_true", help="less of everything: under 20 minutes on two cores")
+    p.add("protocol", default="recipes/study/claims.yaml", help="what to run and how to decide")
+    p.add("folder", help="where results are kept (default: nbs/data/study, or runs/study-quick)")
+    p.add("workers", type=whole_number(), default=2, help="jobs at a time, one thread each")
+    p.add("minutes", type=float, help="start no job after so many minutes")
+    p.add("only", default="", metavar="TEXT", help="only train jobs whose name contains this")
+    p.add("report", action="store_true", help="run nothing")
+    return p
+
 def cli(argv: "list[str]") -> int:
     "`spot study`: run what is missing, then print the verdicts. Exit status 1 when a job failed."
-    import argparse
-    p = argparse.ArgumentParser(prog="spot study",
-                                description="Do the paper's claims hold in a small world? Runs the jobs of "
-                                "a protocol that are not done yet, and prints a verdict for each claim.",
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--quick", action="store_true", help="less of everything: under 20 minutes on two cores")
-    p.add_argument("--protocol", default="recipes/study/claims.yaml", help="what to run and how to decide")
-    p.add_argument("--folder", default=None,
-                   help="where results are kept (default: nbs/data/study, or runs/study-quick)")
-    p.add_argument("--workers", type=int, default=2, help="jobs at a time, one thread each")
-    p.add_argument("--minutes", type=float, default=None, help="start no job after so many minutes")
-    p.add_argument("--only", default="", metavar="TEXT", help="only train jobs whose name contains this")
-    p.add_argument("--report", action="store_true", help="run nothing")
-    a = p.parse_args(argv)
+    a = _parser().parse(argv)
     folder, failed = a.folder or ("runs/study-quick" if a.quick else "nbs/data/study"), 0
     if not a.report:
         failed = run_jobs(a.protocol, folder, a.quick, a.workers, a.minutes, a.only,
                           lambda text: print(text, flush=True))
-    print(verdict_table(Study(a.protocol, folder, a.quick).verdicts()))
+    study = Study(a.protocol, folder, a.quick)
+    print(verdict_table(study.verdicts()))
+    if left := study.protocol.get("left_out"):
+        print(f"\nThis smaller study leaves out what {len(left)} further claims need ({', '.join(left)}).")
     return 1 if failed else 0

@@ -94,15 +94,15 @@ def show(result: dict) -> None:
 # %% ../../nbs/bench/diff.ipynb #415d7732
 def cli(argv: "list[str]") -> int:
     "`spot bench diff`."
-    from spot_nb.options import strict
+    from spot_nb.options import strict, whole_number
     parser = strict(argparse.ArgumentParser)(prog="spot bench diff",
                                              description="Time the change ratio and edit spans against "
                                              "difflib.",
                                              formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[500, 2000, 8192],
+    parser.add_argument("--lengths", type=whole_number(3), nargs="+", default=[500, 2000, 8192],
                         help="tokens per response")
-    parser.add_argument("--pairs", type=int, default=5, help="pairs per length")
-    parser.add_argument("--many", type=int, default=4000,
+    parser.add_argument("--pairs", type=whole_number(), default=5, help="pairs per length")
+    parser.add_argument("--many", type=whole_number(0), default=4000,
                         help="pairs of 2,000 tokens for the whole-set line; 0 leaves it out")
     parser.add_argument("--output", default=None, help="write the figures as JSON")
     args = parser.parse_args(argv)

@@ -131,18 +131,19 @@ def show(figures: dict) -> None:
 
 def cli(argv: "list[str]") -> int:
     "`spot bench elicit`: print the ratios, and write them with `--output`."
-    from spot_nb.options import strict
+    from spot_nb.options import strict, whole_number
     p = strict(argparse.ArgumentParser)("spot bench elicit",
                                         description="Overhead over the plain engine, n samples against "
                                         "copies, verifier throughput.",
                                         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", default="embedded", help="folder, hub id or `embedded`")
     p.add_argument("--engine", default="auto", help="auto, transformers or vllm")
-    p.add_argument("--prompts", type=int, default=96, help="arithmetic problems; 0 leaves generation out")
-    p.add_argument("--max_tokens", "--max-tokens", type=int, default=48, help="longest response")
-    p.add_argument("--n", type=int, default=16, help="samples per prompt in the second part")
-    p.add_argument("--repeats", type=int, default=3, help="timed runs of each side")
-    p.add_argument("--responses", type=int, default=10_000,
+    p.add_argument("--prompts", type=whole_number(0), default=96,
+                   help="arithmetic problems; 0 leaves generation out")
+    p.add_argument("--max_tokens", "--max-tokens", type=whole_number(), default=48, help="longest response")
+    p.add_argument("--n", type=whole_number(), default=16, help="samples per prompt in the second part")
+    p.add_argument("--repeats", type=whole_number(), default=3, help="timed runs of each side")
+    p.add_argument("--responses", type=whole_number(0), default=10_000,
                    help="responses to verify; 0 leaves verification out")
     p.add_argument("--dtype", default=None, help="weights' type")
     p.add_argument("--output", type=Path, default=None, help="also write the figures here (JSON)")

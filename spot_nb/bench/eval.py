@@ -115,12 +115,12 @@ def show(figures: dict) -> None:
 def cli(argv: "list[str]") -> int:
     "`spot bench eval`."
     import argparse
-    from spot_nb.options import strict
+    from spot_nb.options import strict, whole_number
     p = strict(argparse.ArgumentParser)(prog="spot bench eval",
                                         description="Connect4 solver, IFEval scoring, evaluation overhead.",
                                         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--states", type=int, default=100_000, help="Connect4 states to make")
-    p.add_argument("--questions", type=int, default=500,
+    p.add_argument("--states", type=whole_number(), default=100_000, help="Connect4 states to make")
+    p.add_argument("--questions", type=whole_number(), default=500,
                    help="questions of the overhead run, 16 responses each")
     p.add_argument("--data_dir", "--data-dir", type=Path, default=None,
                    help="folder with ifeval.jsonl, the published prompts")

@@ -172,16 +172,18 @@ def line(r: dict) -> str:
 # %% ../../nbs/bench/memory.ipynb #93962ff1
 def cli(argv: "list[str]") -> int:
     "`spot bench memory`."
-    p = argparse.ArgumentParser(prog="spot bench memory",
-                                description="The plan's memory against measured peaks of training on this "
-                                "machine's CPU.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    from spot_nb.options import strict, whole_number
+    p = strict(argparse.ArgumentParser)(prog="spot bench memory",
+                                        description="The plan's memory against measured peaks of training "
+                                        "on this machine's CPU.",
+                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", default="small",
                    help="student: `small` (random, 32M), `embedded` (135M), a folder or hub id")
     p.add_argument("--resident", action="store_true",
                    help="also what the operating system sees, in a second run")
-    p.add_argument("--pairs", type=int, default=3, help="pairs a step and process")
-    p.add_argument("--size", type=int, default=250, help="tokens a response")
-    p.add_argument("--row_tokens", type=int, default=400, help="tokens a row")
+    p.add_argument("--pairs", type=whole_number(), default=3, help="pairs a step and process")
+    p.add_argument("--size", type=whole_number(), default=250, help="tokens a response")
+    p.add_argument("--row_tokens", type=whole_number(), default=400, help="tokens a row")
     p.add_argument("--only", help="one setting: " + "; ".join(SETTINGS))
     p.add_argument("--output", help="JSON file; rows of other models and settings that it holds are kept")
     a = p.parse_args(argv)

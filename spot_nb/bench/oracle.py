@@ -270,13 +270,13 @@ def show(figures: dict) -> None:
 
 def cli(argv: "list[str]") -> int:
     "`spot bench oracle`."
-    from spot_nb.options import strict
+    from spot_nb.options import strict, whole_number
     p = strict(argparse.ArgumentParser)(prog="spot bench oracle",
                                         description="Rectification throughput against a loopback server, "
                                         "beside a thread pool.",
                                         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--errors", type=int, default=2000, help="errors to correct")
-    p.add_argument("--workers", type=int, default=200, help="calls at once")
+    p.add_argument("--errors", type=whole_number(), default=2000, help="errors to correct")
+    p.add_argument("--workers", type=whole_number(), default=200, help="calls at once")
     p.add_argument("--latency", type=float, default=1.0, help="seconds the server takes for a reply")
     p.add_argument("--wires", default="gemini,openai", help="wire formats")
     p.add_argument("--no_threads", "--no-threads", action="store_true", help="leave the thread pool out")

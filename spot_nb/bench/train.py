@@ -173,15 +173,15 @@ def show(figures: dict) -> None:
 
 def cli(argv: "list[str]") -> int:
     "`spot bench train`."
-    from spot_nb.options import strict
+    from spot_nb.options import strict, whole_number
     p = strict(argparse.ArgumentParser)(prog="spot bench train",
                                         description="Pairs per second and peak memory: packed, plain, "
                                         "TRL's DPOTrainer, and that with one pair a micro-batch.",
                                         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", default="embedded", help="student")
     p.add_argument("--sides", default=",".join(SIDES), help="contenders, in order")
-    p.add_argument("--pairs", type=int, default=4, help="pairs a step")
-    p.add_argument("--steps", type=int, default=1,
+    p.add_argument("--pairs", type=whole_number(), default=4, help="pairs a step")
+    p.add_argument("--steps", type=whole_number(), default=1,
                    help="optimizer steps; with more than one, the first is left out of the figure")
     p.add_argument("--seed", type=int, default=0, help="of the pairs")
     p.add_argument("--sweep", action="store_true",
