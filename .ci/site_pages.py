@@ -34,6 +34,9 @@ def signature(node: "ast.AST", owner: str = "") -> str:
             return f"class {node.name}" + (f"({', '.join(map(ast.unparse, node.bases))})" if node.bases
                                            else "")
         return "class " + signature(init, node.name)
+    if any(isinstance(d, ast.Name) and d.id == "property" for d in node.decorator_list):
+        kind = ast.unparse(node.returns).strip("'") if node.returns else ""
+        return f"{node.name}{': ' if kind else ''}{kind}    # a property"
     arguments = ast.unparse(node.args).split(", ") if node.args else []
     text = ast.unparse(node.args)
     if owner: text = re.sub(r"^self(, )?", "", text)
@@ -277,21 +280,31 @@ def page_of(command: str) -> str:
 
 
 def help_page(name: str, text: str) -> str:
-    "A command's `--help` as a page: each group a section, each option a row."
-    cell = lambda t: " ".join(t.split()).replace("|", "\\|").replace("<", "&lt;").replace("{", "\\{")
-    out, rows = front(f"spot {name}", about_of(text)), []
+    "A command's `--help` as a page: each group a section, each option a row, what follows a paragraph."
+    def cell(t):
+        t = " ".join(t.split()).replace("|", "\\|").replace("<", "&lt;").replace("{", "\\{")
+        parts = t.split("`")                                  # typographers make one dash of two outside code
+        parts[::2] = [re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", x) for x in parts[::2]]
+        return "`".join(parts)
+    out, rows, said = front(f"spot {name}", about_of(text)), [], []
     def close():
         if rows:
             out.extend(["| option | meaning |", "|---|---|"]
                        + [f"| `{a.replace('|', chr(92) + '|')}` | {cell(b)} |" for a, b in rows] + [""])
-        rows.clear()
-    for line in text.splitlines():
-        if re.match(r"^[A-Za-z].*:$", line):
+        if said: out.extend([cell(" ".join(said)), ""])
+        rows.clear(); said.clear()
+    lines = text.splitlines()
+    for line, following in zip(lines, lines[1:] + [""]):
+        begun = any(x.startswith("## ") for x in out)
+        if re.match(r"^[A-Za-z].*:$", line) and following.startswith("  "):
             close()
             out.extend([f"## {line[:-1][0].upper()}{line[1:-1]}", ""])
-        elif (m := OPTION.match(line)) and any(x.startswith("## ") for x in out):
+        elif (m := OPTION.match(line)) and begun:
             rows.append([m[1], m[2] or ""])
         elif rows and re.match(r"^\s{4,}\S", line): rows[-1][1] += " " + line.strip()
+        elif begun and re.match(r"\S", line):
+            if rows: close()
+            said.append(line.strip())
     close()
     return "\n".join(out) + "\n"
 

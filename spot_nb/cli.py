@@ -7,6 +7,7 @@ __all__ = ['COMMANDS', 'BENCHES', 'main']
 
 # %% ../nbs/18_cli.ipynb #4227e3ec
 import importlib, os, sys
+from contextlib import contextmanager
 
 # %% ../nbs/18_cli.ipynb #53261141
 COMMANDS = {
@@ -55,6 +56,15 @@ def _run(target: str, argv: "list[str]") -> int:
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name or "cli")(argv) or 0
 
+@contextmanager
+def _plain_warnings(name: str):
+    "Warnings as one sentence of the command, without the line of code that gave them."
+    import warnings
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"spot {name}: warning: {message}\n"
+    try: yield
+    finally: warnings.formatwarning = before
+
 # %% ../nbs/18_cli.ipynb #eb8f6bdb
 def main(argv: "list[str] | None" = None) -> int:
     """Entry point of `spot`. Exit status: 0 done, 2 a problem the user can fix, 130 interrupted.
@@ -76,7 +86,8 @@ def main(argv: "list[str] | None" = None) -> int:
     if name == "train" and {"-h", "--help"} & set(rest) and "--plan" not in rest:
         from spot_nb.options import train_help
         print(train_help(), end=""); return 0
-    try: return _run(target, rest)
+    try:
+        with _plain_warnings(name): return _run(target, rest)
     except SpotError as e:
         if os.environ.get("SPOT_DEBUG") == "1": raise
         print(f"spot {name}: {e}", file=sys.stderr); return 2

@@ -240,8 +240,11 @@ def parse_pair(row: dict, where: str = "pair") -> dict:
             ("rejected", rejected is not None),
             ("chosen", any(n in row for n in NAMES["chosen"]))]
     for key, there in need:
-        hint = "rectify the errors first" if key == "chosen" else "this is no file of pairs"
-        if not there: raise SpotError(f"{where}: no {key} ({' or '.join(map(repr, NAMES[key]))}): {hint}")
+        if there: continue
+        has = ", ".join(map(str, list(row)[:8])) or "nothing"
+        hint = ("rectify the errors first" if key == "chosen" else "`spot rectify` makes pairs of errors"
+                if "response" in row else "a pair has a prompt, a rejected and a chosen response")
+        raise SpotError(f"{where}: no {key} ({' or '.join(map(repr, NAMES[key]))}), only {has}: {hint}")
     prompt, texts = split_prompt(prompt, {"rejected": rejected, "chosen": chosen}, where)
     answer = _first(row, "answer")
     return _finish(row, {"prompt": prompt, **texts, "answer": None if answer is None else str(answer)}, where)

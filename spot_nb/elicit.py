@@ -140,9 +140,10 @@ def unreadable_gold(problems: "list[dict]", most: int = 500) -> "list[dict]":
     return [p for p in drawn if id(p) in bad]
 
 def gold_shown(problems: "list[dict]", n: int = 3) -> str:
-    "How the gold answers of `n` problems were read, in a line."
+    "How the gold answers of `n` problems were read, in a line: how each question begins, and its answer."
     drawn = problems[::max(1, len(problems)//n)][:n]
-    return "gold answers as read: " + "; ".join(f"{p['id']}: {p['answer']!r:.60}" for p in drawn)
+    asked = lambda p: " ".join(as_messages(p["prompt"])[-1]["content"].split())
+    return "gold answers as read: " + "; ".join(f"{asked(p)[:50]!r} → {p['answer']!r:.60}" for p in drawn)
 
 def check_gold(problems: "list[dict]") -> None:
     "Raise `SpotError` when more than 5% of the gold answers cannot be read."
@@ -337,7 +338,7 @@ def _same_run(out: Path, run: dict, resume: bool, problems: "list[dict]") -> int
             break
     if differ:
         raise SpotError(f"{out} holds samples of another run ({', '.join(differ)} differ): choose another "
-                        f"--output_dir, or throw them away with --overwrite")
+                        f"--output, or throw them away with --overwrite")
     return 1
 
 def _judge_again(out: Path, task: Task, problems: "list[dict]", timeout: float) -> int:
@@ -375,8 +376,10 @@ def _finish(out: Path, facts: dict) -> dict:
     path = out/"all_results.jsonl"
     write_jsonl(out/"errors.jsonl", (r for r in iter_jsonl(path) if is_error(r)))
     write_jsonl(out/"correct_results.jsonl", (r for r in iter_jsonl(path) if r["correct"]))
-    reasons, tokens, n, errors = Counter(), 0, 0, 0
+    reasons, tokens, n, errors, unboxed = Counter(), 0, 0, 0, 0
     for r in iter_jsonl(path):
+        unboxed += ((r.get("task") or {}).get("name", MATH.name) == MATH.name and bool(r["response"].strip())
+                    and "\\boxed" not in r["response"] and "\\fbox" not in r["response"])
         n += 1; tokens += r["n_tokens"]; reasons[r["reason"]] += 1; errors += is_error(r)
     correct = reasons["match"]
     judged = n - sum(reasons[k] for k in ("timeout", "bad ground truth", "prompt_too_long", "check failed"))
@@ -384,7 +387,7 @@ def _finish(out: Path, facts: dict) -> dict:
     summary = {"samples": n, "correct": correct, "errors": errors,
                "accuracy": round(correct/judged, 4) if judged else None,
                "accuracy_95": [round(low, 4), round(high, 4)], "reasons": dict(reasons.most_common()),
-               "tokens": tokens, **facts}
+               "tokens": tokens, **({"unboxed": unboxed} if unboxed else {}), **facts}
     write_json(out/"summary.json", summary)
     return Facts(summary)
 
@@ -592,6 +595,9 @@ def _told(s: dict) -> None:
     cut = s["reasons"].get("truncated", 0)
     if cut > 0.2*s["samples"]:
         print(f"{cut} of {s['samples']} responses were cut off before an answer: give them more --max_tokens")
+    if s.get("unboxed", 0) > 0.5*s["samples"]:
+        print(f"{s['unboxed']} of {s['samples']} responses have no \\boxed{{}}: their answers were read from "
+              "the text, so look at some in errors.jsonl, or ask for the box with --instruction")
     if s.get("judged_again"): print(f"{s['judged_again']} verdicts changed with the check")
 
 def cli(argv: "list[str]") -> int:
@@ -605,7 +611,7 @@ def cli(argv: "list[str]") -> int:
                                     task)
     print(f"{stats['problems']} problems of {stats['rows']} rows ({stats['duplicates']} repeats, "
           f"{stats['other_language']} not English)")
-    if is_math(task): print(gold_shown(problems))
+    if task.needs_answer: print(gold_shown(problems))
     check_problems(task, problems, a.ignore_gold_check)              # before the weights are loaded
     with make_generator(a.model, a.engine, **engine_options(a)) as generator:
         s = elicit(problems, generator, a.output_dir, sampling, resume=not a.overwrite,

@@ -286,7 +286,8 @@ def _rows(task: Task, data_dir, source, seed: int) -> "tuple[list[dict], str]":
     except SpotError as e:
         more = (f" {where} is gated: accept its terms at https://huggingface.co/datasets/{where} first."
                 if "gpqa" in where else "")
-        raise SpotError(f"{e}{more} Or put the rows in --data_dir as "
+        if task.source is None or task.name not in REGISTRY: raise
+        raise SpotError(f"{str(e).rstrip('.')}.{more} Or put the rows in --data_dir as "
                         f"{task.name.replace(':', '_')}.jsonl") from None
     try:
         from huggingface_hub import HfApi

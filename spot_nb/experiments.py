@@ -43,7 +43,8 @@ def load_protocol(path: "str | Path" = "recipes/study/claims.yaml", quick: bool 
     Raises `SpotError` for a file that cannot be read, or a run or claim that names an unknown method."""
     try: p = settings_in(Path(path), path)
     except FileNotFoundError:
-        raise SpotError(f"{path} does not exist: name the protocol with --protocol") from None
+        raise SpotError(f"{path} does not exist: run this in a checkout, whose recipes/study holds "
+                        "the protocol, or name one with --protocol") from None
     if p.get("version") != 1: raise SpotError(f"{path}: this spot_nb reads protocols of version 1")
     over = p.pop("quick", None) or {}
     if quick and not isinstance(over, dict): raise SpotError(f"{path}: `quick` must hold settings")

@@ -444,7 +444,7 @@ def _parser() -> Parser:
           help="tables of the paper (1-7, 9-12), or `all`; without any, 1, and the table of your own tasks")
     p.add("ours", "data", action="append", default=[], metavar="NAME=PATH",
           help="a row of your own: SPoT=evaluation_results or Qwen3-8B/SFT=other/aggregated_results.json "
-               "(repeatable)")
+               "(repeatable, and more may follow)")
     p.add("format", choices=("markdown", "latex", "html", "csv"),
           help="what to write (default: by the ending of --output, else markdown)")
     p.add("output", type=Path, help="a file to write; without it the tables are printed")
@@ -463,6 +463,8 @@ def _published_scores(source: "dict | str | Path") -> bool:
 def cli(argv: "list[str]") -> int:
     "`spot tables`: print or write the paper's tables with your rows."
     a = _parser().parse(argv)
+    a.ours += [w for w in a.numbers if "=" in w]                       # `--ours A=x B=y` is what people type
+    a.numbers = [w for w in a.numbers if "=" not in w]
     bad = [o for o in a.ours if "=" not in o]
     if bad: raise SpotError(f"--ours {bad[0]!r}: write NAME=PATH, for example SPoT=evaluation_results")
     if a.output: check_output(a.output, () if a.format else _ENDINGS)
