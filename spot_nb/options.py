@@ -275,7 +275,7 @@ def refuse_unknown(word: str, parser: argparse.ArgumentParser) -> None:
         raise SpotError(f"there is no option {word}: leave --{word[5:]} out, it is off by default")
     there = ELSEWHERE.get((parser.prog, word.split("=")[0].replace("_", "-")))
     if there: raise SpotError(f"there is no option {word}: {there}")
-    if parser.prog == "spot train": every += [f"--{name}" for name in _SAID.values()]    # as `train_argv` reads
+    if parser.prog == "spot train": every += [f"--{name}" for name in _SAID.values()]
     near = nearest(word, every)
     raise SpotError(f"there is no option {word}" + (near or f": `{parser.prog} --help` lists them"))
 
