@@ -211,7 +211,7 @@ def test_data_decides_the_row(tmp_path):
 
 
 def test_refusals(tmp_path, capsys):
-    for bad, words in ((["--gpus", "0"], "positive"), (["--mfu", "35"], "share"),
+    for bad, words in ((["--gpus", "0"], "at least 1"), (["--mfu", "35"], "share"),
                        (["--gpus", "7"], "28 or 35"), (["--sharding", "fsdp1"], "sharding must be"),
                        (["--learning_rat", "1"], "learning_rat"),
                        (["--model_name_or_path", str(tmp_path/"none")], "check the name or path")):
