@@ -159,18 +159,19 @@ def _draw_rewards(ax, name: str, rows: "list[dict]"):
         if points: ax.plot(*zip(*points), label=f"{name}: {label}", color=color_of(name), linestyle=dash)
 
 def curves_svg(runs: "dict[str, list[dict]]", betas: "dict[str, float]") -> str:
-    """Loss of every run, and all log-ratios to the reference on one axis in nats; `runs` maps a name to its
-    metric rows."""
+    """Loss of every run, and all log-ratios to the reference on one axis in nats, as two figures that stand
+    side by side where there is room; `runs` maps a name to its metric rows."""
     from spot_nb.figures import color_of
-    def draw(axes):
+    def losses(axes):
         for name, rows in runs.items():
-            losses = [(r["step"], r["loss"]) for r in rows if "loss" in r]
-            if losses: axes[0].plot(*zip(*losses), label=name, color=color_of(name))
-            _draw_rewards(axes[1], name, in_nats(rows, betas[name]))
+            points = [(r["step"], r["loss"]) for r in rows if "loss" in r]
+            if points: axes[0].plot(*zip(*points), label=name, color=color_of(name))
         axes[0].set(title="Loss (each method its own)", xlabel="optimizer step"); axes[0].legend()
-        axes[1].set(title="Log-ratio to the base", xlabel="optimizer step", ylabel="nats a response")
-        if axes[1].lines: axes[1].legend()
-    return _svg(draw, 2)
+    def rewards(axes):
+        for name, rows in runs.items(): _draw_rewards(axes[0], name, in_nats(rows, betas[name]))
+        axes[0].set(title="Log-ratio to the base", xlabel="optimizer step", ylabel="nats a response")
+        if axes[0].lines: axes[0].legend(loc="upper center", bbox_to_anchor=(.5, -.2), ncols=2)
+    return _svg(losses, 1, 3.6) + _svg(rewards, 1, 3.6)
 
 # %% ../nbs/17_pipeline.ipynb #d4d0e667
 def learned_svg(models: "list[dict]") -> str:
@@ -187,8 +188,9 @@ def learned_svg(models: "list[dict]") -> str:
             ax.plot([0, x], [base, y], color=color_of(m["name"]), linewidth=.8, alpha=.5)
             ax.errorbar(x, y, xerr=[[x - xs[0]], [xs[1] - x]], yerr=[[y - ys[0]], [ys[1] - y]], marker="o",
                         color=color_of(m["name"]), label=m["name"])
-        ax.set(title="Learned against forgotten", xlabel="forgotten: KL from the base, nats a token",
+        ax.set(xlabel="forgotten: KL from the base, nats a token",
                ylabel="learned: held-out problems right, %", xlim=(0, None))
+        ax.locator_params(axis="x", nbins=4)
         ax.legend()
     return _svg(draw, 1, 3.4)
 
@@ -794,6 +796,7 @@ table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-n
 th {{ font-weight: 600; font-size: .88rem; color: var(--soft) }} th:first-child, td:first-child {{ \
 text-align: left }} td:first-child {{ font-weight: 600 }} td small {{ display: block }}
 .scroll {{ overflow-x: auto }} svg {{ max-width: 100%; height: auto }}
+@media (max-width: 600px) {{ th, td {{ padding: 6px 3px; font-size: .8rem }} }}
 </style></head><body>{body}</body></html>
 """
 
