@@ -591,7 +591,7 @@ class GeminiOracle(Oracle):
             await client.aio.aclose()
             client.close()
 
-# %% ../nbs/06_oracle.ipynb #8cec044b
+# %% ../nbs/06_oracle.ipynb #a78c4028
 def _own_machine(url: str) -> bool:
     "Whether `url` is an address of this machine, whose server nobody bills."
     import ipaddress
@@ -603,6 +603,7 @@ def _own_machine(url: str) -> bool:
     except ValueError: return False
     return address.is_loopback or address.is_unspecified
 
+# %% ../nbs/06_oracle.ipynb #8cec044b
 class OpenAIOracle(Oracle):
     """Any server that speaks the chat-completions protocol, through `openai`.
 
