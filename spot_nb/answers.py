@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['THINKING', 'MATH', 'NUMBER', 'UNSURE', 'SCALING', 'MAX_ANSWER', 'GOLD', 'strip_thinking', 'closing', 'boxed',
-           'plain_sentence', 'extract_candidates', 'is_rationale', 'gold_answer', 'gold_of']
+           'plain_sentence', 'extract_candidates', 'has_box', 'is_rationale', 'gold_answer', 'gold_of']
 
 # %% ../nbs/01_answers.ipynb #3e9930f6
 import re
@@ -244,6 +244,10 @@ def extract_candidates(response: Any, finish_reason: "str | None" = None) -> "tu
     if cut or (not text.strip() and raw.strip()):
         return [], "truncated" if cut or _OPENS.search(raw) else "no answer"
     return _unmarked(text), "no answer"
+
+def has_box(text: str) -> bool:
+    "Whether a response holds a box, in which a final answer in mathematics should stand."
+    return _BOX.search(text) is not None
 
 def _whole_sentences(text: str) -> str:
     "`text` up to the end of its last sentence that was not cut."

@@ -358,16 +358,13 @@ def _body(spans: "list[Span]", rejected: str, chosen: str) -> "list[list]":
 def _map(spans: "list[Span]", n: int, m: int) -> list:
     """A strip as wide as both texts together, marked where tokens were deleted (upper half) and inserted
     (lower half)."""
+    def mark(kind: str, start: int, end: int, length: int, y: str) -> list:
+        return ["rect", {"class": kind, "x": f"{min(997, 1000*start/length):.1f}", "y": y,
+                         "width": f"{max(3, 1000*(end - start)/length):.1f}", "height": "5"}]
     marks = []
     for op, i1, i2, j1, j2 in spans:
-        if op != "equal" and i1 < i2:
-            marks.append(["rect",
-                          {"class": "d", "x": f"{min(997, 1000*i1/n):.1f}", "y": "0",
-                           "width": f"{max(3, 1000*(i2 - i1)/n):.1f}", "height": "5"}])
-        if op != "equal" and j1 < j2:
-            marks.append(["rect",
-                          {"class": "i", "x": f"{min(997, 1000*j1/m):.1f}", "y": "5",
-                           "width": f"{max(3, 1000*(j2 - j1)/m):.1f}", "height": "5"}])
+        if op != "equal" and i1 < i2: marks.append(mark("d", i1, i2, n, "0"))
+        if op != "equal" and j1 < j2: marks.append(mark("i", j1, j2, m, "5"))
     return ["svg",
             {"class": "map", "viewBox": "0 0 1000 10", "preserveAspectRatio": "none", "role": "img",
              "aria-label": "where the edits are"}, *marks]

@@ -21,7 +21,7 @@ from .options import (Facts, Parser, add_engine, add_sampling, engine_options, l
 from .outputs import wilson
 from .tasks import MATH, Task, find_task, is_math, judge_task, make_problem, stamp, try_check
 from .generate import Generator, Sampling, make_generator
-from .answers import GOLD, gold_of, is_rationale
+from .answers import GOLD, gold_of, has_box, is_rationale
 from .compare import answer_type
 from .verify import judge, judge_many
 
@@ -379,7 +379,7 @@ def _finish(out: Path, facts: dict) -> dict:
     reasons, tokens, n, errors, unboxed = Counter(), 0, 0, 0, 0
     for r in iter_jsonl(path):
         unboxed += ((r.get("task") or {}).get("name", MATH.name) == MATH.name and bool(r["response"].strip())
-                    and "\\boxed" not in r["response"] and "\\fbox" not in r["response"])
+                    and not has_box(r["response"]))
         n += 1; tokens += r["n_tokens"]; reasons[r["reason"]] += 1; errors += is_error(r)
     correct = reasons["match"]
     judged = n - sum(reasons[k] for k in ("timeout", "bad ground truth", "prompt_too_long", "check failed"))

@@ -284,9 +284,9 @@ def _rows(task: Task, data_dir, source, seed: int) -> "tuple[list[dict], str]":
         return read_rows(where), f"file {Path(where).name} sha256:{_sha(Path(where).read_bytes())}"
     try: rows = read_rows(where, task.split, task.config)
     except SpotError as e:
+        if task.name not in REGISTRY: raise          # rows of one's own: no other place
         more = (f" {where} is gated: accept its terms at https://huggingface.co/datasets/{where} first."
                 if "gpqa" in where else "")
-        if task.source is None or task.name not in REGISTRY: raise
         raise SpotError(f"{str(e).rstrip('.')}.{more} Or put the rows in --data_dir as "
                         f"{task.name.replace(':', '_')}.jsonl") from None
     try:

@@ -592,12 +592,15 @@ class GeminiOracle(Oracle):
             client.close()
 
 # %% ../nbs/06_oracle.ipynb #a78c4028
-def _own_machine(url: str) -> bool:
-    "Whether `url` is an address of this machine, whose server nobody bills."
-    import ipaddress
+def _host_of(url: str) -> str:
+    "The host in an address, in lower case; empty where there is none."
     from urllib.parse import urlsplit
-    try: host = (urlsplit(url if "//" in url else f"//{url}").hostname or "").lower().rstrip(".")
-    except ValueError: return False
+    try: return (urlsplit(url if "//" in url else f"//{url}").hostname or "").rstrip(".")
+    except ValueError: return ""
+
+def _own_machine(host: str) -> bool:
+    "Whether `host` is this machine, whose server nobody bills."
+    import ipaddress
     if host == "localhost" or host.endswith(".localhost"): return True
     try: address = ipaddress.ip_address(host)
     except ValueError: return False
@@ -620,9 +623,8 @@ class OpenAIOracle(Oracle):
         self._key = os.environ.get(api_key_env, "").strip() if self.base_url else need_key((api_key_env,),
                                                                                            "OpenAI")[0]
         self.model, self.timeout, self._clients = model, timeout, []
-        host = re.sub(r"^https?://([^/:@]*@)?", "",
-                      self.base_url or "api.openai.com").split("/")[0].split(":")[0]
-        self.paid = not _own_machine(self.base_url or "")
+        host = _host_of(self.base_url or "api.openai.com")
+        self.paid = not _own_machine(host)
         limit = {} if max_tokens is None else {"max_completion_tokens" if host.endswith("openai.com")
                                                else "max_tokens": max_tokens}
         self._options = {**limit,

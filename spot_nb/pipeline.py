@@ -124,8 +124,8 @@ def say(text: str) -> None:
 # %% ../nbs/17_pipeline.ipynb #fe3d91e9
 _GREY, _COLORS = "#7f8794", ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]  # Okabe and Ito's palette
 
-def _svg(draw: "Callable[[Any], None]", panels: int, height: float = 3.0) -> str:
-    "The figure that `draw(axes)` fills, as inline SVG."
+def _svg(draw: "Callable[[Any], None]", height: float = 3.0) -> str:
+    "The figure of one panel that `draw(ax)` fills, as inline SVG."
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -133,14 +133,13 @@ def _svg(draw: "Callable[[Any], None]", panels: int, height: float = 3.0) -> str
              "ytick.color": _GREY, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
              "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "spot", "legend.frameon": False}
     with matplotlib.rc_context(style):
-        fig = Figure(figsize=(4.2 * panels, height), layout="constrained")
+        fig = Figure(figsize=(4.2, height), layout="constrained")
         FigureCanvasSVG(fig)
-        axes = fig.subplots(1, panels, squeeze=False)[0]
-        draw(axes)
-        for ax in axes:
-            ax.set_facecolor("none")
-            ax.grid(alpha=0.2, color=_GREY, linewidth=0.6)
-            ax.set_axisbelow(True)
+        ax = fig.subplots()
+        draw(ax)
+        ax.set_facecolor("none")
+        ax.grid(alpha=0.2, color=_GREY, linewidth=0.6)
+        ax.set_axisbelow(True)
         out = io.StringIO()
         fig.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return out.getvalue()[out.getvalue().index("<svg"):]
@@ -162,16 +161,16 @@ def curves_svg(runs: "dict[str, list[dict]]", betas: "dict[str, float]") -> str:
     """Loss of every run, and all log-ratios to the reference on one axis in nats, as two figures that stand
     side by side where there is room; `runs` maps a name to its metric rows."""
     from spot_nb.figures import color_of
-    def losses(axes):
+    def losses(ax):
         for name, rows in runs.items():
             points = [(r["step"], r["loss"]) for r in rows if "loss" in r]
-            if points: axes[0].plot(*zip(*points), label=name, color=color_of(name))
-        axes[0].set(title="Loss (each method its own)", xlabel="optimizer step"); axes[0].legend()
-    def rewards(axes):
-        for name, rows in runs.items(): _draw_rewards(axes[0], name, in_nats(rows, betas[name]))
-        axes[0].set(title="Log-ratio to the base", xlabel="optimizer step", ylabel="nats a response")
-        if axes[0].lines: axes[0].legend(loc="upper center", bbox_to_anchor=(.5, -.2), ncols=2)
-    return _svg(losses, 1, 3.6) + _svg(rewards, 1, 3.6)
+            if points: ax.plot(*zip(*points), label=name, color=color_of(name))
+        ax.set(title="Loss (each method its own)", xlabel="optimizer step"); ax.legend()
+    def rewards(ax):
+        for name, rows in runs.items(): _draw_rewards(ax, name, in_nats(rows, betas[name]))
+        ax.set(title="Log-ratio to the base", xlabel="optimizer step", ylabel="nats a response")
+        if ax.lines: ax.legend(loc="upper center", bbox_to_anchor=(.5, -.2), ncols=2)
+    return _svg(losses, 3.6) + _svg(rewards, 3.6)
 
 # %% ../nbs/17_pipeline.ipynb #d4d0e667
 def learned_svg(models: "list[dict]") -> str:
@@ -179,8 +178,7 @@ def learned_svg(models: "list[dict]") -> str:
     line it starts from."""
     from spot_nb.figures import color_of
     base = next(m for m in models if "kl" not in m)["held_out"]["mean"]
-    def draw(axes):
-        ax = axes[0]
+    def draw(ax):
         ax.axhline(base, color=_GREY, linestyle=":", label="base")
         for m in models:
             if "kl" not in m: continue
@@ -192,17 +190,17 @@ def learned_svg(models: "list[dict]") -> str:
                ylabel="learned: held-out problems right, %", xlim=(0, None))
         ax.locator_params(axis="x", nbins=4)
         ax.legend()
-    return _svg(draw, 1, 3.4)
+    return _svg(draw, 3.4)
 
 def histogram_svg(ratios: "list[float]", gamma: float) -> str:
     "Change ratios of all verified corrections, and where the filter cuts."
-    def draw(axes):
-        axes[0].hist(ratios, bins=[i / 25 for i in range(26)], color=_COLORS[0], alpha=0.85)
-        axes[0].axvline(gamma, color=_COLORS[1], linestyle="--", label=f"γ = {gamma:g}")
-        axes[0].set(title="How much of the correction is new", xlabel="change ratio", ylabel="pairs",
+    def draw(ax):
+        ax.hist(ratios, bins=[i / 25 for i in range(26)], color=_COLORS[0], alpha=0.85)
+        ax.axvline(gamma, color=_COLORS[1], linestyle="--", label=f"γ = {gamma:g}")
+        ax.set(title="How much of the correction is new", xlabel="change ratio", ylabel="pairs",
                     xlim=(0, 1))
-        axes[0].legend()
-    return _svg(draw, 1)
+        ax.legend()
+    return _svg(draw)
 
 # %% ../nbs/17_pipeline.ipynb #a326fd27
 def held_out_task(path: "str | Path", max_tokens: int, task: str = ""):

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterable
 
 from .records import (SpotError, Store, as_messages, atomic_path, dump_line, iter_jsonl, patch,
                              progress, prompt_id, read_rows, same_on_disk, write_jsonl)
+from .answers import has_box
 from .oracle import (MODES, ORACLES, PROGRAM, BadCall, Job, Oracle, Parsed, ProgramOracle, Reply,
                             TryAgain, build_messages, check_mode, cost_usd, export_sheet, load_prices,
                             make_oracle, parse_reply, price_for, prompt_hash, with_prompt)
@@ -83,7 +84,7 @@ def change_preview(rejected: str, chosen: str) -> float:
 
 def unboxed(task: Task, text: str) -> bool:
     "Whether mathematics lacks the box that its answer should stand in."
-    return is_math(task) and "\\boxed" not in text and "\\fbox" not in text
+    return is_math(task) and not has_box(text)
 
 def _fenced(text: str) -> bool: return text.lstrip().startswith(("```", "~~~"))
 

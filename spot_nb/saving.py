@@ -97,11 +97,13 @@ STATE = "spot_state.json"
 
 def _whole(p: Path) -> bool: return (p/"trainer_state.json").is_file() and (p/STATE).is_file()
 
+def _checkpoints(folder: "str | Path") -> "list[Path]":
+    return [p for p in Path(folder).glob("checkpoint-*") if p.name[11:].isdigit() and p.is_dir()]
+
 def last_checkpoint(folder: "str | Path") -> "Path | None":
     """The newest whole `checkpoint-N` in `folder`: one that was interrupted while it was written is passed
     over."""
-    found = [p for p in Path(folder).glob("checkpoint-*") if p.name[11:].isdigit() and _whole(p)]
-    return max(found, key=lambda p: int(p.name[11:]), default=None)
+    return max(filter(_whole, _checkpoints(folder)), key=lambda p: int(p.name[11:]), default=None)
 
 def differences(old: dict, new: dict) -> "list[str]":
     """What differs between recorded and present settings, in words; a setting that was not recorded counts as
@@ -159,8 +161,8 @@ def _recorded(folder: Path) -> "dict | None":
 
 def _drop_torn(folder: Path) -> None:
     "Remove checkpoints that were interrupted while they were written: nothing can go on from them."
-    for p in folder.glob("checkpoint-*"):
-        if p.name[11:].isdigit() and p.is_dir() and not _whole(p): shutil.rmtree(p)
+    for p in _checkpoints(folder):
+        if not _whole(p): shutil.rmtree(p)
 
 def begin_run(folder: "str | Path", settings: dict, fresh: bool = False) -> str:
     """Claim `folder` for a run with `settings`: `new`, `on` (an unfinished run of the same settings) or

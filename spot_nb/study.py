@@ -18,7 +18,8 @@ import numpy as np
 
 from .options import Parser, whole_number
 from .records import SpotError
-from .experiments import _done, base_job, best_rate, load_protocol, results, run_jobs, train_job
+from .experiments import (_done, base_job, best_rate, compared, load_protocol, results, run_jobs,
+                                 train_job)
 
 # %% ../nbs/19a_study.ipynb #0d4e13c2
 def smallest_difference(n: int, changed: float, seeds: int = 1, shared: float = 0.5, power: float = 0.8,
@@ -233,9 +234,7 @@ class Study:
                 "parts": rows}
 
     def _part(self, part: dict, least_seeds: int, draws: int) -> dict:
-        need = [(f, m) for f in [part["family"], *([part["over"]] if "over" in part else [])]
-                for m in (part["method"], part.get("against")) if m]
-        seeds = {(f, m): set(self.seeds(f, m, part.get("rate"))) for f, m in need}
+        seeds = {(f, m): set(self.seeds(f, m, part.get("rate"))) for f, m in compared(part)}
         shared = set.intersection(*seeds.values())
         if len(shared) < least_seeds:
             fewest = min(seeds, key=lambda k: len(seeds[k]))
